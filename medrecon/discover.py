@@ -1,0 +1,23 @@
+"""Plug-ins are modules in a package: a new operator, solver or sampler is found by itself."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+
+def modules(package: str) -> list[ModuleType]:
+    """All modules of a package, sorted by name."""
+    root = importlib.import_module(package)
+    return [importlib.import_module(m.name) for m in sorted(pkgutil.iter_modules(root.__path__, package + "."), key=lambda m: m.name)]
+
+
+def classes(package: str, base: type) -> list[type]:
+    """Concrete subclasses of `base` defined in the modules of a package, sorted by name."""
+    found = [
+        c for module in modules(package) for c in vars(module).values()
+        if inspect.isclass(c) and c.__module__ == module.__name__ and issubclass(c, base) and not inspect.isabstract(c)
+    ]  # fmt: skip
+    return sorted(set(found), key=lambda c: c.__name__)

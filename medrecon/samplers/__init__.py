@@ -1,0 +1,1 @@
+"""Sampler steps and noise schedules."""

@@ -1,0 +1,75 @@
+"""Solver: a frozen dataclass of hyper-parameters, called with an operator and a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from medrecon.measurement import Measurement
+from medrecon.operators.base import LinearOperator
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One finished step of a solver; chi2 is chi^2/m, the mean over the batch."""
+
+    step: int
+    steps: int
+    chi2: float
+
+
+OnStep = Callable[[Progress], bool | None]
+"""Called after every step; returning True stops the solver, which returns what it has."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """image (B, *in_shape); residuals: chi^2/m after every step; chi2 (B,): at the end."""
+
+    image: Tensor
+    residuals: list[float]
+    chi2: Tensor
+    converged: bool
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+
+class Solver(Protocol):
+    """x from y = A x + n. Randomness only from `generator`; a batch of slices is solved as single ones would be.
+
+    Class attributes describe it: `modalities` it serves, `summary` in one line, `needs_prior`.
+    """
+
+    modalities: ClassVar[tuple[Literal["ct", "mri"], ...]]
+    summary: ClassVar[str]
+    needs_prior: ClassVar[bool]
+
+    def __call__(
+        self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
+    ) -> Solution: ...
+
+    @classmethod
+    def examples(cls) -> Iterator[Solver]:
+        """Settings the contract tests run."""
+        ...
+
+
+class Monitor:
+    """Collects chi^2/m per step and asks on_step whether to stop."""
+
+    def __init__(self, y: Measurement, steps: int, on_step: OnStep | None) -> None:
+        self.y, self.steps, self.on_step = y, steps, on_step
+        self.residuals: list[float] = []
+
+    def __call__(self, projection: Tensor) -> bool:
+        """Record the forward projection of the current image; True to stop."""
+        self.residuals.append(float(self.y.chi2(projection).mean()))
+        progress = Progress(len(self.residuals), self.steps, self.residuals[-1])
+        return bool(self.on_step(progress)) if self.on_step is not None else False
+
+    def solution(self, A: LinearOperator, image: Tensor, converged: bool, **diagnostics: Any) -> Solution:
+        """Wrap up: the final chi^2/m is computed from the image itself."""
+        return Solution(image, self.residuals, self.y.chi2(A(image)), converged, dict(diagnostics))

@@ -1,0 +1,115 @@
+"""Training of the autoencoder: windows weighted so that soft tissue and bone both count."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from medrecon.models.monai_ldm import KLAutoencoder
+from medrecon.models.values import ValueMap
+from medrecon.training.slices import Slices, crops
+
+
+class Window(BaseModel):
+    """A value window the autoencoder must be good in."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    low: float
+    """lower end, physical units"""
+    high: float
+    """upper end, physical units"""
+    target_db: float = 35.0
+    """PSNR aimed at: the window's squared error is weighted by its inverse, so that windows balance"""
+
+
+class AutoencoderConfig(BaseModel):
+    """Architecture and loss of the autoencoder."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    channels: tuple[int, ...] = (64, 128)
+    """feature channels a level"""
+    patch: int = Field(2, gt=0)
+    """pixels folded into channels first; the latent is patch * 2^(levels-1) times smaller than the image"""
+    latent_channels: int = Field(4, gt=0)
+    """channels of the latent"""
+    res_blocks: int = Field(1, gt=0)
+    """residual blocks a level"""
+    crop: int = Field(128, gt=0, multiple_of=4)
+    """side of the training crops in pixels"""
+    batch: int = Field(8, gt=0)
+    """crops a step"""
+    kl: float = Field(1e-6, ge=0)
+    """weight of the Kullback-Leibler term"""
+    scale_jitter: float = Field(0.0, ge=0, lt=1)
+    """random intensity scaling by 1 +- this (MRI: units are arbitrary)"""
+
+
+def window_error(x: Tensor, truth: Tensor, window: Window) -> Tensor:
+    """Squared error inside the window per slice (B,), relative to its width."""
+    a, b = (v.clamp(window.low, window.high) for v in (x, truth))
+    return ((a - b) / (window.high - window.low)).square().mean((-2, -1))
+
+
+class AutoencoderTask:
+    """Loss and validation of one autoencoder on one data set."""
+
+    def __init__(
+        self, config: AutoencoderConfig, values: ValueMap, windows: dict[str, Window],
+        train: Slices, held_out: Slices, device: str, bf16: bool,
+    ) -> None:  # fmt: skip
+        self.config, self.values, self.windows = config, values, windows
+        self.train, self.held_out = train, held_out
+        self.device, self.bf16 = device, bf16
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16)
+
+    def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
+        """|u' - u| in network range + weighted squared errors of the windows + KL."""
+        assert isinstance(module, KLAutoencoder)
+        x = crops(self.train, self.config.crop, self.config.batch, generator)
+        if self.config.scale_jitter:
+            jitter = (torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * self.config.scale_jitter
+            x = x * (1 + jitter)
+        x = x.to(self.device)
+        u = self.values.forward(x)
+        with self.autocast():
+            mean, std = module.posterior(u)
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            decoded = module.reconstruct(mean + std * noise)
+        decoded, mean, std = decoded.float(), mean.float(), std.float()
+        kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
+        total = (decoded - u).abs().mean() + self.config.kl * kl
+        estimate = self.values.inverse(decoded)
+        for window in self.windows.values():
+            weight = 0.01 * 10 ** (window.target_db / 10)
+            total = total + weight * window_error(estimate, x, window).mean()
+        return total
+
+    @torch.no_grad()
+    def round_trip(self, module: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(module, KLAutoencoder)
+        with self.autocast():
+            decoded = module.decode(module.encode(self.values.forward(x.to(self.device))))
+        return self.values.inverse(decoded.float()).cpu()
+
+    @torch.no_grad()
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Round-trip PSNR per window: mean over slices of a subject, then over held-out subjects."""
+        module.eval()
+        scores: dict[str, dict[str, list[float]]] = {name: {} for name in self.windows}
+        for start in range(0, len(self.held_out.subjects), 8):
+            x = self.held_out.values(slice(start, start + 8))
+            y = self.round_trip(module, x)
+            for name, window in self.windows.items():
+                for i, error in enumerate(window_error(y, x, window).clamp_min(1e-12).tolist()):
+                    subject = self.held_out.subjects[start + i]
+                    scores[name].setdefault(subject, []).append(-10 * math.log10(error))
+        module.train()
+        per_subject = {n: [sum(v) / len(v) for v in by.values()] for n, by in scores.items()}
+        return {f"psnr_{n}": sum(v) / len(v) for n, v in per_subject.items()}

@@ -1,0 +1,59 @@
+"""Volume: voxels, where they are, and what their values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Units = Literal["HU", "1/mm", "a.u."]
+Modality = Literal["CT", "MR"]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """data (Z, Y, X), real or complex; affine maps voxel (x, y, z, 1) to RAS+ mm; oblique and left-handed allowed.
+
+    `source` carries what a writer needs to refer back to the origin (for DICOM: its path); never patient data.
+
+    Raises:
+        ValueError: what was expected and what came.
+    """
+
+    data: Tensor
+    affine: Tensor
+    units: Units
+    modality: Modality
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 3:
+            raise ValueError(f"Volume: expected data (Z, Y, X), got shape {tuple(self.data.shape)}")
+        if tuple(self.affine.shape) != (4, 4) or self.affine.dtype != torch.float64:
+            raise ValueError(f"Volume: expected a float64 4x4 affine, got {self.affine.dtype} {tuple(self.affine.shape)}")
+        if not bool(torch.isfinite(self.affine).all()) or abs(float(torch.linalg.det(self.affine[:3, :3]))) < 1e-12:
+            raise ValueError("Volume: the affine is singular or not finite")
+        if self.units not in get_args(Units) or self.modality not in get_args(Modality):
+            raise ValueError(f"Volume: unknown units {self.units!r} or modality {self.modality!r}")
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size (x, y, z) in mm."""
+        x, y, z = torch.linalg.vector_norm(self.affine[:3, :3], dim=0).tolist()
+        return x, y, z
+
+    def map(self, function: Callable[[Tensor], Tensor], units: Units | None = None) -> Volume:
+        """The same grid with new values."""
+        data = function(self.data)
+        if data.shape != self.data.shape:
+            raise ValueError(f"Volume.map: the grid {tuple(self.data.shape)} became {tuple(data.shape)}")
+        return replace(self, data=data, units=units or self.units)
+
+    def slices(self, start: int, stop: int) -> Volume:
+        """Slices start..stop-1, with the affine moved along."""
+        affine = self.affine.clone()
+        affine[:3, 3] += affine[:3, 2] * start
+        return replace(self, data=self.data[start:stop], affine=affine)

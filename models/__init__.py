@@ -1,0 +1,1 @@
+"""Priors: denoisers, autoencoders, their units and their weights."""

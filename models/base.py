@@ -1,0 +1,94 @@
+"""The contracts of priors: Denoiser, Autoencoder, and Prior with its units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from medrecon.models.values import ValueMap
+
+
+class Denoiser(Protocol):
+    """D(z, sigma) = E[z0 | z0 + sigma n], n ~ N(0, I): the one noise convention (variance exploding).
+
+    z (B, C, h, w); sigma a scalar or (B,) in [sigma_min, sigma_max]. Adapters bring other networks here.
+    """
+
+    sigma_min: float
+    sigma_max: float
+
+    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+class Autoencoder(Protocol):
+    """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back."""
+
+    factor: int
+
+    def encode(self, u: Tensor) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A denoiser in latent space, the way there and back, and the units it was trained in.
+
+    A solver calls `encode` and `decode` on images in its own units: those of the operator. The pipeline
+    adapts: `with_units` (1/mm for HU, a scanner scale for MR magnitude) and `with_phase` (complex images).
+
+    Attributes:
+        values: physical values (`units`) -> network range.
+        error: root-mean-square round-trip error |D(E(x)) - x| on held-out subjects, in image units.
+        slope, intercept: physical value = slope * image value + intercept.
+        phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
+    """
+
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    values: ValueMap
+    units: str
+    modality: str
+    error: float
+    name: str = "prior"
+    slope: float = 1.0
+    intercept: float = 0.0
+    phase: Tensor | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
+        """The same prior for images x with physical value slope * x + intercept."""
+        return replace(self, slope=self.slope * slope, intercept=self.slope * intercept + self.intercept,
+                       error=self.error / abs(slope))  # fmt: skip
+
+    def with_phase(self, phase: Tensor) -> Prior:
+        """The same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
+
+        The demodulated real part is used, not |x|: it has no Rician bias.
+        """
+        return replace(self, phase=phase)
+
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Latent height and width of an image (H, W), padded up to a multiple of the factor."""
+        h, w = (-(-n // self.autoencoder.factor) for n in shape[-2:])
+        return h, w
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x (B, H, W) in image units -> z (B, C, h, w); pads by replication to a multiple of the factor."""
+        if self.phase is not None:
+            x = (x * self.phase.conj()).real
+        u = self.values.forward(x * self.slope + self.intercept)
+        h, w = self.latent_shape(tuple(u.shape))
+        bottom, right = h * self.autoencoder.factor - u.shape[-2], w * self.autoencoder.factor - u.shape[-1]
+        if bottom or right:
+            u = torch.nn.functional.pad(u[:, None], (0, right, 0, bottom), mode="replicate")[:, 0]
+        return self.autoencoder.encode(u)
+
+    def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """z (B, C, h, w) -> x (B, H, W) in image units, cropped to `shape`."""
+        u = self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]]
+        x = (self.values.inverse(u) - self.intercept) / self.slope
+        return x if self.phase is None else x * self.phase

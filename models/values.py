@@ -1,0 +1,53 @@
+"""Value maps: physical values <-> the range a network works in. Each is invertible and differentiable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ValueMap(Protocol):
+    """u = f(x), x = f^-1(u), elementwise; `low` and `high` bound the physical values the prior knows."""
+
+    low: float
+    high: float
+
+    def forward(self, x: Tensor) -> Tensor: ...
+    def inverse(self, u: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Asinh:
+    """u = asinh((x - center) / knee) / gain: soft tissue keeps its bits, bone and air are compressed.
+
+    Values outside [low, high] are clipped on the way in; the way out is unclipped, so it stays differentiable.
+    """
+
+    center: float = 30.0
+    knee: float = 200.0
+    gain: float = 3.0
+    low: float = -1024.0
+    high: float = 3071.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.asinh((x.clamp(self.low, self.high) - self.center) / self.knee) / self.gain
+
+    def inverse(self, u: Tensor) -> Tensor:
+        return torch.sinh(u.clamp(-2.0, 2.0) * self.gain) * self.knee + self.center
+
+
+@dataclass(frozen=True)
+class Linear:
+    """u = 2 (x - low) / (high - low) - 1, not clipped: values a little above `high` are legal."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * (x - self.low) / (self.high - self.low) - 1
+
+    def inverse(self, u: Tensor) -> Tensor:
+        return (u + 1) / 2 * (self.high - self.low) + self.low

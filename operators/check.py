@@ -1,0 +1,65 @@
+"""check_operator: the laws every LinearOperator obeys, for users to run on theirs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medrecon.linalg import dot
+from medrecon.operators.base import LinearOperator
+
+
+def adjoint_error(A: LinearOperator, batch: int = 3, seed: int = 0, device: str | torch.device = "cpu") -> float:
+    """|Re<Ax, y> - Re<x, A^H y>| / (|Ax| |y|), worst of a batch, for zero-mean Gaussian x and y.
+
+    Zero-mean vectors matter: positive ones hide an inexact adjoint a thousandfold.
+    """
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn((batch, *A.in_shape), dtype=A.in_dtype, generator=g).to(device)
+    y = torch.randn((batch, *A.out_shape), dtype=A.out_dtype, generator=g).to(device)
+    ax, ahy = _double(A(x)), _double(A.adjoint(y))
+    x, y = _double(x), _double(y)
+    n_out, n_in = len(A.out_shape), len(A.in_shape)
+    scale = (dot(ax, ax, n_out) * dot(y, y, n_out)).sqrt().clamp_min(1e-300)
+    return float(((dot(ax, y, n_out) - dot(x, ahy, n_in)).abs() / scale).max())
+
+
+def check_operator(A: LinearOperator, *, tolerance: float = 1e-6, device: str | torch.device = "cpu") -> dict[str, float]:
+    """Check the laws of a linear operator on random vectors; the error of each law.
+
+    Laws: exact adjoint; linearity; gram = A^H A; batch = single items; gradient of |Ax - b|^2 / 2 is
+    A^H (Ax - b); a wrong shape is refused.
+
+    Raises:
+        ValueError: a law is broken: its name, the error and the tolerance.
+    """
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn((3, *A.in_shape), dtype=A.in_dtype, generator=g).to(device)
+    b = torch.randn((3, *A.out_shape), dtype=A.out_dtype, generator=g).to(device)
+    ax = A(x)
+    probe = x.clone().requires_grad_(True)
+    objective = (A(probe) - b).abs().square().sum() / 2
+    gradient = torch.autograd.grad(objective, probe)[0]
+    errors = {
+        "adjoint": adjoint_error(A, device=device),
+        "linearity": _relative(A(2 * x - 3 * x.flip(0)), 2 * ax - 3 * ax.flip(0)),
+        "gram": _relative(A.gram(x), A.adjoint(ax)),
+        "gradient": _relative(gradient, A.adjoint(ax - b)),
+    }
+    for law, error in errors.items():
+        bound = tolerance if law == "adjoint" else 20 * tolerance
+        if not error <= bound:
+            raise ValueError(f"{A!r} breaks the law '{law}': error {error:.2e} > {bound:.1e}")
+    try:
+        A(torch.zeros((*A.in_shape[:-1], A.in_shape[-1] + 1), dtype=A.in_dtype, device=device))
+    except ValueError:
+        return errors
+    raise ValueError(f"{A!r} accepts an input of the wrong shape")
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b).clamp_min(1e-30))
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
