@@ -11,7 +11,8 @@ from types import ModuleType
 def modules(package: str) -> list[ModuleType]:
     """All modules of a package, sorted by name."""
     root = importlib.import_module(package)
-    return [importlib.import_module(m.name) for m in sorted(pkgutil.iter_modules(root.__path__, package + "."), key=lambda m: m.name)]
+    names = sorted(found.name for found in pkgutil.iter_modules(root.__path__, package + "."))
+    return [importlib.import_module(name) for name in names]
 
 
 def classes(package: str, base: type) -> list[type]:

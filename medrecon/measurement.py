@@ -29,7 +29,8 @@ class Measurement:
             fits = False
         if not fits:
             raise ValueError(
-                f"Measurement: precision {tuple(self.precision.shape)} does not broadcast to data {tuple(self.data.shape)}"
+                f"Measurement: precision {tuple(self.precision.shape)} does not broadcast "
+                f"to data {tuple(self.data.shape)}"
             )
         if self.precision.is_complex() or bool((self.precision < 0).any()):
             raise ValueError("Measurement: precision is 1/variance; it must be real and not negative")

@@ -33,7 +33,8 @@ class Volume:
         if self.data.ndim != 3:
             raise ValueError(f"Volume: expected data (Z, Y, X), got shape {tuple(self.data.shape)}")
         if tuple(self.affine.shape) != (4, 4) or self.affine.dtype != torch.float64:
-            raise ValueError(f"Volume: expected a float64 4x4 affine, got {self.affine.dtype} {tuple(self.affine.shape)}")
+            got = f"{self.affine.dtype} {tuple(self.affine.shape)}"
+            raise ValueError(f"Volume: expected a float64 4x4 affine, got {got}")
         if not bool(torch.isfinite(self.affine).all()) or abs(float(torch.linalg.det(self.affine[:3, :3]))) < 1e-12:
             raise ValueError("Volume: the affine is singular or not finite")
         if self.units not in get_args(Units) or self.modality not in get_args(Modality):

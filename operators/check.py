@@ -24,7 +24,9 @@ def adjoint_error(A: LinearOperator, batch: int = 3, seed: int = 0, device: str 
     return float(((dot(ax, y, n_out) - dot(x, ahy, n_in)).abs() / scale).max())
 
 
-def check_operator(A: LinearOperator, *, tolerance: float = 1e-6, device: str | torch.device = "cpu") -> dict[str, float]:
+def check_operator(
+    A: LinearOperator, *, tolerance: float = 1e-6, device: str | torch.device = "cpu"
+) -> dict[str, float]:
     """Check the laws of a linear operator on random vectors; the error of each law.
 
     Laws: exact adjoint; linearity; gram = A^H A; batch = single items; gradient of |Ax - b|^2 / 2 is
