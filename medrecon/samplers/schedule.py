@@ -1,0 +1,31 @@
+"""Noise schedules: falling noise levels, float64, ending in 0."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_uniform(steps: int, low: float, high: float) -> Tensor:
+    """`steps` levels from high to low, uniform in log sigma (that is, in log-SNR), then 0."""
+    if steps < 1 or not 0 < low <= high:
+        raise ValueError(f"log_uniform: expected steps >= 1 and 0 < low <= high, got {steps}, {low}, {high}")
+    levels = torch.linspace(math.log(high), math.log(low), steps, dtype=torch.float64).exp()
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+def karras(steps: int, low: float, high: float, rho: float = 7.0) -> Tensor:
+    """Karras et al. (arXiv 2206.00364, eq. 5): (high^(1/rho) + i/(n-1) (low^(1/rho) - high^(1/rho)))^rho, then 0."""
+    if steps < 1 or not 0 < low <= high:
+        raise ValueError(f"karras: expected steps >= 1 and 0 < low <= high, got {steps}, {low}, {high}")
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    levels = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+def discrete_vp(abar: Tensor, indices: Tensor) -> Tensor:
+    """sigma = sqrt((1 - abar) / abar) at the given falling timesteps of a VP process, then 0."""
+    levels = ((1 - abar[indices]) / abar[indices]).sqrt().double()
+    return torch.cat([levels, levels.new_zeros(1)])

@@ -1,0 +1,39 @@
+"""One YAML file describes the training of a prior: data, values, windows, networks, loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from medrecon.training.autoencoder import AutoencoderConfig, Window
+from medrecon.training.diffusion import DiffusionConfig
+from medrecon.training.loop import LoopConfig
+
+
+class TrainConfig(BaseModel):
+    """Everything `medrecon train autoencoder|diffusion` needs."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    manifest: Path
+    """data manifest (TOML) naming the training and validation data"""
+    root: Path | None = None
+    """folder the manifest's paths start from; default: the manifest's own rule"""
+    modality: Literal["CT", "MR"]
+    """what the prior is for"""
+    size: int = Field(256, gt=0, multiple_of=8)
+    """side of the training slices in pixels"""
+    values: dict[str, Any]
+    """value map: {type: asinh} for HU, {type: linear} for magnitudes scaled to about 1"""
+    windows: dict[str, Window]
+    """windows the autoencoder is trained and judged in; the first is the full range"""
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    """the autoencoder"""
+    autoencoder_loop: LoopConfig = LoopConfig()
+    """its training"""
+    diffusion: DiffusionConfig = DiffusionConfig()
+    """the latent denoiser"""
+    diffusion_loop: LoopConfig = LoopConfig(lr=5e-4)
+    """its training"""

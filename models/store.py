@@ -1,0 +1,99 @@
+"""Priors on disk: one safetensors file and one JSON model card, tied by sha256. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medrecon.models.base import Prior
+from medrecon.models.values import Asinh, Linear, ValueMap
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def value_map(settings: dict[str, Any]) -> ValueMap:
+    """The value map a card describes: {"type": "asinh" | "linear", ...}."""
+    kinds = {"asinh": Asinh, "linear": Linear}
+    rest = {k: v for k, v in settings.items() if k != "type"}
+    if settings.get("type") not in kinds:
+        raise ValueError(f"unknown value map {settings.get('type')!r}: expected one of {sorted(kinds)}")
+    return kinds[settings["type"]](**rest)
+
+
+def describe(values: ValueMap) -> dict[str, Any]:
+    """The inverse of `value_map`."""
+    assert isinstance(values, Asinh | Linear)
+    return {"type": type(values).__name__.lower(), **asdict(values)}
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: dict[str, Any]) -> None:
+    """Write `path` (.safetensors, network weights in float16) and its card `path`.json, each atomically."""
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for part, module in (("autoencoder", autoencoder), ("denoiser", denoiser)):
+        halves = {name for name, _ in module.named_parameters()}
+        for name, tensor in module.state_dict().items():
+            kept = tensor.half() if name in halves else tensor
+            tensors[f"{part}.{name}"] = kept.contiguous().clone().cpu()
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    text = json.dumps({**card, "sha256": sha256(partial)}, indent=2) + "\n"
+    partial.replace(path)
+    note = path.with_suffix(".json.partial")
+    note.write_text(text)
+    note.replace(path.with_suffix(".json"))
+
+
+def shipped() -> list[str]:
+    """Names of the priors that come with the package."""
+    return sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
+
+
+def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
+    """A prior by shipped name ("ct", "mri") or by the path of a .safetensors file with its .json card.
+
+    Raises:
+        FileNotFoundError: no such prior; lists the shipped ones.
+        ValueError: the weights do not match the sha256 of their card.
+    """
+    from safetensors.torch import load_file
+
+    from medrecon.models.monai_ldm import KLAutoencoder, WienerUNet
+
+    path = Path(name_or_path)
+    if path.suffix != ".safetensors":
+        path = SHIPPED / f"{name_or_path}.safetensors"
+    if not path.exists() or not path.with_suffix(".json").exists():
+        raise FileNotFoundError(
+            f"no prior {name_or_path!r} (looked for {path} and its .json card); shipped: {shipped()}, or give a path"
+        )
+    card = json.loads(path.with_suffix(".json").read_text())
+    if sha256(path) != card["sha256"]:
+        raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
+    tensors = {k: v.float() for k, v in load_file(path).items()}
+    ae, diffusion = card["autoencoder"], card["diffusion"]
+    autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"])
+    denoiser = WienerUNet(diffusion, ae["latent_channels"])
+    for part, module in (("autoencoder.", autoencoder), ("denoiser.", denoiser)):
+        module.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
+        module.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return Prior(autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
+                 name=path.stem, card=card)  # fmt: skip

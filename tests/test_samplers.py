@@ -1,0 +1,107 @@
+"""Samplers against the exact Gaussian: order of convergence, variance, and the conversion of parametrisations."""
+
+import math
+
+import pytest
+import torch
+
+from medrecon.discover import modules
+from medrecon.models.adapters import DiscreteVP, linear_beta_abar
+from medrecon.models.gaussian import smooth_gaussian
+from medrecon.samplers.base import sample
+from medrecon.samplers.ddim import DDIM
+from medrecon.samplers.schedule import discrete_vp, karras, log_uniform
+
+SAMPLERS = [
+    s for m in modules("medrecon.samplers") for c in vars(m).values()
+    if isinstance(c, type) and c.__module__ == m.__name__ and hasattr(c, "step") and m.__name__ != "medrecon.samplers.base"
+    for s in c.examples()
+]  # fmt: skip
+ODE = [s for s in SAMPLERS if not s.stochastic]
+SDE = [s for s in SAMPLERS if s.stochastic]
+
+
+def error(sampler, steps, generator):
+    """Distance from the exact flow between sigma 8 and 0.05."""
+    prior = smooth_gaussian((1, 5, 4))
+    z = 8 * torch.randn(3, 1, 5, 4, dtype=torch.float64, generator=generator)
+    out = sample(prior, sampler, z, log_uniform(steps, 0.05, 8.0)[:-1], generator)
+    return float((out - prior.flow(z, 8.0, 0.05)).norm() / z.norm())
+
+
+def test_every_sampler_is_found():
+    assert {type(s).__name__ for s in SAMPLERS} == {"DDIM", "Ancestral", "Heun", "Multistep"}
+
+
+@pytest.mark.parametrize("sampler", ODE, ids=repr)
+def test_order_of_convergence(sampler):
+    coarse, fine = (error(sampler, n, torch.Generator().manual_seed(3)) for n in (81, 161))
+    assert math.log2(coarse / fine) == pytest.approx(sampler.order, abs=0.15)
+
+
+@pytest.mark.parametrize("sampler", SDE, ids=repr)
+def test_stochastic_samplers_converge_to_the_prior(sampler, generator):
+    prior = smooth_gaussian((1, 3, 4))
+    sigmas = log_uniform(300, 0.01, 60.0)
+    z = 60 * torch.randn(4000, 1, 3, 4, dtype=torch.float64, generator=generator)
+    draws = sample(prior, sampler, z, sigmas, generator).flatten(1)
+    spread = torch.linalg.eigvalsh(torch.cov(draws.T)) / torch.linalg.eigvalsh(prior.covariance)
+    assert float((draws.mean(0) - prior.mean).abs().max()) < 0.08
+    # The smallest eigenvalue is 0.01: what the last noise level 0.01^2 and 4000 draws leave is below 15 %.
+    assert 0.85 < float(spread.min()) and float(spread.max()) < 1.15
+
+
+def test_schedules_fall_to_zero_and_refuse_nonsense():
+    for sigmas in (log_uniform(7, 0.1, 5), karras(7, 0.1, 5), discrete_vp(linear_beta_abar(), torch.arange(999, 0, -100))):
+        assert sigmas.dtype == torch.float64 and sigmas[-1] == 0 and bool((sigmas.diff() < 0).all())
+    with pytest.raises(ValueError, match="low <= high"):
+        log_uniform(5, 2.0, 1.0)
+    with pytest.raises(ValueError, match="karras"):
+        karras(0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v", "x0"])
+def test_adapters_agree_with_the_exact_denoiser(kind, generator):
+    """A network that predicts the exact epsilon, v or x0 of a VP process is the exact Denoiser once adapted."""
+    prior = smooth_gaussian((1, 4, 3))
+    abar = linear_beta_abar()
+
+    def network(x, t):
+        index = t.round().long()
+        alpha, noise = (v.view(-1, 1, 1, 1) for v in (abar[index].sqrt(), (1 - abar[index]).sqrt()))
+        x0 = prior(x / alpha, (noise / alpha).flatten())
+        eps = (x - alpha * x0) / noise
+        return {"epsilon": eps, "v": alpha * eps - noise * x0, "x0": x0}[kind]
+
+    adapted = DiscreteVP(network, abar, kind)
+    index = torch.tensor([3, 400, 990])
+    sigma = ((1 - abar[index]) / abar[index]).sqrt()
+    z = torch.randn(3, 1, 4, 3, dtype=torch.float64, generator=generator) * sigma.view(-1, 1, 1, 1)
+    torch.testing.assert_close(adapted(z, sigma), prior(z, sigma), rtol=1e-5, atol=1e-6)
+    other = {"epsilon": "x0", "v": "epsilon", "x0": "v"}[kind]
+    assert not torch.allclose(DiscreteVP(network, abar, other)(z, sigma), prior(z, sigma), atol=1e-2)
+
+
+def test_posterior_oracle_matches_conditioning_by_sampling(generator):
+    """The closed-form posterior against importance-free algebra: joint covariance of (z0, y)."""
+    prior = smooth_gaussian((1, 3, 2))
+    a = torch.randn(4, 6, dtype=torch.float64, generator=generator)
+    y = torch.randn(4, dtype=torch.float64, generator=generator)
+    mean, cov = prior.posterior(a, y, 0.3)
+    precision = torch.linalg.inv(prior.covariance) + a.T @ a / 0.09
+    torch.testing.assert_close(cov, torch.linalg.inv(precision))
+    expected = cov @ (torch.linalg.solve(prior.covariance, prior.mean) + a.T @ y / 0.09)
+    torch.testing.assert_close(mean, expected)
+
+
+def test_eta_keeps_the_marginal():
+    """Whatever eta, the total noise after a step is sigma_next: kept^2 + fresh^2 = sigma_next^2."""
+    from medrecon.samplers.ddim import ddim_update
+
+    g = torch.Generator().manual_seed(0)
+    z0 = torch.zeros(1, 1, 300, 300)
+    z = 2.0 * torch.randn(z0.shape, generator=g)
+    for eta in (0.0, 0.5, 1.0):
+        out = ddim_update(z, z0, 2.0, 1.5, eta, torch.randn(z0.shape, generator=g))
+        assert float(out.std()) == pytest.approx(1.5, rel=0.01)
+    assert DDIM(eta=0.5).stochastic
