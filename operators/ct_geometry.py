@@ -1,0 +1,160 @@
+"""Where the rays and the pixels are: parallel and fan-flat scans, and the image grid; mm and rad.
+
+Convention (ASTRA's): x to the right, y up, image row 0 at the top (+y), no flips. At angle t the detector axis is
+(cos t, sin t); parallel rays run along (sin t, -cos t); the fan source is at source_origin * (sin t, -cos t).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _check_detector(name: str, angles: tuple[float, ...], count: int, spacing: float, offset: float) -> None:
+    if not angles or not all(math.isfinite(a) for a in angles):
+        raise ValueError(f"{name}: angles must be a non-empty sequence of finite numbers in rad")
+    if count < 1 or not (math.isfinite(spacing) and spacing > 0) or not math.isfinite(offset):
+        raise ValueError(f"{name}: needs det_count >= 1, det_spacing > 0 mm and a finite det_offset, "
+                         f"got {count}, {spacing}, {offset}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ParallelGeometry:
+    """Parallel rays. Ray j of a view is the line x cos t + y sin t = (j - (det_count - 1)/2) det_spacing + det_offset.
+
+    Attributes:
+        angles: view angles t [rad], any order and any arc.
+        det_count: number of detector elements.
+        det_spacing: element pitch [mm].
+        det_offset: shift of the detector along its axis [mm], for example a quarter of the pitch.
+    """
+
+    angles: tuple[float, ...]
+    det_count: int
+    det_spacing: float
+    det_offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "angles", tuple(float(a) for a in self.angles))
+        _check_detector("ParallelGeometry", self.angles, self.det_count, self.det_spacing, self.det_offset)
+
+    @property
+    def iso_spacing(self) -> float:
+        """Ray spacing at the rotation centre [mm]."""
+        return self.det_spacing
+
+    def vectors(self) -> NDArray[np.float64]:
+        """ASTRA's parallel_vec rows, (V, 6): ray direction, detector centre, detector step."""
+        c, s = np.cos(self.angles), np.sin(self.angles)
+        columns = (s, -c, self.det_offset * c, self.det_offset * s, self.det_spacing * c, self.det_spacing * s)
+        return np.stack(columns, axis=1)
+
+    def directions(self) -> NDArray[np.float64]:
+        """(V, 1, 2): direction of the rays of each view."""
+        return self.vectors()[:, None, :2]
+
+    def subset(self, views: Sequence[int]) -> ParallelGeometry:
+        """The scan with these views only."""
+        return replace(self, angles=tuple(self.angles[i] for i in views))
+
+
+@dataclass(frozen=True)
+class FanGeometry:
+    """Fan beam on a flat detector; det_spacing and det_offset are measured at the detector.
+
+    Attributes:
+        angles, det_count, det_spacing, det_offset: as for parallel rays.
+        source_origin: distance of the source from the rotation centre [mm].
+        origin_detector: distance of the detector from the rotation centre [mm].
+    """
+
+    angles: tuple[float, ...]
+    det_count: int
+    det_spacing: float
+    source_origin: float
+    origin_detector: float
+    det_offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "angles", tuple(float(a) for a in self.angles))
+        _check_detector("FanGeometry", self.angles, self.det_count, self.det_spacing, self.det_offset)
+        if not (0 < self.source_origin < math.inf and 0 <= self.origin_detector < math.inf):
+            raise ValueError(f"FanGeometry: needs source_origin > 0 mm and origin_detector >= 0 mm, "
+                             f"got {self.source_origin} and {self.origin_detector}")  # fmt: skip
+
+    @property
+    def magnification(self) -> float:
+        """Size at the detector over size at the rotation centre."""
+        return (self.source_origin + self.origin_detector) / self.source_origin
+
+    @property
+    def iso_spacing(self) -> float:
+        """Ray spacing at the rotation centre [mm]."""
+        return self.det_spacing / self.magnification
+
+    def vectors(self) -> NDArray[np.float64]:
+        """ASTRA's fanflat_vec rows, (V, 6): source, detector centre, detector step."""
+        c, s = np.cos(self.angles), np.sin(self.angles)
+        source, detector = self.source_origin, self.origin_detector
+        centre_x, centre_y = self.det_offset * c - detector * s, self.det_offset * s + detector * c
+        columns = (source * s, -source * c, centre_x, centre_y, self.det_spacing * c, self.det_spacing * s)
+        return np.stack(columns, axis=1)
+
+    def directions(self) -> NDArray[np.float64]:
+        """(V, D, 2): from the source to each detector element [mm]."""
+        source, center, step = np.split(self.vectors()[:, None, :], 3, axis=-1)
+        element = np.arange(self.det_count)[:, None] - (self.det_count - 1) / 2
+        return np.asarray(center + element * step - source)
+
+    def subset(self, views: Sequence[int]) -> FanGeometry:
+        """The scan with these views only."""
+        return replace(self, angles=tuple(self.angles[i] for i in views))
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """Pixels of one slice.
+
+    Attributes:
+        shape: (H, W).
+        spacing: (row, column) pitch [mm]; pixels need not be square.
+        center: (x, y) of the middle of the image [mm] from the rotation centre.
+    """
+
+    shape: tuple[int, int]
+    spacing: tuple[float, float]
+    center: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 2 or min(self.shape) < 1:
+            raise ValueError(f"ImageGrid: shape must be (H, W) >= 1, got {self.shape}")
+        if len(self.spacing) != 2 or not all(0 < s < math.inf for s in self.spacing):
+            raise ValueError(f"ImageGrid: spacing must be two lengths > 0 mm (row, column), got {self.spacing}")
+        if len(self.center) != 2 or not all(math.isfinite(c) for c in self.center):
+            raise ValueError(f"ImageGrid: center must be finite (x, y) in mm, got {self.center}")
+
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """(min x, max x, min y, max y) of the outer pixel edges [mm]."""
+        half_y, half_x = (n * d / 2 for n, d in zip(self.shape, self.spacing, strict=True))
+        x, y = self.center
+        return x - half_x, x + half_x, y - half_y, y + half_y
+
+    @property
+    def reach(self) -> float:
+        """Distance of the farthest corner from the rotation centre [mm]."""
+        x0, x1, y0, y1 = self.window
+        return math.hypot(max(abs(x0), abs(x1)), max(abs(y0), abs(y1)))
+
+    def coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """x (W,) and y (H,) of the pixel centres [mm]; y falls with the row."""
+        x0, _, _, y1 = self.window
+        (height, width), (row, column) = self.shape, self.spacing
+        return x0 + (np.arange(width) + 0.5) * column, y1 - (np.arange(height) + 0.5) * row
+
+
+Geometry = ParallelGeometry | FanGeometry
