@@ -1,0 +1,326 @@
+"""DICOM out: a derived single-frame CT or MR series that refers to its source. See docs/dicom.md."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from copy import deepcopy
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from medrecon import RESEARCH_USE_ONLY, __version__
+from medrecon.io import atomic, dicom_series
+from medrecon.volume import Volume
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pydicom import DataElement, Dataset
+
+log = logging.getLogger(__name__)
+
+PATTERN = "medrecon_*.dcm"
+STUDY = (
+    "SpecificCharacterSet", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
+    "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "PatientAge", "PatientSize", "PatientWeight", "PatientPosition", "PatientIdentityRemoved", "DeidentificationMethod",
+    "FrameOfReferenceUID", "PositionReferenceIndicator", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber",
+    "BodyPartExamined", "Laterality", "Manufacturer", "ManufacturerModelName", "AcquisitionDate", "AcquisitionTime",
+)  # fmt: skip
+# Type 2 attributes: empty where nobody knows them.
+EMPTY = (
+    "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID",
+    "PatientBirthDate", "PatientSex", "PatientPosition", "PositionReferenceIndicator", "AcquisitionNumber",
+)  # fmt: skip
+EMPTY_OF = {"CT": ("KVP",), "MR": ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "RepetitionTime")}
+# True of the source image but no longer of ours. All of group 0028 (stored pixels) is written anew.
+STALE = (
+    "IconImageSequence", "RealWorldValueMappingSequence", "PresentationLUTShape", "SliceLocation", "ConvolutionKernel",
+    "SeriesDescriptionCodeSequence", "DerivationCodeSequence", "DigitalSignaturesSequence", "MACParametersSequence",
+    "ReferencedPerformedProcedureStepSequence", "OriginalAttributesSequence",
+)  # fmt: skip
+KEPT_OF_28 = (
+    "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
+CT_INTERCEPT = -1024
+
+
+def writes(name: str) -> bool:
+    return name.endswith(("/", "\\")) or Path(name).is_dir() or not Path(name).suffix
+
+
+def write(
+    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
+) -> Path:
+    """Write one file per slice, medrecon_0001.dcm and so on, in slice order.
+
+    The grid may differ from the source's: size, spacing and place come from the affine, the patient, study and
+    frame of reference from the nearest source slice. UIDs come from a hash of the content: the same image gets
+    the same UIDs, another image others. CT is stored as whole HU from -1024 on (values clipped are counted in
+    a warning), MR with a rescale slope that uses 16 bits.
+
+    Raises:
+        FileExistsError: the folder holds something.
+        ValueError: columns and rows not orthogonal, units that do not fit, or a source that is elsewhere in space.
+    """
+    if (volume.modality, volume.units) not in {("CT", "HU"), ("MR", "a.u.")}:
+        raise ValueError(f"{path}: DICOM takes CT in HU or MR in a.u., not {volume.modality} in {volume.units}")
+    place = _placement(volume, path)
+    sources = _sources(volume, template)
+    _check_sources(volume, sources, place, path)
+    description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
+    key = _content_key(volume, sources, description)
+    stored, attributes = _store(volume, path)
+    now = datetime.now()
+    with atomic.folder(path, PATTERN, overwrite=overwrite) as folder:
+        for index in range(len(stored)):
+            source = _nearest(sources, place, index)
+            dataset = _base(volume, source, key)
+            _identify(dataset, source, key, index, description, now)
+            _locate(dataset, place, index)
+            for name, value in attributes.items():
+                setattr(dataset, name, value)
+            dataset.Rows, dataset.Columns = stored.shape[1:]
+            dataset.add_new("PixelData", "OW", stored[index].tobytes())
+            _save(dataset, folder / f"medrecon_{index + 1:04d}.dcm")
+    return path
+
+
+class _Placement:
+    """Where the slices are, in DICOM's terms (LPS mm)."""
+
+    def __init__(self, volume: Volume) -> None:
+        affine = dicom_series.LPS_TO_RAS @ volume.affine.numpy()
+        self.column_spacing, self.row_spacing, _ = np.linalg.norm(affine[:3, :3], axis=0)
+        self.axes = affine[:3, :2] / np.array([self.column_spacing, self.row_spacing])
+        self.normal = np.cross(self.axes[:, 0], self.axes[:, 1])
+        self.positions = affine[:3, 3] + np.arange(len(volume.data))[:, None] * affine[:3, 2]
+        height, width = volume.data.shape[1:]
+        self.centres = self.positions + affine[:3, 0] * (width - 1) / 2 + affine[:3, 1] * (height - 1) / 2
+        self.slice_spacing = abs(float(affine[:3, 2] @ self.normal))
+
+
+def _placement(volume: Volume, path: Path) -> _Placement:
+    place = _Placement(volume)
+    if abs(float(place.axes[:, 0] @ place.axes[:, 1])) > 1e-4:
+        raise ValueError(
+            f"{path}: the affine's columns and rows are not orthogonal, which DICOM cannot hold; use NIfTI"
+        )
+    return place
+
+
+def _sources(volume: Volume, template: Path | None) -> list[Dataset]:
+    """Headers of the series this one is derived from; none for images without a DICOM origin."""
+    if template is not None:
+        stacks = dicom_series.stacks(dicom_series.headers(Path(template)))
+        fitting = [s for s in stacks if dicom_series.kind(s.headers[0]) == volume.modality]
+        return dicom_series.choose(fitting or stacks, None, Path(template)).headers
+    return [h for name in volume.source.get("dicom", []) for h in dicom_series.headers(Path(name))]
+
+
+def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, path: Path) -> None:
+    """A source elsewhere in space is a wrong source, and this image would enter the wrong patient's study."""
+    if not sources:
+        return
+    if (kind := dicom_series.kind(sources[0])) != volume.modality:
+        raise ValueError(f"{path}: the source {sources[0].filename} is {kind}, the volume {volume.modality}")
+    if any(Path(h.filename).resolve().parent == path.resolve() for h in sources):
+        raise ValueError(f"{path}: holds the source images; choose another output folder")
+    if sources[0].SOPClassUID in dicom_series.MULTIFRAME:
+        return
+    heights = _heights(sources, place.centres)
+    reach = max(float(sources[0].get("SliceThickness") or 0), place.slice_spacing, 1.0)
+    if (far := heights.min(axis=1)).max() > 1.5 * reach:
+        raise ValueError(
+            f"{path}: slice {int(far.argmax())} is {far.max():.1f} mm from the nearest slice of the source "
+            f"{Path(sources[0].filename).parent}; is it the right template?"
+        )
+
+
+def _heights(sources: list[Dataset], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance in mm of each slice centre from each source slice's plane, (slices, sources)."""
+    axes = np.array(sources[0].ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    normal = np.cross(axes[0], axes[1])
+    positions = np.array([h.ImagePositionPatient for h in sources], dtype=np.float64)
+    return np.asarray(np.abs((centres @ normal)[:, None] - positions @ normal))
+
+
+def _nearest(sources: list[Dataset], place: _Placement, index: int) -> Dataset | None:
+    if len(sources) < 2:
+        return sources[0] if sources else None
+    return sources[int(_heights(sources, place.centres[index : index + 1]).argmin())]
+
+
+def _content_key(volume: Volume, sources: list[Dataset], description: str) -> str:
+    digest = hashlib.sha256(volume.data.detach().cpu().float().contiguous().numpy().tobytes())
+    digest.update(volume.affine.contiguous().numpy().tobytes())
+    origin = [str(h.SOPInstanceUID) for h in sources]
+    digest.update(repr((origin, description, __version__, volume.units)).encode())
+    return digest.hexdigest()
+
+
+def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+    """Stored pixels (Z, Y, X) and the attributes of group 0028 that give them their meaning."""
+    from pydicom.valuerep import DSfloat
+
+    values = volume.data.detach().cpu().double()
+    low, high = float(values.min()), float(values.max())
+    if volume.modality == "CT":
+        slope, intercept = DSfloat(1), DSfloat(CT_INTERCEPT)
+        centre, width, kind = 40.0, 400.0, "HU"
+        if clipped := int((values < CT_INTERCEPT - 0.5).sum()):
+            log.warning("%s: %d voxels below %d HU were clipped (lowest %.0f)", path, clipped, CT_INTERCEPT, low)
+    else:
+        whole = bool((values == values.round()).all()) and high - min(low, 0) < 65536
+        slope = DSfloat(1 if whole else max((high - min(low, 0)) / 65535, 1e-30), auto_format=True)
+        intercept = DSfloat(min(low, 0), auto_format=True)
+        sample = values.flatten()[:: max(1, values.numel() // 1_000_000)]
+        p1, p99 = (float(q) for q in torch.quantile(sample, torch.tensor([0.01, 0.99], dtype=torch.float64)))
+        centre, width, kind = (p1 + p99) / 2, max(p99 - p1, 1e-6), "US"
+    stored = ((values - float(intercept)) / float(slope)).round().clamp(0, 65535)
+    return stored.numpy().astype("<u2"), {
+        "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16,
+        "HighBit": 15, "PixelRepresentation": 0, "RescaleSlope": slope, "RescaleIntercept": intercept,
+        "RescaleType": kind, "WindowCenter": DSfloat(centre, auto_format=True),
+        "WindowWidth": DSfloat(width, auto_format=True),
+    }  # fmt: skip
+
+
+def _base(volume: Volume, source: Dataset | None, key: str) -> Dataset:
+    """The source's header without what is no longer true; the least a valid image needs is filled in."""
+    from pydicom import Dataset
+    from pydicom.uid import CTImageStorage, MRImageStorage
+
+    if source is None:
+        dataset = Dataset()
+        dataset.Manufacturer, dataset.ManufacturerModelName = "medrecon", "medrecon"
+        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = _uid(key, "study"), _uid(key, "frame of reference")
+    elif source.SOPClassUID in dicom_series.MULTIFRAME:
+        dataset = Dataset()
+        for name in (n for n in STUDY if n in source):
+            dataset.add(deepcopy(source[name]))
+    else:
+        dataset = _cleaned(source)
+    if "FrameOfReferenceUID" not in dataset:
+        dataset.FrameOfReferenceUID = _uid(str(dataset.StudyInstanceUID), "frame of reference")
+    dataset.SOPClassUID = CTImageStorage if volume.modality == "CT" else MRImageStorage
+    dataset.Modality = volume.modality
+    empty = (*EMPTY, *EMPTY_OF[volume.modality], "Manufacturer")
+    if not dataset.get("BodyPartExamined"):
+        empty += ("Laterality",)  # needed where the body part may be a paired one, forbidden where it is not
+    for name in (n for n in empty if n not in dataset):
+        setattr(dataset, name, None)
+    if volume.modality == "MR":
+        for name, value in (("ScanningSequence", "RM"), ("SequenceVariant", "NONE")):
+            if not dataset.get(name):
+                setattr(dataset, name, value)
+    return dataset
+
+
+def _cleaned(source: Dataset) -> Dataset:
+    dataset = deepcopy(source)
+    dataset.remove_private_tags()
+    for tag in list(dataset.keys()):
+        stale = tag.group == 0x28 or tag.group in (0x7FE0, 0xFFFA, 0xFFFC) or 0x5000 <= tag.group < 0x7000
+        if (stale and dataset[tag].keyword not in KEPT_OF_28) or not _is_valid(dataset[tag]):
+            del dataset[tag]
+    for name in STALE:
+        if name in dataset:
+            delattr(dataset, name)
+    if dataset.get("PatientIdentityRemoved") == "YES" and not dataset.get("DeidentificationMethodCodeSequence"):
+        dataset.DeidentificationMethod = dataset.get("DeidentificationMethod") or "not stated by the source"
+    return dataset
+
+
+def _is_valid(element: DataElement) -> bool:
+    """Has the element values its VR allows? Real headers hold ages without a unit and 17-digit decimals."""
+    from pydicom import config
+    from pydicom.valuerep import validate_value
+
+    if element.VR not in ("AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI") or element.is_empty:
+        return True
+    try:
+        for value in element.value if element.VM > 1 else [element.value]:
+            validate_value(element.VR, str(value), config.RAISE)
+    except ValueError:
+        log.info("left out %s: the source's value is not valid DICOM", element.keyword)
+        return False
+    return True
+
+
+def _identify(dataset: Dataset, source: Dataset | None, key: str, index: int, description: str, now: datetime) -> None:
+    """New identity, what was done, by what, and from which image."""
+    name = description or "reconstruction"
+    original = str(dataset.get("SeriesDescription") or "")
+    dataset.SeriesDescription = f"{RESEARCH_USE_ONLY} {name} {original}".strip()[:64].rstrip()
+    dataset.ImageComments = RESEARCH_USE_ONLY
+    dataset.DerivationDescription = f"{RESEARCH_USE_ONLY}. medrecon {__version__}: {name}"[:1024]
+    dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL" if dataset.Modality == "CT" else "OTHER"]
+    dataset.SOPInstanceUID = _uid(key, f"instance {index}")
+    dataset.SeriesInstanceUID = _uid(key, "series")
+    dataset.SeriesNumber = 9000 + int(dataset.get("SeriesNumber") or 0) % 1000
+    dataset.InstanceNumber = index + 1
+    for kind in ("Series", "Content", "InstanceCreation"):
+        setattr(dataset, kind + "Date", now.strftime("%Y%m%d"))
+        setattr(dataset, kind + "Time", now.strftime("%H%M%S"))
+    _attribute(dataset, source, name, now)
+
+
+def _attribute(dataset: Dataset, source: Dataset | None, name: str, now: datetime) -> None:
+    import highdicom as hd
+    from pydicom import Dataset as Item
+    from pydicom.sr.codedict import codes
+
+    ours = hd.ContributingEquipment(
+        manufacturer="medrecon",
+        purpose_of_reference=codes.DCM.ModifyingEquipment,
+        manufacturer_model_name="medrecon",
+        software_versions=__version__,
+        contribution_datetime=now,
+        contribution_description=name[:1024],
+    )
+    dataset.ContributingEquipmentSequence = [*(dataset.get("ContributingEquipmentSequence") or []), ours]
+    if source is None:
+        return
+    purpose = hd.sr.CodedConcept("121322", "DCM", "Source image for image processing operation")
+    item = Item()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    dataset.SourceImageSequence = [item]
+
+
+def _locate(dataset: Dataset, place: _Placement, index: int) -> None:
+    decimal = _decimal()
+    dataset.ImagePositionPatient = [decimal(v) for v in place.positions[index]]
+    dataset.ImageOrientationPatient = [decimal(v) for v in place.axes.T.flatten()]
+    dataset.PixelSpacing = [decimal(place.row_spacing), decimal(place.column_spacing)]
+    dataset.SpacingBetweenSlices = decimal(place.slice_spacing)
+    if not dataset.get("SliceThickness"):
+        dataset.SliceThickness = decimal(place.slice_spacing)
+
+
+def _decimal() -> Callable[[float], Any]:
+    from pydicom.valuerep import DSfloat
+
+    return lambda value: DSfloat(float(value) + 0.0, auto_format=True)
+
+
+def _save(dataset: Dataset, path: Path) -> None:
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta = meta
+    dataset.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
+
+
+def _uid(*entropy: str) -> str:
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid(entropy_srcs=list(entropy)))
