@@ -74,7 +74,7 @@ def read(path: Path, series: str | None = None, modality: Modality | None = None
 def _slice(header: Dataset) -> NDArray[np.float32]:
     """Values (Y, X) of one file, rescaled."""
     from pydicom import dcmread
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_modality_lut
 
     name = str(header.filename)
     _require_codec(header, name)
@@ -111,7 +111,7 @@ def _multiframe(name: Path) -> tuple[NDArray[np.float32], Tensor]:
 
 def _require_codec(header: Dataset, name: str) -> None:
     """Raises MissingCodec, with the package to install, when no decoder for the compression is there."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.file_meta.TransferSyntaxUID
     if not syntax.is_compressed or syntax.is_deflated:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,39 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from medrecon import RESEARCH_USE_ONLY, __version__
-from medrecon.io import atomic, dicom_series
+from medrecon import __version__
+from medrecon.io import atomic, dicom_header, dicom_series
 from medrecon.volume import Volume
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pydicom import DataElement, Dataset
+    from pydicom import Dataset
 
 log = logging.getLogger(__name__)
 
 PATTERN = "medrecon_*.dcm"
-STUDY = (
-    "SpecificCharacterSet", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
-    "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
-    "PatientAge", "PatientSize", "PatientWeight", "PatientPosition", "PatientIdentityRemoved", "DeidentificationMethod",
-    "FrameOfReferenceUID", "PositionReferenceIndicator", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber",
-    "BodyPartExamined", "Laterality", "Manufacturer", "ManufacturerModelName", "AcquisitionDate", "AcquisitionTime",
-)  # fmt: skip
-# Type 2 attributes: empty where nobody knows them.
-EMPTY = (
-    "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID",
-    "PatientBirthDate", "PatientSex", "PatientPosition", "PositionReferenceIndicator", "AcquisitionNumber",
-)  # fmt: skip
-EMPTY_OF = {"CT": ("KVP",), "MR": ("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength", "RepetitionTime")}
-# True of the source image but no longer of ours. All of group 0028 (stored pixels) is written anew.
-STALE = (
-    "IconImageSequence", "RealWorldValueMappingSequence", "PresentationLUTShape", "SliceLocation", "ConvolutionKernel",
-    "SeriesDescriptionCodeSequence", "DerivationCodeSequence", "DigitalSignaturesSequence", "MACParametersSequence",
-    "ReferencedPerformedProcedureStepSequence", "OriginalAttributesSequence",
-)  # fmt: skip
-KEPT_OF_28 = (
-    "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-)  # fmt: skip
 CT_INTERCEPT = -1024
 
 
@@ -79,8 +56,8 @@ def write(
     with atomic.folder(path, PATTERN, overwrite=overwrite) as folder:
         for index in range(len(stored)):
             source = _nearest(sources, place, index)
-            dataset = _base(volume, source, key)
-            _identify(dataset, source, key, index, description, now)
+            dataset = dicom_header.base(volume.modality, source, key)
+            dicom_header.identify(dataset, source, key, index, description, now)
             _locate(dataset, place, index)
             for name, value in attributes.items():
                 setattr(dataset, name, value)
@@ -115,11 +92,16 @@ def _placement(volume: Volume, path: Path) -> _Placement:
 
 def _sources(volume: Volume, template: Path | None) -> list[Dataset]:
     """Headers of the series this one is derived from; none for images without a DICOM origin."""
-    if template is not None:
-        stacks = dicom_series.stacks(dicom_series.headers(Path(template)))
-        fitting = [s for s in stacks if dicom_series.kind(s.headers[0]) == volume.modality]
-        return dicom_series.choose(fitting or stacks, None, Path(template)).headers
-    return [h for name in volume.source.get("dicom", []) for h in dicom_series.headers(Path(name))]
+    if template is None:
+        files = [Path(name) for name in volume.source.get("dicom", [])]
+        if gone := [f for f in files if not f.is_file()]:
+            raise FileNotFoundError(f"{gone[0]}: the source image is gone; give its series as template")
+        return [header for name in files for header in dicom_series.headers(name)]
+    headers = dicom_series.headers(Path(template))
+    if len({h.SeriesInstanceUID for h in headers}) > 1:
+        listing = "\n".join(f"  {stack}" for stack in dicom_series.stacks(headers))
+        raise ValueError(f"{template}: several series; give the folder of the one this image is from:\n{listing}")
+    return headers
 
 
 def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, path: Path) -> None:
@@ -143,10 +125,10 @@ def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, pa
 
 def _heights(sources: list[Dataset], centres: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance in mm of each slice centre from each source slice's plane, (slices, sources)."""
-    axes = np.array(sources[0].ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
-    normal = np.cross(axes[0], axes[1])
+    axes = np.array([h.ImageOrientationPatient for h in sources], dtype=np.float64).reshape(-1, 2, 3)
     positions = np.array([h.ImagePositionPatient for h in sources], dtype=np.float64)
-    return np.asarray(np.abs((centres @ normal)[:, None] - positions @ normal))
+    offsets = centres[:, None] - positions
+    return np.asarray(np.abs((offsets * np.cross(axes[:, 0], axes[:, 1])).sum(-1)))
 
 
 def _nearest(sources: list[Dataset], place: _Placement, index: int) -> Dataset | None:
@@ -190,109 +172,6 @@ def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, An
     }  # fmt: skip
 
 
-def _base(volume: Volume, source: Dataset | None, key: str) -> Dataset:
-    """The source's header without what is no longer true; the least a valid image needs is filled in."""
-    from pydicom import Dataset
-    from pydicom.uid import CTImageStorage, MRImageStorage
-
-    if source is None:
-        dataset = Dataset()
-        dataset.Manufacturer, dataset.ManufacturerModelName = "medrecon", "medrecon"
-        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = _uid(key, "study"), _uid(key, "frame of reference")
-    elif source.SOPClassUID in dicom_series.MULTIFRAME:
-        dataset = Dataset()
-        for name in (n for n in STUDY if n in source):
-            dataset.add(deepcopy(source[name]))
-    else:
-        dataset = _cleaned(source)
-    if "FrameOfReferenceUID" not in dataset:
-        dataset.FrameOfReferenceUID = _uid(str(dataset.StudyInstanceUID), "frame of reference")
-    dataset.SOPClassUID = CTImageStorage if volume.modality == "CT" else MRImageStorage
-    dataset.Modality = volume.modality
-    empty = (*EMPTY, *EMPTY_OF[volume.modality], "Manufacturer")
-    if not dataset.get("BodyPartExamined"):
-        empty += ("Laterality",)  # needed where the body part may be a paired one, forbidden where it is not
-    for name in (n for n in empty if n not in dataset):
-        setattr(dataset, name, None)
-    if volume.modality == "MR":
-        for name, value in (("ScanningSequence", "RM"), ("SequenceVariant", "NONE")):
-            if not dataset.get(name):
-                setattr(dataset, name, value)
-    return dataset
-
-
-def _cleaned(source: Dataset) -> Dataset:
-    dataset = deepcopy(source)
-    dataset.remove_private_tags()
-    for tag in list(dataset.keys()):
-        stale = tag.group == 0x28 or tag.group in (0x7FE0, 0xFFFA, 0xFFFC) or 0x5000 <= tag.group < 0x7000
-        if (stale and dataset[tag].keyword not in KEPT_OF_28) or not _is_valid(dataset[tag]):
-            del dataset[tag]
-    for name in STALE:
-        if name in dataset:
-            delattr(dataset, name)
-    if dataset.get("PatientIdentityRemoved") == "YES" and not dataset.get("DeidentificationMethodCodeSequence"):
-        dataset.DeidentificationMethod = dataset.get("DeidentificationMethod") or "not stated by the source"
-    return dataset
-
-
-def _is_valid(element: DataElement) -> bool:
-    """Has the element values its VR allows? Real headers hold ages without a unit and 17-digit decimals."""
-    from pydicom import config
-    from pydicom.valuerep import validate_value
-
-    if element.VR not in ("AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI") or element.is_empty:
-        return True
-    try:
-        for value in element.value if element.VM > 1 else [element.value]:
-            validate_value(element.VR, str(value), config.RAISE)
-    except ValueError:
-        log.info("left out %s: the source's value is not valid DICOM", element.keyword)
-        return False
-    return True
-
-
-def _identify(dataset: Dataset, source: Dataset | None, key: str, index: int, description: str, now: datetime) -> None:
-    """New identity, what was done, by what, and from which image."""
-    name = description or "reconstruction"
-    original = str(dataset.get("SeriesDescription") or "")
-    dataset.SeriesDescription = f"{RESEARCH_USE_ONLY} {name} {original}".strip()[:64].rstrip()
-    dataset.ImageComments = RESEARCH_USE_ONLY
-    dataset.DerivationDescription = f"{RESEARCH_USE_ONLY}. medrecon {__version__}: {name}"[:1024]
-    dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL" if dataset.Modality == "CT" else "OTHER"]
-    dataset.SOPInstanceUID = _uid(key, f"instance {index}")
-    dataset.SeriesInstanceUID = _uid(key, "series")
-    dataset.SeriesNumber = 9000 + int(dataset.get("SeriesNumber") or 0) % 1000
-    dataset.InstanceNumber = index + 1
-    for kind in ("Series", "Content", "InstanceCreation"):
-        setattr(dataset, kind + "Date", now.strftime("%Y%m%d"))
-        setattr(dataset, kind + "Time", now.strftime("%H%M%S"))
-    _attribute(dataset, source, name, now)
-
-
-def _attribute(dataset: Dataset, source: Dataset | None, name: str, now: datetime) -> None:
-    import highdicom as hd
-    from pydicom import Dataset as Item
-    from pydicom.sr.codedict import codes
-
-    ours = hd.ContributingEquipment(
-        manufacturer="medrecon",
-        purpose_of_reference=codes.DCM.ModifyingEquipment,
-        manufacturer_model_name="medrecon",
-        software_versions=__version__,
-        contribution_datetime=now,
-        contribution_description=name[:1024],
-    )
-    dataset.ContributingEquipmentSequence = [*(dataset.get("ContributingEquipmentSequence") or []), ours]
-    if source is None:
-        return
-    purpose = hd.sr.CodedConcept("121322", "DCM", "Source image for image processing operation")
-    item = Item()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
-    item.PurposeOfReferenceCodeSequence = [purpose]
-    dataset.SourceImageSequence = [item]
-
-
 def _locate(dataset: Dataset, place: _Placement, index: int) -> None:
     decimal = _decimal()
     dataset.ImagePositionPatient = [decimal(v) for v in place.positions[index]]
@@ -318,9 +197,3 @@ def _save(dataset: Dataset, path: Path) -> None:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.file_meta = meta
     dataset.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)
-
-
-def _uid(*entropy: str) -> str:
-    from pydicom.uid import generate_uid
-
-    return str(generate_uid(entropy_srcs=list(entropy)))

@@ -1,0 +1,256 @@
+"""The measurement file: a sinogram or k-space with all a reconstruction needs. See docs/measurement_file.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medrecon.io import atomic
+from medrecon.volume import Units
+
+FORMAT = "medrecon-measurement"
+VERSION = 1
+CT_KEYS = ("type", "angles", "det_count", "det_spacing", "det_offset")
+FAN_KEYS = ("source_origin", "origin_detector")
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A measured volume, slice by slice, before reconstruction.
+
+    Attributes:
+        modality: "ct" or "mri".
+        data: CT (Z, V, D) float32 line integrals; MRI (Z, C, H, W) complex64 centred k-space, 0 where not sampled.
+        image_shape: (H, W) of the reconstruction.
+        affine: (4, 4) float64, voxel (x, y, z) of the reconstruction to RAS mm.
+        units: of the reconstruction, "HU" or "a.u.".
+        geometry: CT: type "parallel" or "fan", angles (V,) rad, det_count, det_spacing mm, det_offset mm; fan also
+            source_origin mm and origin_detector mm. Further keys are kept.
+        mask: MRI, bool, (H, W) or (Z, H, W): where k-space was sampled.
+        maps: MRI, complex64 (Z, C, H, W): coil sensitivities, when known.
+        noise: the noise model's parameters; keys in docs/measurement_file.md.
+        provenance: where it came from, as JSON values; never patient data.
+
+    Raises:
+        ValueError: names the field, what was expected and what came.
+    """
+
+    modality: Literal["ct", "mri"]
+    data: Tensor
+    image_shape: tuple[int, int]
+    affine: Tensor
+    units: Units
+    geometry: dict[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = None
+    maps: Tensor | None = None
+    noise: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.modality not in ("ct", "mri"):
+            raise ValueError(f"modality: expected 'ct' or 'mri', got {self.modality!r}")
+        rank, dtype = (3, torch.float32) if self.modality == "ct" else (4, torch.complex64)
+        _expect("data", self.data, dtype, [rank])
+        if len(self.image_shape) != 2 or min(self.image_shape) < 1:
+            raise ValueError(f"image_shape: expected (H, W), got {self.image_shape}")
+        if tuple(self.affine.shape) != (4, 4) or self.affine.dtype != torch.float64:
+            raise ValueError(f"affine: expected float64 (4, 4), got {self.affine.dtype} {tuple(self.affine.shape)}")
+        if self.units not in ("HU", "a.u.", "1/mm"):
+            raise ValueError(f"units: unknown {self.units!r}")
+        if self.modality == "ct":
+            self._check_ct()
+        else:
+            self._check_mri()
+
+    def _check_ct(self) -> None:
+        kind = self.geometry.get("type")
+        if kind not in ("parallel", "fan"):
+            raise ValueError(f"geometry/type: expected 'parallel' or 'fan', got {kind!r}")
+        needed = CT_KEYS + (FAN_KEYS if kind == "fan" else ())
+        if lacking := [key for key in needed if key not in self.geometry]:
+            raise ValueError(f"geometry/{lacking[0]}: missing")
+        views, detectors = self.data.shape[1:]
+        if len(self.geometry["angles"]) != views:
+            raise ValueError(f"geometry/angles: expected {views}, one per view, got {len(self.geometry['angles'])}")
+        if int(self.geometry["det_count"]) != detectors:
+            raise ValueError(f"geometry/det_count: expected {detectors} as in data, got {self.geometry['det_count']}")
+        if not bool(torch.as_tensor(self.geometry["angles"]).isfinite().all()):
+            raise ValueError("geometry/angles: NaN or infinite angles")
+        if not float(self.geometry["det_spacing"]) > 0:
+            raise ValueError(f"geometry/det_spacing: expected mm > 0, got {self.geometry['det_spacing']}")
+
+    def _check_mri(self) -> None:
+        slices, _, *image = self.data.shape
+        if tuple(image) != tuple(self.image_shape):
+            raise ValueError(f"image_shape: expected {tuple(image)} as in data, got {tuple(self.image_shape)}")
+        if self.mask is not None:
+            _expect("mask", self.mask, torch.bool, [2, 3])
+            if tuple(self.mask.shape) not in {tuple(image), (slices, *image)}:
+                raise ValueError(f"mask: expected (H, W) or (Z, H, W) as in data, got {tuple(self.mask.shape)}")
+        if self.maps is not None:
+            _expect("maps", self.maps, torch.complex64, [4])
+            if self.maps.shape != self.data.shape:
+                raise ValueError(f"maps: expected {tuple(self.data.shape)} as data, got {tuple(self.maps.shape)}")
+
+    def slices(self, start: int, stop: int) -> Scan:
+        """Slices start..stop-1, with the affine moved along.
+
+        Raises:
+            ValueError: not within 0..Z.
+        """
+        start, stop = _within(start, stop, len(self.data))
+        return replace(
+            self,
+            data=self.data[start:stop],
+            affine=_moved(self.affine, start),
+            mask=self.mask[start:stop] if self.mask is not None and self.mask.ndim == 3 else self.mask,
+            maps=None if self.maps is None else self.maps[start:stop],
+        )
+
+
+def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the measurement as HDF5, whole or not at all.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is off.
+        ValueError: NaN or infinite samples, or a provenance that is not JSON.
+    """
+    import h5py
+
+    path = Path(path)
+    try:
+        provenance = json.dumps(scan.provenance, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: provenance must hold JSON values only ({error})") from error
+    with atomic.file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as h5:
+        for name, tensor in (("data", scan.data), ("maps", scan.maps), ("mask", scan.mask)):
+            if tensor is not None:
+                _require_finite(tensor, f"{path}: {name}", 0)
+                _store(h5, name, tensor.detach().cpu().numpy())
+        h5["affine"] = scan.affine.numpy()
+        _store_values(h5.create_group("geometry"), scan.geometry)
+        _store_values(h5.create_group("noise"), scan.noise)
+        h5.attrs.update(modality=scan.modality, units=scan.units, image_shape=scan.image_shape, provenance=provenance)
+        h5.attrs.update(format=FORMAT, version=VERSION)
+    return path
+
+
+def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Scan:
+    """Read a measurement; with `slices` = (a, b) only slices a..b-1 are read from disk.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the file and the key: not ours, another version, truncated or damaged, something
+            missing, of a wrong kind, or with NaN samples.
+    """
+    path = Path(path)
+    with _opened(path) as h5:
+        try:
+            start, stop = _within(*slices, len(h5["data"])) if slices else (0, len(h5["data"]))
+            return Scan(
+                modality=h5.attrs["modality"],
+                data=_load(h5, "data", start, stop),
+                image_shape=(int(h5.attrs["image_shape"][0]), int(h5.attrs["image_shape"][1])),
+                affine=_moved(torch.from_numpy(h5["affine"][()]), start),
+                units=h5.attrs["units"],
+                geometry=_load_values(h5["geometry"]),
+                mask=_load(h5, "mask", start, stop) if "mask" in h5 else None,
+                maps=_load(h5, "maps", start, stop) if "maps" in h5 else None,
+                noise=_load_values(h5["noise"]),
+                provenance=json.loads(h5.attrs["provenance"]),
+            )
+        except KeyError as error:
+            raise ValueError(f"{path}: not a complete measurement file: {error.args[0]}") from error
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path}: damaged, its contents cannot be read ({error}); make it again") from error
+        except (ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The HDF5 file, once it is sure that it is ours and of our version."""
+    import h5py
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        h5 = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: not HDF5, or truncated ({error})") from error
+    with h5:
+        if h5.attrs.get("format") != FORMAT:
+            raise ValueError(f"{path}: not a medrecon measurement (attribute 'format' is {h5.attrs.get('format')!r})")
+        if (version := h5.attrs.get("version")) != VERSION:
+            raise ValueError(
+                f"{path}: attribute 'version' is {version}; this medrecon reads {VERSION}. Update medrecon"
+            )
+        yield h5
+
+
+def _store(h5: Any, name: str, array: np.ndarray[Any, Any]) -> None:
+    """One chunk per slice, so that slices can be read alone; checksums, so that damage is noticed."""
+    chunk = (1, *array.shape[1:]) if array.ndim > 2 else array.shape
+    sparse = np.iscomplexobj(array) or array.dtype == np.bool_  # zeros compress; noisy sinograms do not
+    h5.create_dataset(name, data=array, chunks=chunk, fletcher32=True, compression=1 if sparse else None)
+
+
+def _load(h5: Any, name: str, start: int, stop: int) -> Tensor:
+    dataset = h5[name]
+    if not hasattr(dataset, "shape"):
+        raise ValueError(f"{name}: expected a dataset")
+    tensor = torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
+    _require_finite(tensor, name, start)
+    return tensor
+
+
+def _store_values(group: Any, values: dict[str, Any]) -> None:
+    """Arrays become datasets; numbers, texts and lists become attributes; None is left out."""
+    for key, value in values.items():
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        try:
+            if isinstance(array, np.ndarray) and array.ndim:
+                group[key] = array
+            elif array is not None:
+                group.attrs[key] = array
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{group.name[1:]}/{key}: {type(value).__name__} cannot be stored ({error})") from error
+
+
+def _load_values(group: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {key: torch.from_numpy(item[()]) for key, item in group.items()}
+    for key, value in group.attrs.items():
+        values[key] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    return values
+
+
+def _expect(name: str, tensor: Tensor, dtype: torch.dtype, ranks: list[int]) -> None:
+    if tensor.dtype != dtype or tensor.ndim not in ranks:
+        rank = " or ".join(map(str, ranks))
+        raise ValueError(f"{name}: expected {dtype} of rank {rank}, got {tensor.dtype} {tuple(tensor.shape)}")
+
+
+def _require_finite(tensor: Tensor, name: str, first: int) -> None:
+    for index, part in enumerate(tensor):
+        if not bool((torch.view_as_real(part) if part.is_complex() else part).isfinite().all()):
+            raise ValueError(f"{name}: NaN or infinite samples in slice {first + index}; set them to 0 and mask them")
+
+
+def _within(start: int, stop: int, count: int) -> tuple[int, int]:
+    if not 0 <= start < stop <= count:
+        raise ValueError(f"slices {start}:{stop} are not within 0:{count}")
+    return start, stop
+
+
+def _moved(affine: Tensor, slices: int) -> Tensor:
+    moved = affine.clone()
+    moved[:3, 3] += moved[:3, 2] * slices
+    return moved
