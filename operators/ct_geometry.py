@@ -154,7 +154,7 @@ class ImageGrid:
         """x (W,) and y (H,) of the pixel centres [mm]; y falls with the row."""
         x0, _, _, y1 = self.window
         (height, width), (row, column) = self.shape, self.spacing
-        return x0 + (np.arange(width) + 0.5) * column, y1 - (np.arange(height) + 0.5) * row
+        return np.asarray(x0 + (np.arange(width) + 0.5) * column), np.asarray(y1 - (np.arange(height) + 0.5) * row)
 
 
 Geometry = ParallelGeometry | FanGeometry
