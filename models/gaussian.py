@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 class GaussianPrior:
     """z0 ~ N(mean, covariance) on latents of shape `shape` = (C, h, w); a Denoiser and its own oracle.
 
-    mean (n,), covariance (n, n), n = C h w, float64 inside. `eigenvalues`, `vectors` come from the covariance.
+    mean (n,), covariance (n, n), n = C h w, float64 inside.
     """
 
     mean: Tensor
@@ -20,6 +20,13 @@ class GaussianPrior:
     shape: tuple[int, int, int]
     sigma_min: float = 1e-3
     sigma_max: float = 100.0
+    values: Tensor = field(init=False, repr=False)
+    vectors: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        values, vectors = torch.linalg.eigh(self.covariance)
+        object.__setattr__(self, "values", values.clamp_min(0))
+        object.__setattr__(self, "vectors", vectors)
 
     def _flat(self, z: Tensor) -> Tensor:
         return z.reshape(len(z), -1).double() - self.mean
@@ -27,13 +34,9 @@ class GaussianPrior:
     def _shaped(self, v: Tensor, like: Tensor) -> Tensor:
         return (v + self.mean).reshape(-1, *self.shape).to(like.dtype)
 
-    def _eigen(self) -> tuple[Tensor, Tensor]:
-        values, vectors = torch.linalg.eigh(self.covariance)
-        return values.clamp_min(0), vectors
-
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[z0 | z0 + sigma n] = mean + C (C + sigma^2 I)^-1 (z - mean)."""
-        values, vectors = self._eigen()
+        values, vectors = self.values, self.vectors
         s2 = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1).square()
         return self._shaped((self._flat(z) @ vectors * (values / (values + s2))) @ vectors.T, z)
 
@@ -42,13 +45,13 @@ class GaussianPrior:
 
         In the eigenbasis every coordinate scales by sqrt((lambda + target^2) / (lambda + sigma^2)).
         """
-        values, vectors = self._eigen()
+        values, vectors = self.values, self.vectors
         gain = ((values + target**2) / (values + sigma**2)).sqrt()
         return self._shaped((self._flat(z) @ vectors * gain) @ vectors.T, z)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Exact draws (count, C, h, w), float32."""
-        values, vectors = self._eigen()
+        values, vectors = self.values, self.vectors
         noise = torch.randn(count, len(self.mean), dtype=torch.float64, generator=generator)
         return self._shaped((noise * values.sqrt()) @ vectors.T, torch.empty(0))
 

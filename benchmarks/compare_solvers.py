@@ -1,0 +1,130 @@
+"""Every solver on the corpus's test subjects: CT 60 and 30 views, MRI 4x and 8x. Resumes; prints the docs table.
+
+    python benchmarks/compare_solvers.py --out runs/compare.json --slices 4
+    python benchmarks/compare_solvers.py --out runs/compare.json --modes        # adds resample paper and reference, one slice
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medrecon import io
+from medrecon.evaluate import evaluate
+from medrecon.pipeline import reconstruct
+from medrecon.pipeline.choose import describe_solvers
+from medrecon.simulate import simulate_ct, simulate_mri
+from medrecon.simulate.ct import reconstruction_grid, resize
+from medrecon.volume import Volume
+
+CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
+SUBJECTS = {
+    "ct": ("test/ct/ct_lidc_0001", "test/ct/ct_head_ge", "test/ct/ct_acrin_flt_013"),
+    "mri": ("test/mri/mr_fnndsc_adi_t2", "test/mri/mr_forrest_t1"),
+}
+CASES: dict[str, dict[str, Any]] = {
+    "CT 60 views": {"modality": "ct", "views": 60},
+    "CT 30 views": {"modality": "ct", "views": 30},
+    "MRI 4x": {"modality": "mri", "accel": 4.0, "acs": 24},
+    "MRI 8x": {"modality": "mri", "accel": 8.0, "acs": 16},
+}
+
+
+def pick(volume: Volume, count: int) -> Volume:
+    """`count` slices spread over the middle 70 % of the volume."""
+    depth = volume.data.shape[0]
+    places = [round(depth * (0.15 + 0.7 * (i + 0.5) / count)) for i in range(count)]
+    return Volume(volume.data[places], volume.affine, volume.units, volume.modality)
+
+
+def subject(path: str, modality: str, slices: int) -> Volume:
+    """Slices of a test subject; CT at 256 x 256 (area average), MRI cropped to a square multiple of 4 below 384."""
+    volume = pick(io.read(CORPUS / path), slices)
+    if modality == "ct":
+        return volume
+    side = min(320, *volume.data.shape[-2:]) // 4 * 4
+    top, left = ((n - side) // 2 for n in volume.data.shape[-2:])
+    return Volume(volume.data[:, top : top + side, left : left + side], volume.affine, "a.u.", "MR")
+
+
+def reference(volume: Volume, modality: str) -> Volume:
+    if modality == "mri":
+        return volume
+    grid, affine = reconstruction_grid(volume, 256)
+    return Volume(resize(volume.data.float(), grid.shape), affine, "HU", "CT")
+
+
+def run(case: str, path: str, solver: str, mode: str | None, slices: int) -> dict[str, Any]:
+    """One row: figures of one solver on one subject."""
+    settings = CASES[case]
+    volume = subject(path, settings["modality"], slices)
+    g = torch.Generator().manual_seed(0)
+    if settings["modality"] == "ct":
+        scan = simulate_ct(volume, views=settings["views"], size=256, generator=g)
+    else:
+        scan = simulate_mri(volume, accel=settings["accel"], acs=settings["acs"], generator=g)
+    image, report = reconstruct(scan, solver, mode=mode)
+    scores = evaluate(image, reference(volume, settings["modality"]))
+    row = {
+        "case": case, "subject": Path(path).name, "solver": solver + (f" ({mode})" if mode else ""), "slices": slices,
+        "psnr_db": scores["psnr_db"], "ssim": scores["ssim"], "rmse": scores["rmse"], "chi2": report["chi2"],
+        "seconds": report["seconds"] / slices, "operator_calls": sum(report["operator_calls_per_slice"].values()),
+        "network_calls": sum(report.get("network_calls_per_slice", {}).values()),
+    }  # fmt: skip
+    if settings["modality"] == "ct":
+        soft = scores["windows"]["soft"]
+        row |= {"soft_psnr_db": soft["psnr_db"], "soft_rmse": soft["rmse"]}
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, mean over subjects."""
+    lines = ["| case | solver | subjects | PSNR dB | soft PSNR dB | SSIM | RMSE HU | χ²/m | s/slice | operator calls | network calls |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for case in CASES:
+        for solver in dict.fromkeys(r["solver"] for r in rows if r["case"] == case):
+            mine = [r for r in rows if r["case"] == case and r["solver"] == solver]
+            mean = {k: sum(r.get(k, math.nan) for r in mine) / len(mine) for k in
+                    ("psnr_db", "soft_psnr_db", "ssim", "rmse", "chi2", "seconds", "operator_calls", "network_calls")}  # fmt: skip
+            ct = CASES[case]["modality"] == "ct"
+            soft, rmse = (f"{mean['soft_psnr_db']:.2f}", f"{mean['rmse']:.1f}") if ct else ("", "")
+            lines.append(
+                f"| {case} | {solver} | {len(mine)} × {mine[0]['slices']} | {mean['psnr_db']:.2f} | {soft} | {mean['ssim']:.4f} "
+                f"| {rmse} | {mean['chi2']:.2f} | {mean['seconds']:.1f} | {mean['operator_calls']:.0f} | {mean['network_calls']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--modes", action="store_true", help="the original modes, one slice of the first subject")
+    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
+    for case in options.cases:
+        modality = CASES[case]["modality"]
+        known = [s["name"] for s in describe_solvers() if modality in s["modalities"]]
+        jobs = [(path, name, None, options.slices) for path in SUBJECTS[modality] for name in known]
+        if options.modes:
+            jobs = [(SUBJECTS[modality][0], "resample", mode, 1) for mode in ("fast", "paper", "reference")]
+        for path, name, mode, slices in jobs:
+            label = name + (f" ({mode})" if mode else "")
+            if any((r["case"], r["subject"], r["solver"]) == (case, Path(path).name, label) for r in rows):
+                continue
+            rows.append(run(case, path, name, mode, slices))
+            options.out.write_text(json.dumps(rows, indent=1))
+            print(json.dumps(rows[-1]), flush=True)  # noqa: T201
+    print(table(rows))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
