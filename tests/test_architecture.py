@@ -12,7 +12,7 @@ LAYERS = (
     {"io", "operators", "models", "metrics"},
     {"samplers"},
     {"solvers"},
-    {"pipeline", "simulate", "evaluate", "report", "training"},
+    {"pipeline", "simulate", "evaluate", "picture", "report", "training"},
     {"demo"},
     {"cli", "__main__"},
 )

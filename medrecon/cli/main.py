@@ -1,0 +1,120 @@
+"""Entry point: version, configuration file, errors and exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from medrecon import __version__
+from medrecon.cli import commands, tools
+from medrecon.cli.options import UsageError
+
+EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError)
+"""Errors whose message tells the user what to do; others are ours and show a traceback."""
+
+
+def version() -> str:
+    """medrecon and what it stands on."""
+    from medrecon.cli.doctor import stack
+
+    return ", ".join(f"{name} {value}" for name, value in stack().items())
+
+
+app = App(
+    name="medrecon", version=version, version_flags=["--version"], help_flags=["--help", "-h"],
+    help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
+)  # fmt: skip
+for command in (commands.simulate, commands.recon, commands.evaluate, tools.info, tools.solvers, tools.doctor, tools.demo):
+    app.command(command)
+app.command(tools.train)
+
+
+def _call(target: App, tokens: Sequence[str]) -> Any:
+    return target(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+
+@app.meta.default
+def _with_config(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Path | None = None,
+    debug: Annotated[bool, Parameter(negative="")] = False,
+) -> Any:
+    """Options of every command.
+
+    Parameters
+    ----------
+    config
+        YAML file with options of the command; flags win over it
+    debug
+        show tracebacks
+    """
+    del debug  # main() looks for it before anything can fail
+    if config is not None:
+        check_yaml(config)
+    app.config = () if config is None else (cyclopts.config.Yaml(config, use_commands_as_keys=False),)
+    try:
+        return _call(app, tokens)
+    except cyclopts.CycloptsError as error:
+        raise UsageError(explain(error, config)) from error
+    finally:
+        app.config = ()
+
+
+def check_yaml(path: Path) -> None:
+    """Raise UsageError unless `path` is a YAML file with options."""
+    import yaml
+
+    if not path.is_file():
+        raise UsageError(f"--config {path}: no such file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path}: expected lines such as `views: 60`")
+
+
+def explain(error: cyclopts.CycloptsError, config: Path | None) -> str:
+    """One line: file, key, what is wrong, nearest valid name."""
+    cause = error.__cause__
+    if cause is not None and hasattr(cause, "errors"):  # pydantic: one entry a key
+        return "; ".join(_bad_value(entry, config) for entry in cause.errors())
+    text = " ".join(str(error).split())
+    if isinstance(error, cyclopts.UnknownOptionError) and "Did you mean" not in text:
+        names = [n for a in error.argument_collection for n in a.names if n.startswith("--")]
+        wanted = "--" + (error.token.keyword or error.token.value).strip("-[]").replace("][", ".")
+        near = difflib.get_close_matches(wanted, names, 1, 0.5)
+        text += f" Did you mean {near[0]}?" if near else f" Known: {', '.join(sorted(set(names)))}."
+    return text
+
+
+def _bad_value(entry: dict[str, Any], config: Path | None) -> str:
+    key = ".".join(str(part) for part in entry["loc"])
+    where = ""
+    if config is not None and f"--{key.replace('_', '-')}" not in sys.argv:
+        where = f"{config}: "
+    return f"{where}--{key.replace('_', '-')}: {entry['msg']}, got {entry['input']!r}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        result = _call(app.meta, tokens)
+        return result if isinstance(result, int) else 0
+    except (UsageError, cyclopts.CycloptsError) as error:
+        text, code = str(error), 2
+    except KeyboardInterrupt:
+        text, code = "interrupted", 130
+    except EXPECTED as error:
+        if "--debug" in tokens:
+            raise
+        text, code = f"{error}" or type(error).__name__, 1
+    print(f"medrecon: {text}", file=sys.stderr)
+    return code

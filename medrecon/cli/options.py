@@ -1,0 +1,92 @@
+"""Options shared by commands: the same models are flags, YAML keys, help text and checks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class UsageError(Exception):
+    """A wrong combination of arguments: exit code 2."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """How to talk."""
+
+    json: Annotated[bool, Parameter(negative="")] = False
+    """print the result as JSON on stdout, and nothing else"""
+    quiet: Annotated[bool, Parameter(negative="")] = False
+    """no progress on stderr"""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Writing:
+    """What a command that writes may do."""
+
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+    """replace an existing output"""
+    dry_run: Annotated[bool, Parameter(negative="")] = False
+    """check everything and print the plan; compute and write nothing"""
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class CTOptions(Model):
+    """CT acquisition."""
+
+    geometry: Literal["fan", "parallel"] = "fan"
+    """CT: beam; fan has the source 595 mm before and a flat detector 490.6 mm behind the isocentre"""
+    views: int = Field(60, ge=2)
+    """CT: projection views, spread evenly over the arc, its end excluded"""
+    arc: float | None = Field(None, gt=0, le=360)
+    """CT: arc in degrees; 360 for fan and 180 for parallel unless given"""
+    i0: float = Field(5e4, gt=0)
+    """CT: photons per detector element without object"""
+    sigma_e: float = Field(10.0, ge=0)
+    """CT: electronic noise, standard deviation in photons"""
+    size: int | None = Field(None, ge=8)
+    """CT: rows of the reconstructed image over the same field of view; the source's own unless given"""
+
+
+class MRIOptions(Model):
+    """MRI acquisition."""
+
+    accel: float = Field(4.0, ge=1)
+    """MRI: acceleration R, phase-encoding lines over acquired lines"""
+    mask: Literal["random", "equispaced", "poisson"] = "random"
+    """MRI: sampling pattern"""
+    acs: int = Field(24, ge=4)
+    """MRI: fully sampled central lines"""
+    coils: int = Field(8, ge=1)
+    """MRI: receiver coils"""
+    snr: float = Field(30.0)
+    """MRI: 20 log10(mean signal in the object / noise standard deviation of one coil's image), dB"""
+
+
+def parse_slices(text: str | None, count: int) -> tuple[int, int]:
+    """'A:B' -> (A, B): slices A..B-1 of `count`; either may be left out, one number is that one slice.
+
+    Raises:
+        UsageError: not of that form, empty, or outside the volume.
+    """
+    if text is None:
+        return 0, count
+    match = re.fullmatch(r"(\d*):(\d*)|(\d+)", text.strip())
+    if not match:
+        raise UsageError(f"--slices {text!r}: expected A:B, such as 10:20, :5 or 12")
+    if match[3]:
+        start, stop = int(match[3]), int(match[3]) + 1
+    else:
+        start, stop = int(match[1] or 0), int(match[2] or count)
+    if not 0 <= start < stop <= count:
+        raise UsageError(f"--slices {text!r}: the scan has slices 0:{count}")
+    return start, stop

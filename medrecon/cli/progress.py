@@ -1,0 +1,50 @@
+"""Progress on stderr: a bar with ETA on a terminal, plain lines elsewhere (log files, SLURM)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+OnProgress = Callable[[float, int], None]
+"""done (may be fractional), total."""
+
+
+def _clock(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+class Lines:
+    """At most one line in `every` seconds, and one at the end."""
+
+    def __init__(self, label: str, every: float = 5.0) -> None:
+        self.label, self.every = label, every
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, done: float, total: int) -> None:
+        now = time.monotonic()
+        if done < total and now - self.last < self.every:
+            return
+        self.last, spent = now, now - self.start
+        left = "" if done >= total or done <= 0 else f", {_clock(spent / done * (total - done))} left"
+        print(f"{self.label}: {int(done)}/{total}, {_clock(spent)} spent{left}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, quiet: bool = False) -> Iterator[OnProgress]:
+    """A callback (done, total) that shows how far `label` is."""
+    if quiet:
+        yield lambda done, total: None
+    elif not sys.stderr.isatty():
+        yield Lines(label)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)

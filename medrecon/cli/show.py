@@ -1,0 +1,72 @@
+"""Results on stdout: pure JSON for machines, a table for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """The same with JSON types only; NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def show_json(result: Any) -> None:
+    sys.stdout.write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
+
+
+def number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
+    """One line a row; `columns` (all keys of the first row by default) in this order."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(columns) or list(rows[0]) if rows else list(columns)
+    table = Table(*names, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(number(row.get(name)) for name in names))
+    console = Console(file=sys.stdout)
+    # Not on a terminal (a log, a pipe): never wrap or cut.
+    Console(file=sys.stdout, width=console.width if console.is_terminal else 200).print(table)
+
+
+def show_tree(result: dict[str, Any], indent: str = "") -> None:
+    """Nested values, one a line."""
+    for key, value in result.items():
+        if isinstance(value, dict):
+            sys.stdout.write(f"{indent}{key}:\n")
+            show_tree(value, indent + "  ")
+        else:
+            sys.stdout.write(f"{indent}{key}: {number(value)}\n")
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse an existing output before hours of work, not after.
+
+    Raises:
+        FileExistsError: `path` is there, is not an empty folder, and overwrite is off.
+    """
+    used = any(path.iterdir()) if path.is_dir() else path.exists()
+    if used and not overwrite:
+        raise FileExistsError(f"{path} exists; give another name or --overwrite")

@@ -1,0 +1,52 @@
+"""The YAML file of a training run."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medrecon.cli.options import UsageError
+
+if TYPE_CHECKING:
+    from medrecon.training.config import TrainConfig
+
+
+def load_config(path: Path, device: str | None) -> TrainConfig:
+    """Read and check it.
+
+    Raises:
+        UsageError: no such file, not YAML, or a wrong key or value: names the file, the key and the nearest valid key.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from medrecon.training.config import TrainConfig
+
+    if not path.is_file():
+        raise UsageError(f"{path}: no such configuration file")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        config = TrainConfig.model_validate(content)
+    except ValidationError as error:
+        raise UsageError("; ".join(f"{path}: {_explain(TrainConfig, dict(e))}" for e in error.errors())) from error
+    if device is not None:
+        loops = {name: getattr(config, name).model_copy(update={"device": device})
+                 for name in ("autoencoder_loop", "diffusion_loop")}  # fmt: skip
+        config = config.model_copy(update=loops)
+    return config
+
+
+def _explain(model: Any, entry: dict[str, Any]) -> str:
+    *parents, key = (str(part) for part in entry["loc"]) if entry["loc"] else ("",)
+    text = f"{'.'.join([*parents, key])}: {entry['msg']}"
+    if entry["type"] != "extra_forbidden":
+        return text
+    for parent in parents:
+        field = getattr(model, "model_fields", {}).get(parent)
+        model = getattr(field, "annotation", None)
+    near = difflib.get_close_matches(key, list(getattr(model, "model_fields", {})), 1, 0.5)
+    return f"{text}; did you mean {near[0]}?" if near else text

@@ -1,0 +1,116 @@
+"""Solvers by name, and their settings by name, with errors that tell what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from medrecon.discover import modules
+from medrecon.models.base import Prior
+from medrecon.solvers.base import Solver
+
+
+def solver_classes() -> dict[str, type]:
+    """All solvers by name: the dataclasses in the modules of medrecon.solvers that carry a `name`."""
+    found = {}
+    for module in modules("medrecon.solvers"):
+        for cls in vars(module).values():
+            described = inspect.isclass(cls) and cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls)
+            if described and hasattr(cls, "name") and hasattr(cls, "modalities"):
+                found[cls.name] = cls
+    return dict(sorted(found.items(), key=lambda item: (item[1].needs_prior, item[0])))
+
+
+def describe_solvers() -> list[dict[str, Any]]:
+    """Name, modalities, needs_prior, summary and settings of every solver."""
+    return [
+        {
+            "name": name, "modalities": list(cls.modalities), "needs_prior": cls.needs_prior, "summary": cls.summary,
+            "settings": {f.name: _default(f) for f in settable(cls)},
+        }
+        for name, cls in solver_classes().items()
+    ]  # fmt: skip
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    value = field.default
+    return None if value is dataclasses.MISSING else dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+
+def settable(cls: type) -> list[dataclasses.Field[Any]]:
+    """The hyper-parameters of a solver: its fields without the prior."""
+    return [f for f in dataclasses.fields(cls) if f.name != "prior"]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' or the whole list."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names) or 'none'}"
+
+
+def solver_class(name: str, modality: str, settings: Mapping[str, Any] | None = None) -> type:
+    """The solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
+
+    Raises:
+        ValueError: names the nearest solver, the solvers that fit the modality, or the nearest setting.
+    """
+    known = solver_classes()
+    if name not in known:
+        raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
+    cls = known[name]
+    if modality not in cls.modalities:  # type: ignore[attr-defined]
+        fitting = [n for n, c in known.items() if modality in c.modalities]  # type: ignore[attr-defined]
+        raise ValueError(f"solver {name!r} does not do {modality}; these do: {', '.join(fitting)}")
+    parse_settings(cls, settings or {})
+    return cls
+
+
+def parse_settings(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the declared types; text from the command line is converted.
+
+    A setting of a nested group is written group.name, such as original.steps.
+    """
+    hints, groups = typing.get_type_hints(cls), {}
+    fields = {f.name: f for f in settable(cls)}
+    parsed: dict[str, Any] = {}
+    for key, value in settings.items():
+        head, _, rest = key.partition(".")
+        if head not in fields:
+            raise ValueError(f"solver {cls.name!r} has no setting {key!r}{nearest(head, fields)}")  # type: ignore[attr-defined]
+        if rest:
+            groups.setdefault(head, {})[rest] = value
+            continue
+        try:
+            parsed[key] = TypeAdapter(hints[head]).validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise ValueError(f"solver {cls.name!r}: setting {key}: {message}, got {value!r}") from error  # type: ignore[attr-defined]
+    for head, inner in groups.items():
+        group = hints[head]
+        if not dataclasses.is_dataclass(group):
+            raise ValueError(f"solver {cls.name!r}: setting {head} has no parts; give {head} itself")  # type: ignore[attr-defined]
+        parsed[head] = dataclasses.replace(fields[head].default, **_group(cls, head, group, inner))
+    return parsed
+
+
+def _group(cls: type, head: str, group: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(group)
+    for key in values:
+        if key not in hints:
+            raise ValueError(f"solver {cls.name!r} has no setting {head}.{key}{nearest(key, hints)}")  # type: ignore[attr-defined]
+    return {k: TypeAdapter(hints[k]).validate_python(v) for k, v in values.items()}
+
+
+def make_solver(cls: type, prior: Prior | None, settings: Mapping[str, Any]) -> Solver:
+    """The solver with its settings; learned ones get the prior."""
+    parsed = parse_settings(cls, settings)
+    if not cls.needs_prior:  # type: ignore[attr-defined]
+        return typing.cast(Solver, cls(**parsed))
+    return typing.cast(Solver, cls(prior=prior, **parsed))

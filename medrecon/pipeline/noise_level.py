@@ -1,0 +1,54 @@
+"""The noise of a scan: what its file says, or else an estimate from the data alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrecon.noise import CTNoise, MRINoise
+
+MAD = 1.4826
+"""Standard deviation of a Gaussian over its median absolute deviation."""
+
+
+def ct_precision(sinogram: Tensor, noise: Mapping[str, Any]) -> Tensor:
+    """1 / variance of line integrals (B, V, D), model error included.
+
+    With i0 the counting statistics; without, white noise whose level is read off second differences along the
+    detector, in which the object hardly shows.
+    """
+    known = {f.name: float(noise[f.name]) for f in fields(CTNoise) if f.name in noise}
+    if "i0" in known:
+        return CTNoise(**known).precision(sinogram)
+    second = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
+    sigma = MAD * second.abs().flatten(1).median(1).values / math.sqrt(6)
+    default = CTNoise(1.0, **{k: v for k, v in known.items() if k.startswith("model")})
+    model = default.model_absolute + default.model_relative * sinogram.abs()
+    return 1 / (sigma.reshape(-1, 1, 1).square() + model.square())
+
+
+def mri_noise(kspace: Tensor, mask: Tensor, noise: Mapping[str, Any]) -> MRINoise:
+    """Noise of k-space (Z, C, H, W): the file's covariance or sigma; without, the level of its outer samples.
+
+    The estimate is the median magnitude of the acquired samples in the outer tenth of k-space over sqrt(ln 2), the
+    median of a Rayleigh distribution with E|n|^2 = 1; object signal there makes it an upper bound.
+    """
+    if "covariance" in noise:
+        return MRINoise(torch.as_tensor(noise["covariance"]))
+    if "sigma" in noise:
+        return MRINoise(float(noise["sigma"]))
+    height, width = kspace.shape[-2:]
+    y, x = (torch.linspace(-1, 1, n).abs() for n in (height, width))
+    radius = (y[:, None].square() + x.square()).sqrt()
+    acquired = mask if mask.ndim == 2 else mask.any(0)
+    inside = radius[acquired]
+    far = acquired & (radius >= inside.sort().values[int(0.9 * (inside.numel() - 1))])
+    sigma = float(kspace[..., far].abs().median()) / math.sqrt(math.log(2))
+    if not sigma > 0:
+        raise ValueError("the outer k-space of this scan is 0, its noise cannot be estimated: give noise/sigma in the file")
+    return MRINoise(sigma)

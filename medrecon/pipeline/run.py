@@ -1,0 +1,171 @@
+"""reconstruct: a scan, a solver by name, a volume and a report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrecon import __version__
+from medrecon.io.scan import Scan
+from medrecon.models.base import Prior
+from medrecon.operators.base import LinearOperator
+from medrecon.pipeline.choose import make_solver, settable, solver_class
+from medrecon.pipeline.problem import Problem, build_problem
+from medrecon.solvers.base import Progress, Solution
+from medrecon.volume import Volume
+
+OnProgress = Callable[[float, int], None]
+"""Slices done (fractional: steps within a batch count), slices in all."""
+
+
+def _silent(done: float, total: int) -> None:
+    """Report nothing."""
+
+
+def reconstruct(
+    scan: Scan, solver: str, *, mode: str | None = None, slices: tuple[int, int] | None = None, device: str = "cpu",
+    seed: int = 0, batch: int | None = None, settings: Mapping[str, Any] | None = None, prior: str | None = None,
+    on_progress: OnProgress = _silent,
+) -> tuple[Volume, dict[str, Any]]:  # fmt: skip
+    """Reconstruct slices of a scan: HU for CT, magnitude in the scan's own units for MRI.
+
+    Every batch gets a generator with the same seed, and solvers share their draws over a batch, so the result
+    does not depend on `batch` or `slices`.
+
+    Args:
+        solver: a name from `describe_solvers()`. mode: of solvers that have modes.
+        slices: (start, stop). batch: slices solved at once; 8, and 1 for learned solvers on a CPU, by default.
+        settings: hyper-parameters by name; text is converted.
+        prior: a shipped prior or a .safetensors file; the modality's own by default.
+
+    Returns:
+        The volume at the scan's affine, and a report ready for JSON.
+
+    Raises:
+        ValueError: unknown solver or setting (names the nearest), wrong modality, slices outside the scan.
+        FileNotFoundError: a learned solver without weights.
+    """
+    options = {**(settings or {}), **({"mode": mode} if mode else {})}
+    cls = solver_class(solver, scan.modality, options)
+    count = scan.data.shape[0]
+    start, stop = slices if slices is not None else (0, count)
+    if not 0 <= start < stop <= count:
+        raise ValueError(f"slices {start}:{stop}: the scan has slices 0:{count}")
+    weights = load_weights(prior or scan.modality, device) if cls.needs_prior else None  # type: ignore[attr-defined]
+    size = batch or (1 if weights is not None and device == "cpu" else 8)
+    problem, began, log = build_problem(scan, device), time.perf_counter(), Log()
+    parts = []
+    for first in range(start, stop, size):
+        index = slice(first, min(first + size, stop))
+
+        def step(p: Progress, first: int = first, index: slice = index) -> None:
+            on_progress(first - start + (index.stop - first) * min(1.0, p.step / max(1, p.steps)), stop - start)
+
+        parts.append(_solve(problem, cls, weights, options, index, seed, step, log))
+        on_progress(index.stop - start, stop - start)
+    affine = scan.affine.clone()
+    affine[:3, 3] += start * affine[:3, 2]
+    volume = Volume(torch.cat(parts), affine, problem.units, problem.modality, sources(scan))
+    report = {
+        "solver": solver, "settings": settings_of(make_solver(cls, weights, options)), "slices": [start, stop],
+        "seed": seed, "batch": size, "device": device, "units": problem.units, **problem.facts,
+        **log.report(stop - start), "seconds": time.perf_counter() - began,
+        "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
+        "inverse_crime": scan.provenance.get("inverse_crime"),
+    }  # fmt: skip
+    if weights is not None:
+        report["prior"] = {"name": weights.name, "sha256": weights.card.get("sha256")}
+    return volume, report
+
+
+def sources(scan: Scan) -> dict[str, Any]:
+    """The DICOM files the scan was simulated from, as far as they are still there: what a DICOM writer refers to."""
+    files = scan.provenance.get("source", {}).get("dicom", []) if isinstance(scan.provenance.get("source"), dict) else []
+    present = [name for name in files if Path(name).is_file()]
+    return {"dicom": present} if present else {}
+
+
+def _solve(problem: Problem, cls: type, weights: Prior | None, options: Mapping[str, Any], index: slice, seed: int,
+           on_step: Callable[[Progress], None], log: Log) -> Tensor:  # fmt: skip
+    """One batch of slices: values (B, H, W) on the CPU."""
+    A, y = problem.operator(index), problem.measurement(index)
+    calls = count_calls(A)
+    adapted = None if weights is None else problem.prior(weights, index)
+    solution = make_solver(cls, adapted, options)(A, y, generator=torch.Generator().manual_seed(seed), on_step=on_step)
+    log.add(solution, calls)
+    return problem.values(solution.image).cpu()
+
+
+class Log:
+    """What the batches report, gathered per slice."""
+
+    def __init__(self) -> None:
+        self.chi2: list[float] = []
+        self.histories: list[tuple[int, list[float]]] = []
+        self.converged = True
+        self.calls: Counter[str] = Counter()
+        self.network: Counter[str] = Counter()
+
+    def add(self, solution: Solution, calls: Counter[str]) -> None:
+        items = len(solution.image)
+        self.chi2 += solution.chi2.tolist()
+        self.histories.append((items, solution.residuals))
+        self.converged &= solution.converged
+        self.calls += calls
+        for name, number in solution.diagnostics.get("network_calls", {}).items():
+            self.network[name] += number * items
+
+    def report(self, count: int) -> dict[str, Any]:
+        """Means over slices; `residuals` is the mean chi^2/m after every step, a finished slice keeping its last."""
+        longest = max(len(h) for _, h in self.histories)
+        padded = [(n, h + h[-1:] * (longest - len(h))) for n, h in self.histories if h]
+        mean = [sum(n * h[i] for n, h in padded) / sum(n for n, _ in padded) for i in range(longest)]
+        result: dict[str, Any] = {
+            "chi2": sum(self.chi2) / len(self.chi2), "chi2_slices": self.chi2, "residuals": mean,
+            "converged": self.converged,
+            "operator_calls_per_slice": {name: number / count for name, number in sorted(self.calls.items())},
+        }  # fmt: skip
+        if self.network:
+            result["network_calls_per_slice"] = {name: number / count for name, number in sorted(self.network.items())}
+        return result
+
+
+def count_calls(A: LinearOperator) -> Counter[str]:
+    """Count, from now on, the images A projects and back-projects; a Gram product counts as both."""
+    counts: Counter[str] = Counter()
+
+    def counted(apply: Callable[[Tensor], Tensor], names: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            for name in names:
+                counts[name] += len(x)
+            return apply(x)
+
+        return run
+
+    ways = {"_forward": ("forward",), "_adjoint": ("adjoint",)}
+    if type(A)._gram is not LinearOperator._gram:  # the default one goes through both, which count already
+        ways["_gram"] = ("forward", "adjoint")
+    for method, names in ways.items():
+        setattr(A, method, counted(getattr(type(A), method).__get__(A), names))
+    return counts
+
+
+def load_weights(name: str, device: str) -> Prior:
+    """The prior of a modality, or one by path."""
+    from medrecon.models.store import load_prior
+
+    return load_prior(name, device)
+
+
+def settings_of(solver: Any) -> dict[str, Any]:
+    """The hyper-parameters a solver ran with."""
+    import dataclasses
+
+    values = {f.name: getattr(solver, f.name) for f in settable(type(solver))}
+    return {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) and not isinstance(v, type) else v for k, v in values.items()}
