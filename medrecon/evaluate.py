@@ -17,6 +17,9 @@ from medrecon.volume import Volume
 SAME_PLACE = 1e-3
 """mm: grids closer than this are the same"""
 
+CHUNK = 16
+"""slices scored at once, which bounds the memory"""
+
 
 @dataclass(frozen=True, eq=False)
 class Matched:
@@ -156,26 +159,21 @@ def _scores(x: Tensor, truth: Tensor, mask: Tensor, window: Window) -> dict[str,
     """Scores of a volume (Z, Y, X) and of its slices; window.width is the data range, window.low the zero of NMSE."""
     if window.width <= 0:
         raise ValueError("evaluate: the reference has no positive value: there is nothing to compare with")
-    squares, energies, errors, counts, similarities = [], [], [], [], []
-    for a, b, m in zip(x, truth, mask, strict=True):
+    parts = []
+    for a, b, m in zip(x.split(CHUNK), truth.split(CHUNK), mask.split(CHUNK), strict=True):
         error = (a.double() - b.double()) * m
-        squares.append(float(error.square().sum()))
-        energies.append(float(((b.double() - window.low) * m).square().sum()))
-        errors.append(float(error.sum()))
-        counts.append(int(m.sum()))
-        similarities.append(float(ssim(a[None], b[None], window.width, m[None])))
-    rows = [
-        _row(s, e, d, n, q, window.width)
-        for s, e, d, n, q in zip(squares, energies, errors, counts, similarities, strict=True)
-    ]
-    known = [q for q in similarities if math.isfinite(q)]
-    similarity = sum(known) / len(known) if known else math.nan
-    total = _row(sum(squares), sum(energies), sum(errors), sum(counts), similarity, window.width)
+        energy = ((b.double() - window.low) * m).square()
+        sums = [t.sum((-2, -1)) for t in (error.square(), energy, error, m.double())]
+        parts.append(torch.stack([*sums, ssim(a, b, window.width, m)], 1))
+    table = torch.cat(parts)
+    known = table[:, 4].isfinite()  # a slice may be covered nowhere by a full SSIM window
+    totals = [*table[:, :4].sum(0).tolist(), float(table[known, 4].mean())]
     declared = {"low": window.low, "high": window.high, "data_range": window.width}
-    return {**total, **declared, "slices": rows}
+    rows = [_row(*row, window.width) for row in table.tolist()]
+    return {**_row(*totals, window.width), **declared, "slices": rows}
 
 
-def _row(square: float, energy: float, error: float, count: int, similarity: float, span: float) -> dict[str, Any]:
+def _row(square: float, energy: float, error: float, count: float, similarity: float, span: float) -> dict[str, Any]:
     mse = square / count
     row = {
         "psnr_db": 10 * math.log10(span**2 / mse) if mse > 0 else math.inf,

@@ -35,7 +35,8 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree: building writes into the source folder."""
     target = tmp_path_factory.mktemp("checkout") / "medrecon"
-    skip = shutil.ignore_patterns(".*_cache", ".venv", ".git", "__pycache__", "build", "dist", "*.egg-info", "demo-output")
+    names = (".*_cache", ".venv", ".git", "__pycache__", "build", "dist", "*.egg-info", "demo-output", "runs")
+    skip = shutil.ignore_patterns(*names)
     return Path(shutil.copytree(ROOT, target, symlinks=True, ignore=skip))
 
 
@@ -78,9 +79,9 @@ def test_links_are_relative_and_committed(name: str) -> None:
 def test_wheel_from_sdist_has_everything_and_imports(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, package in (("medrecon", "medrecon"), ("operators", "medrecon/operators"), ("models", "medrecon/models")):
+    for folder, inside in (("medrecon", ""), ("operators", "operators/"), ("models", "models/")):
         for path in (ROOT / folder).rglob("*.py"):
-            assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
+            assert f"medrecon/{inside}{path.relative_to(ROOT / folder).as_posix()}" in names
     for path in (ROOT / "models" / "weights").glob("*"):
         assert f"medrecon/models/weights/{path.name}" in names
     assert "medrecon/py.typed" in names
@@ -99,7 +100,8 @@ def test_sdist_keeps_the_top_level_folders(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"operators/base.py", "models/base.py", "medrecon/volume.py", "LICENSE", "README.md", "pyproject.toml"} <= names
+    assert {"operators/base.py", "models/base.py", "medrecon/volume.py", "pyproject.toml"} <= names
+    assert {"LICENSE", "README.md"} <= names
 
 
 def test_editable_install_imports_from_the_checkout(checkout: Path, tmp_path: Path) -> None:

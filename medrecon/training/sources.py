@@ -61,15 +61,18 @@ def _volumes(path: Path, manifest: Manifest) -> Iterator[Volume]:
         if not files:
             raise FileNotFoundError(f"{path}: no .nii or .nii.gz file")
     for file in files:
-        yield io.read(file)
+        yield io.read(file, modality=manifest.modality)
 
 
 def _stored(path: Path, manifest: Manifest, size: int) -> Tensor:
     """Slices (N, size, size) int16 of one subject."""
     parts = []
     for volume in _volumes(path, manifest):
-        if manifest.kind == "dicom" and volume.modality != manifest.modality:
-            raise ValueError(f"{path}: modality {volume.modality}, but {manifest.path} says {manifest.modality}")
+        if (volume.modality, volume.units) != (manifest.modality, manifest.units):
+            raise ValueError(
+                f"{path}: {volume.modality} in {volume.units}, but {manifest.path} says "
+                f"{manifest.modality} in {manifest.units}"
+            )
         data = (volume.data.abs() if volume.data.is_complex() else volume.data).float()
         if manifest.units != "HU":
             scale = float(torch.quantile(data.flatten()[:: max(1, data.numel() // 1_000_000)], 0.999))
