@@ -98,6 +98,7 @@ class LinearOperator(abc.ABC):
             z: (..., *in_shape). y: (..., *out_shape). weight: > 0, a number or one a batch item.
         """
         self._check(z, self.in_shape, self.in_dtype, "prox")
+        self._check(y, self.out_shape, self.out_dtype, "prox")
         ndim = len(self.in_shape)
         mu = torch.as_tensor(weight, dtype=torch.float32, device=z.device)
         mu = mu.reshape(mu.shape + (1,) * ndim) if mu.ndim else mu
@@ -185,6 +186,11 @@ class Diagonal(LinearOperator):
         self.in_shape = self.out_shape = tuple(diagonal.shape[diagonal.ndim - ndim :])
         self.in_dtype = self.out_dtype = diagonal.dtype if dtype is None else dtype
 
+    def _check(self, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
+        super()._check(x, shape, dtype, name)
+        if x.device != self.diagonal.device:
+            raise ValueError(f"Diagonal.{name}: the diagonal is on {self.diagonal.device}, the data on {x.device}")
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.diagonal * x
 
@@ -194,6 +200,8 @@ class Diagonal(LinearOperator):
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor, *,
              iterations: int = 30, tolerance: float = 1e-5) -> Tensor:  # fmt: skip
         """Closed form: (conj(d) y + weight z) / (|d|^2 + weight)."""
+        self._check(z, self.in_shape, self.in_dtype, "prox")
+        self._check(y, self.out_shape, self.out_dtype, "prox")
         mu = torch.as_tensor(weight, dtype=torch.float32, device=z.device)
         mu = mu.reshape(mu.shape + (1,) * len(self.in_shape)) if mu.ndim else mu
         return (self.diagonal.conj() * y + mu * z) / (self.diagonal.abs().square() + mu)

@@ -29,7 +29,7 @@ def check_operator(
 ) -> dict[str, float]:
     """Check the laws of a linear operator on random vectors; the error of each law.
 
-    Laws: exact adjoint; linearity; gram = A^H A; batch = single items; gradient of |Ax - b|^2 / 2 is
+    Laws: exact adjoint, item by item (a batch that mixes breaks it); linearity; gram = A^H A; gradient of |Ax - b|^2 / 2 is
     A^H (Ax - b); a wrong shape is refused.
 
     Raises:

@@ -94,6 +94,8 @@ class CartesianMRI(LinearOperator):
         """One coil with |map| = 1: exact, x = A1^H [(M y + weight A1 z) / (M^2 + weight)]; else CG."""
         if not self._unitary:
             return super().prox(z, y, weight, iterations=iterations, tolerance=tolerance)
+        self._check(z, self.in_shape, self.in_dtype, "prox")
+        self._check(y, self.out_shape, self.out_dtype, "prox")
         # A1 is A with all samples; it is unitary, so the normal equations are diagonal in k-space.
         full = CartesianMRI(self.maps, torch.ones_like(self.mask))
         mask = self.mask[:, None].to(z.device)
