@@ -1,0 +1,69 @@
+"""CG-SENSE (Pruessmann 2001): whitened least squares by conjugate gradients, stopped at the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from medrecon.linalg import dot, expand
+from medrecon.measurement import Measurement
+from medrecon.operators.base import LinearOperator
+from medrecon.solvers.base import Monitor, OnStep, Solution
+
+
+@dataclass(frozen=True)
+class CGSense:
+    """min |root (A x - y)|^2 + mu |x|^2 by CGLS from zero; root = sqrt(precision).
+
+    Args:
+        iterations: at most.
+        tikhonov: mu relative to the curvature |root A b|^2 / |b|^2 along the first gradient b = A^H root^2 y.
+        discrepancy: a slice is done once its chi^2/m is below it (1 = fitted to the noise); 0 runs to convergence.
+        tolerance: a slice is also done once its gradient is this fraction of the first.
+    """
+
+    iterations: int = 30
+    tikhonov: float = 1e-3
+    discrepancy: float = 1.0
+    tolerance: float = 1e-4
+
+    name: ClassVar[str] = "cg-sense"
+    modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
+    summary: ClassVar[str] = "least squares over all coils by conjugate gradients, stopped when it fits to the noise"
+    needs_prior: ClassVar[bool] = False
+
+    def __call__(
+        self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
+    ) -> Solution:
+        n_in, n_out = len(A.in_shape), len(A.out_shape)
+        monitor = Monitor(y, self.iterations, on_step)
+        gradient = A.adjoint(y.precision * y.data)
+        direction, size = gradient.clone(), dot(gradient, gradient, n_in)
+        start, tiny = size, torch.finfo(size.dtype).tiny
+        image, projection = torch.zeros_like(gradient), torch.zeros_like(y.data)
+        done, mu = size == 0, None
+        for _ in range(self.iterations):
+            if bool(done.all()):
+                break
+            seen = A(direction)
+            fit, length = dot(seen * y.root, seen * y.root, n_out), dot(direction, direction, n_in)
+            mu = self.tikhonov * fit / length.clamp_min(tiny) if mu is None else mu
+            step = torch.where(done, 0.0, size / (fit + mu * length).clamp_min(tiny))
+            image = image + expand(step, n_in) * direction
+            projection = projection + expand(step, n_out) * seen
+            gradient = A.adjoint(y.precision * (y.data - projection)) - expand(mu, n_in) * image
+            new = dot(gradient, gradient, n_in)
+            direction = gradient + expand(new / size.clamp_min(tiny), n_in) * direction
+            size = new
+            done = done | (y.chi2(projection) <= self.discrepancy) | (size <= self.tolerance**2 * start)
+            if monitor(projection):
+                break
+        return monitor.solution(A, image, converged=bool(done.all()))
+
+    @classmethod
+    def examples(cls) -> Iterator[CGSense]:
+        yield cls()
+        yield cls(iterations=5, discrepancy=0.0)
