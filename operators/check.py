@@ -29,8 +29,8 @@ def check_operator(
 ) -> dict[str, float]:
     """Check the laws of a linear operator on random vectors; the error of each law.
 
-    Laws: exact adjoint, item by item (a batch that mixes breaks it); linearity; gram = A^H A; gradient of |Ax - b|^2 / 2 is
-    A^H (Ax - b); a wrong shape is refused.
+    Laws: exact adjoint, item by item (a batch that mixes breaks it); linearity; gram = A^H A; gradient of
+    |Ax - b|^2 / 2 is A^H (Ax - b); a wrong shape is refused.
 
     Raises:
         ValueError: a law is broken: its name, the error and the tolerance.

@@ -120,7 +120,7 @@ def test_errors_name_the_operator(A: LinearOperator) -> None:
 
 
 def test_wrong_device_names_the_operator() -> None:
-    with pytest.raises(ValueError, match="Diagonal.*cpu.*meta"):
+    with pytest.raises(ValueError, match=r"Diagonal.*cpu.*meta"):
         Diagonal(torch.ones(4))(torch.ones(2, 4, device="meta"))
 
 
