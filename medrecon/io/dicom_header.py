@@ -72,12 +72,15 @@ def base(modality: Modality, source: Dataset | None, key: str) -> Dataset:
 
 
 def _cleaned(source: Dataset) -> Dataset:
-    dataset = deepcopy(source)
+    from pydicom import Dataset
+
+    dataset = Dataset()  # a fresh one: it forgets the source's encoding, which may be big-endian
+    for element in source:
+        group = element.tag.group
+        stale = group == 0x28 or group in (0x7FE0, 0xFFFA, 0xFFFC) or 0x5000 <= group < 0x7000
+        if (not stale or element.keyword in KEPT_OF_28) and _is_valid(element):
+            dataset.add(deepcopy(element))
     dataset.remove_private_tags()
-    for tag in list(dataset.keys()):
-        stale = tag.group == 0x28 or tag.group in (0x7FE0, 0xFFFA, 0xFFFC) or 0x5000 <= tag.group < 0x7000
-        if (stale and dataset[tag].keyword not in KEPT_OF_28) or not _is_valid(dataset[tag]):
-            del dataset[tag]
     for name in STALE:
         if name in dataset:
             delattr(dataset, name)

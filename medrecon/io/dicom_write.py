@@ -154,8 +154,9 @@ def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, An
     if volume.modality == "CT":
         slope, intercept = DSfloat(1), DSfloat(CT_INTERCEPT)
         centre, width, kind = 40.0, 400.0, "HU"
-        if clipped := int((values < CT_INTERCEPT - 0.5).sum()):
-            log.warning("%s: %d voxels below %d HU were clipped (lowest %.0f)", path, clipped, CT_INTERCEPT, low)
+        top = CT_INTERCEPT + 65535
+        if clipped := int(((values < CT_INTERCEPT - 0.5) | (values > top)).sum()):
+            log.warning("%s: %d voxels outside %d..%d HU were clipped", path, clipped, CT_INTERCEPT, top)
     else:
         whole = bool((values == values.round()).all()) and high - min(low, 0) < 65536
         slope = DSfloat(1 if whole else max((high - min(low, 0)) / 65535, 1e-30), auto_format=True)
