@@ -169,11 +169,13 @@ def _scores(x: Tensor, truth: Tensor, mask: Tensor, window: Window) -> dict[str,
     known = table[:, 4].isfinite()  # a slice may be covered nowhere by a full SSIM window
     totals = [*table[:, :4].sum(0).tolist(), float(table[known, 4].mean())]
     declared = {"low": window.low, "high": window.high, "data_range": window.width}
-    rows = [_row(*row, window.width) for row in table.tolist()]
-    return {**_row(*totals, window.width), **declared, "slices": rows}
+    rows = [_row(row, window.width) for row in table.tolist()]
+    return {**_row(totals, window.width), **declared, "slices": rows}
 
 
-def _row(square: float, energy: float, error: float, count: float, similarity: float, span: float) -> dict[str, Any]:
+def _row(sums: list[float], span: float) -> dict[str, float | None]:
+    """Figures from the sums: squared error, energy, error, voxels; and the SSIM."""
+    square, energy, error, count, similarity = sums
     mse = square / count
     row = {
         "psnr_db": 10 * math.log10(span**2 / mse) if mse > 0 else math.inf,

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
     shlex.split(line.partition(" #")[0])
-    for block in re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    for block in README.split("```")[1::2]  # what lies between fences
     for line in block.splitlines() if line.startswith(("medrecon ", "make "))
 ]  # fmt: skip
 
