@@ -172,8 +172,8 @@ def test_single_slice_takes_its_thickness(tmp_path: Path) -> None:
 
 
 def test_padding_does_not_become_tissue(tmp_path: Path) -> None:
-    make_series(tmp_path / "s", RescaleIntercept=-2000)
-    expected = np.maximum(values(6, (12, 16)) + 1024 - 2000, -1024)
+    make_series(tmp_path / "s", RescaleIntercept=-2500)
+    expected = np.maximum(values(6, (12, 16)) + 1024 - 2500, -1024)
     np.testing.assert_array_equal(read(tmp_path / "s").data.numpy(), expected)
 
 
