@@ -150,5 +150,5 @@ def _backproject(rays: Tensor, geometry: Geometry, grid: ImageGrid) -> Tensor:
         low = position.floor().clamp_(max=geometry.det_count)
         index, part = low.long(), (position - low).to(rays.dtype)[:, None]
         value = torch.lerp(view[index], view[index + 1], part)
-        image = image + (value if scale is None else value * scale.square().to(rays.dtype).reshape(-1, 1))
+        image += value if scale is None else value * scale.square().to(rays.dtype).reshape(-1, 1)
     return image.T.reshape(rays.shape[0], *grid.shape)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,3 +51,12 @@ def _disc_volume(modality: Modality, size: int = 64, slices: int = 3) -> Volume:
 def disc_volume() -> Callable[..., Volume]:
     """disc_volume(modality, size=64, slices=3) -> Volume."""
     return _disc_volume
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For many operations on small tensors: threads that wait for each other on a busy machine cost tenfold."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

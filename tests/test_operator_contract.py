@@ -11,6 +11,7 @@ from medrecon.discover import classes
 from medrecon.operators.base import Composition, Diagonal, LinearOperator
 from medrecon.operators.check import adjoint_error, check_operator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FOUND = classes("medrecon.operators", LinearOperator)
 CASES = [pytest.param(a, id=f"{c.__name__}-{i}") for c in FOUND for i, a in enumerate(c.examples())]
 every_case = pytest.mark.parametrize("A", CASES)

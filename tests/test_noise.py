@@ -1,0 +1,111 @@
+"""Noise models against their theory; HU."""
+
+import math
+
+import pytest
+import torch
+
+from medrecon.noise import CTNoise, MRINoise
+from medrecon.units import MU_WATER, hu_to_mu, mu_to_hu
+
+
+@pytest.mark.parametrize(("i0", "sigma_e"), [(1e3, 0.0), (1e4, 0.0), (1e5, 0.0), (1e4, 10.0), (1e5, 30.0)])
+def test_ct_mean_and_variance(i0: float, sigma_e: float, generator: torch.Generator) -> None:
+    """Delta method: variance (N + sigma_e^2) / N^2, mean p + variance / 2, to second order in 1 / N."""
+    noise, p = CTNoise(i0, sigma_e), torch.tensor([0.0, 1.0, 2.0])
+    draws = noise.simulate(p.expand(100_000, 3), generator).double()
+    counts = i0 * torch.exp(-p.double())
+    variance = (counts + sigma_e**2) / counts**2
+    assert torch.allclose(draws.var(0) / variance, torch.ones(3).double(), rtol=0.02 + 4 / float(counts.min()))
+    error = (draws.mean(0) - p - variance / 2).abs()
+    assert bool((error < 4 * (variance / 1e5).sqrt() + 3 * variance**2).all())
+    assert torch.allclose(noise.weights(p).double(), 1 / variance, rtol=1e-4)
+
+
+def test_ct_input_stays_and_seed_decides() -> None:
+    p = torch.full((20, 30), 1.5)
+    before = p.clone()
+    a, b = (CTNoise(1e4, 5.0).simulate(p, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(p, before) and torch.equal(a, b) and a.dtype == p.dtype
+    assert not torch.equal(a, CTNoise(1e4, 5.0).simulate(p, torch.Generator().manual_seed(4)))
+
+
+def test_ct_dose_is_physical(generator: torch.Generator) -> None:
+    """The dose is i0 alone: twice the line integral is not brought back to the same counts."""
+    thin, thick = (CTNoise(1e4).simulate(torch.full((50_000,), p), generator).std() for p in (1.0, 2.0))
+    assert float(thick / thin) == pytest.approx(math.exp(0.5), rel=0.03)
+
+
+def test_ct_starved_rays_are_finite(generator: torch.Generator) -> None:
+    noise = CTNoise(1e3, 20.0)
+    p_hat = noise.simulate(torch.full((1000,), 30.0), generator)
+    assert bool(torch.isfinite(p_hat).all()) and float(p_hat.max()) <= math.log(1e3) + 1e-5
+    precision = noise.precision(torch.tensor([-0.5, 0.0, 30.0]))
+    assert bool(torch.isfinite(precision).all() and (precision >= 0).all())
+
+
+def test_ct_precision_adds_the_model_error() -> None:
+    p = torch.tensor([0.0, 2.0, 5.0])
+    noise = CTNoise(1e5, 10.0, model_absolute=0.02, model_relative=0.01)
+    expected = 1 / noise.weights(p) + (0.02 + 0.01 * p) ** 2
+    assert torch.allclose(1 / noise.precision(p), expected)
+    assert torch.allclose(CTNoise(1e5, 10.0, 0.0, 0.0).precision(p), noise.weights(p))
+
+
+def test_mri_covariance(generator: torch.Generator) -> None:
+    root = torch.randn(4, 4, dtype=torch.complex128, generator=generator)
+    covariance = root @ root.mH + 0.1 * torch.eye(4)
+    noise, mask = MRINoise(covariance), torch.ones(400, 400)
+    drawn = noise.simulate(torch.zeros(4, 400, 400, dtype=torch.complex64), mask, generator).reshape(4, -1)
+    measured = (drawn @ drawn.mH / drawn.shape[1]).to(torch.complex128)
+    assert float((measured - covariance).norm() / covariance.norm()) < 0.02
+    white = noise.whitening() @ drawn
+    assert float((white @ white.mH / white.shape[1] - torch.eye(4)).norm()) < 0.03
+    assert float((drawn @ drawn.mT / drawn.shape[1]).norm() / covariance.norm()) < 0.02  # circular: E[n n^T] = 0
+    exact = noise.whitening().to(torch.complex128)
+    assert torch.allclose(exact @ covariance @ exact.mH, torch.eye(4, dtype=torch.complex128), atol=1e-4)
+    assert torch.allclose(exact, exact.tril())
+
+
+def test_mri_sigma_and_mask(generator: torch.Generator) -> None:
+    noise, mask = MRINoise(0.5), torch.zeros(64, 64)
+    mask[:, ::2] = 1
+    kspace = torch.full((3, 2, 64, 64), 1 + 2j)
+    drawn = noise.simulate(kspace, mask, generator)
+    assert bool((drawn[..., 1::2] == 0).all()) and bool((kspace == 1 + 2j).all())
+    assert float((drawn - kspace)[..., ::2].abs().square().mean()) == pytest.approx(0.25, rel=0.05)
+    assert torch.allclose(noise.whitening(2), 2 * torch.eye(2, dtype=torch.complex64))
+    precision = noise.precision(mask, 2)
+    assert precision.shape == (2, 64, 64) and float(precision.max()) == pytest.approx(4.0)
+    assert bool((precision[..., 1::2] == 0).all())
+    with pytest.raises(ValueError, match="how many coils"):
+        noise.whitening()
+
+
+def test_mri_precision_is_per_coil() -> None:
+    covariance = torch.diag(torch.tensor([1.0, 4.0])).to(torch.complex64)
+    assert MRINoise(covariance).precision(torch.ones(3, 5), 2)[:, 0, 0].tolist() == pytest.approx([1.0, 0.25])
+    with pytest.raises(ValueError, match="2 coils"):
+        MRINoise(covariance).precision(torch.ones(3, 5), 3)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: CTNoise(0.0), "i0"),
+    (lambda: CTNoise(1e4, -1.0), "sigma_e"),
+    (lambda: CTNoise(1e4, 0.0, math.nan), "model_absolute"),
+    (lambda: MRINoise(0.0), "sigma"),
+    (lambda: MRINoise(torch.ones(2, 3)), "Hermitian"),
+    (lambda: MRINoise(torch.tensor([[1.0, 1j], [1j, 1.0]])), "Hermitian"),
+    (lambda: MRINoise(torch.ones(2, 2)), "positive definite"),
+])  # fmt: skip
+def test_bad_noise_is_named(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_hounsfield_units() -> None:
+    hu = torch.tensor([-1000.0, 0.0, 1000.0])
+    assert hu_to_mu(hu).tolist() == pytest.approx([0.0, MU_WATER, 2 * MU_WATER])
+    assert torch.allclose(mu_to_hu(hu_to_mu(hu)), hu, atol=1e-3)
+    assert float(hu_to_mu(torch.tensor(-2000.0))) == 0.0  # padding is not negative matter
+    assert float(mu_to_hu(torch.tensor(0.02), mu_water=0.02)) == pytest.approx(0.0, abs=1e-4)
