@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medrecon.evaluate import evaluate, resample_to
-from medrecon.metrics import CT_WINDOWS, psnr, ssim
+from medrecon.metrics import CT_WINDOWS, nmse, psnr, ssim
 from medrecon.volume import Modality, Units, Volume
 
 OBLIQUE = torch.linalg.qr(torch.tensor([[1.0, 0.2, -0.1], [-0.2, 1.0, 0.3], [0.1, -0.3, 1.0]], dtype=torch.float64))[0]
@@ -50,21 +50,25 @@ REFERENCE = field((6, 24, 30), affine((0.8, 0.9, 3.0), (-10, -12, -8)))
 
 
 def test_ct_figures_of_the_same_grid() -> None:
-    recon = noisy(REFERENCE, 10.0)
-    result = evaluate(recon, REFERENCE)
+    reference = REFERENCE.map(lambda d: d * 30)
+    assert float(reference.data.min()) < -1350 and float(reference.data.max()) > 3071  # every window clips
+    recon = noisy(reference, 10.0)
+    result = evaluate(recon, reference)
     assert result["grid"] == {
         "shape": [6, 24, 30], "resampled": False, "slices_compared": 6, "slices_left_out": [], "covered": 1.0,
     }  # fmt: skip
     for name, window in CT_WINDOWS.items():
-        a, b = window.clip(recon.data), window.clip(REFERENCE.data)
+        a, b = window.clip(recon.data), window.clip(reference.data)
         scores = result["windows"][name]
         assert scores["data_range"] == window.width
         whole = psnr(a.reshape(1, -1, 30), b.reshape(1, -1, 30), window.width)
         assert scores["psnr_db"] == pytest.approx(float(whole), rel=1e-9)
+        expected = nmse((a - window.low).reshape(1, -1, 30), (b - window.low).reshape(1, -1, 30))
+        assert scores["nmse"] == pytest.approx(float(expected), rel=1e-4)
         assert scores["ssim"] == pytest.approx(float(ssim(a, b, window.width).mean()), rel=1e-9)
         assert result["slices"][2][name]["psnr_db"] == pytest.approx(float(psnr(a, b, window.width)[2]), rel=1e-9)
     assert result["psnr_db"] == result["windows"]["full"]["psnr_db"]
-    assert result["rmse"] == pytest.approx(10.0, rel=0.05)
+    assert evaluate(noisy(REFERENCE, 10.0), REFERENCE)["rmse"] == pytest.approx(10.0, rel=0.05)
     assert evaluate(REFERENCE.map(lambda d: d + 3), REFERENCE)["bias"] == pytest.approx(3.0, rel=1e-4)
     json.dumps(result, allow_nan=False)
 
@@ -110,11 +114,13 @@ def test_another_grid_is_put_in_place(shape: tuple[int, int, int], grid: Tensor)
 
 
 def test_a_finer_reconstruction_is_averaged_over_the_voxel() -> None:
-    """A checkerboard finer than the reference has the mean 0 there: point sampling would give +-1."""
-    coarse = Volume(torch.zeros(4, 12, 12), affine((2, 2, 2), (0, 0, 0)), "a.u.", "MR")
-    z, y, x = torch.meshgrid(*(torch.arange(n) for n in (8, 24, 24)), indexing="ij")
-    board = Volume(1.0 - 2.0 * ((x + y + z) % 2), affine((1, 1, 1), (-0.5, -0.5, -0.5)), "a.u.", "MR")
-    assert float(resample_to(board, coarse).data.abs().max()) < 1e-6
+    """27 voxels of a checkerboard of +-1 in every reference voxel have the mean +-1/27; a point sample has +-1."""
+    coarse = Volume(torch.zeros(4, 8, 8), affine((3, 3, 3), (0, 0, 0)), "a.u.", "MR")
+    z, y, x = torch.meshgrid(*(torch.arange(n) for n in (12, 24, 24)), indexing="ij")
+    board = Volume(1.0 - 2.0 * ((x + y + z) % 2), affine((1, 1, 1), (-1, -1, -1)), "a.u.", "MR")
+    matched = resample_to(board, coarse)
+    assert bool(matched.mask.all())
+    assert torch.allclose(matched.data.abs(), torch.tensor(1 / 27), atol=1e-6)
 
 
 def test_slices_outside_the_reconstruction_are_left_out_and_reported() -> None:
