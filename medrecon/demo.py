@@ -7,6 +7,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,10 @@ CASES = (
 )
 
 
+def _shifted(on_progress: OnProgress, base: int, total: int, done: float) -> None:
+    on_progress(base + done, total)
+
+
 def _silent(done: float, total: int) -> None:
     """Report nothing."""
 
@@ -99,9 +104,8 @@ def run_demo(
     try:
         temporary.mkdir()
         for case, names in plan:
-            base = len(rows)
-            rows += run_case(case, names, temporary, device, seed, settings or {},
-                             lambda done, base=base: on_progress(base + done, total))  # fmt: skip
+            report = partial(_shifted, on_progress, len(rows), total)
+            rows += run_case(case, names, temporary, device, seed, settings or {}, report)
         (temporary / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
         swap(temporary, folder)
     finally:
@@ -115,8 +119,8 @@ def applicable(modality: str, chosen: Collection[str] | None) -> list[str]:
 
     return [
         name for name, cls in solver_classes().items()
-        if modality in cls.modalities  # type: ignore[attr-defined]
-        and (modality in shipped() or not cls.needs_prior)  # type: ignore[attr-defined]
+        if modality in cls.modalities
+        and (modality in shipped() or not cls.needs_prior)
         and (chosen is None or name in chosen)
     ]  # fmt: skip
 
@@ -130,10 +134,15 @@ def run_case(
     scan = case.simulate(original, torch.Generator().manual_seed(seed))
     reference = case.reference(original)
     io.write(reference, folder / case.name / "reference.nii.gz")
-    rows, images, captions = [], {}, {}
-    for done, name in enumerate(solvers):
+    rows: list[dict[str, Any]] = []
+    images, captions = {}, {}
+
+    def progress(part: float, whole: int) -> None:
+        on_done(len(rows) + part / whole)
+
+    for name in solvers:
         volume, report = reconstruct(scan, name, device=device, seed=seed, settings=settings.get(name),
-                                     on_progress=lambda part, whole, done=done: on_done(done + part / whole))  # fmt: skip
+                                     on_progress=progress)  # fmt: skip
         scores = evaluate(volume, reference)
         description = f"{case.title}; medrecon {name}"
         io.write(volume, folder / case.name / f"{name}.nii.gz", description=description)
@@ -141,7 +150,7 @@ def run_case(
         rows.append(_row(case, name, scores, report))
         images[name] = volume.data[0]
         captions[name] = f"{rows[-1]['psnr_db']:.1f} dB, SSIM {rows[-1]['ssim']:.3f}"
-        on_done(done + 1)
+        on_done(len(rows))
     window, error = display_window(reference)
     comparison(reference.data[0].float(), images, folder / f"{case.name}.png", title=case.title,
                units=reference.units, window=window, error=error, captions=captions)  # fmt: skip

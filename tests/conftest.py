@@ -28,7 +28,7 @@ def generator() -> torch.Generator:
 
 
 def _disc_volume(modality: Modality, size: int = 64, slices: int = 3) -> Volume:
-    """A disc with two inserts that move from slice to slice: water in air (HU) or a bright object (a.u.); 2 mm voxels."""
+    """A disc with two inserts that move with the slice: water in air (HU) or bright (a.u.); 2 mm voxels."""
     axis = (torch.arange(size) - (size - 1) / 2) / size
     y, x = axis[:, None], axis[None, :]
     planes = []

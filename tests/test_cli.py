@@ -62,8 +62,8 @@ def test_slices_and_dicom_out(
         (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "fpb"], "did you mean fbp?"),
         (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "cg-sense"], "these do: "),
         (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--mode", "fast"], "no setting 'mode'"),
-        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iteratons", "5"], "did you mean iterations?"),
-        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iterations", "many"], "setting iterations: "),
+        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iteratons=5"], "did you mean iterations?"),
+        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iterations=many"], "setting iterations: "),
         (["recon", "none.h5", "-o", "x.nii.gz", "--solver", "tv"], "none.h5"),
         (["recon", "ct.h5", "-o", "ct.nii.gz", "--solver", "fbp"], "--overwrite"),
         (["evaluate", "ct.nii.gz", "mr.nii.gz"], "modality"),
@@ -121,7 +121,8 @@ def test_errors_in_a_configuration_name_file_and_key(
 ) -> None:
     config = folder / "bad.yaml"
     config.write_text(content)
-    code = main(["simulate", str(folder / "ct.nii.gz"), "-o", str(folder / "x.h5"), "--modality", "ct", "--config", str(config)])
+    argv = ["simulate", str(folder / "ct.nii.gz"), "-o", str(folder / "x.h5"), "--modality", "ct"]
+    code = main([*argv, "--config", str(config)])
     error = capsys.readouterr().err
     assert code == 2
     assert "bad.yaml" in error
@@ -137,9 +138,10 @@ def test_flags_win_over_the_configuration(folder: Path, capsys: pytest.CaptureFi
     assert (plan["views"], plan["i0"], plan["seed"]) == (31, 1000, 5)
 
 
-def test_a_typo_in_a_training_configuration_names_the_nearest_key(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_typo_in_a_training_configuration_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = folder / "train.yaml"
-    config.write_text("manifest: m.toml\nmodality: CT\nvalues: {type: asinh}\nwindows: {}\nautoencoder: {chanels: [32]}\n")
+    values = "manifest: m.toml\nmodality: CT\nvalues: {type: asinh}\nwindows: {}\n"
+    config.write_text(values + "autoencoder: {chanels: [32]}\n")
     assert main(["train", "autoencoder", str(config), "-o", str(folder / "run")]) == 2
     error = capsys.readouterr().err
     assert "train.yaml: autoencoder.chanels" in error
@@ -148,7 +150,8 @@ def test_a_typo_in_a_training_configuration_names_the_nearest_key(folder: Path, 
 
 def test_a_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(folder.iterdir())
-    assert main(["recon", str(folder / "ct.h5"), "-o", str(folder / "dry.nii.gz"), "--solver", "tv", "--dry-run", "--json"]) == 0
+    argv = ["recon", str(folder / "ct.h5"), "-o", str(folder / "dry.nii.gz"), "--solver", "tv"]
+    assert main([*argv, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dry_run"] is True
     assert sorted(folder.iterdir()) == before
 
@@ -168,7 +171,8 @@ def test_solvers_and_info_speak_json(folder: Path, capsys: pytest.CaptureFixture
 def test_help_is_immediate_and_version_names_the_stack() -> None:
     code = "import sys; from medrecon.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +181,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in text for name in ("medrecon", "torch", "cuda", "astra"))
 
 
-@pytest.mark.parametrize(("text", "expected"), [(None, (0, 9)), ("2:5", (2, 5)), (":4", (0, 4)), ("7:", (7, 9)), ("3", (3, 4))])
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, (0, 9)), ("2:5", (2, 5)), (":4", (0, 4)), ("7:", (7, 9)), ("3", (3, 4))]
+)
 def test_slices(text: str | None, expected: tuple[int, int]) -> None:
     assert parse_slices(text, 9) == expected
 

@@ -75,7 +75,7 @@ def simulate(
         else:
             scan = simulate_mri(
                 volume, accel=mri.accel, mask=mri.mask, acs=mri.acs, coils=mri.coils, snr_db=mri.snr,
-                matched=matched, generator=generator, on_progress=report,
+                phase_encoding=mri.phase_encoding, matched=matched, generator=generator, on_progress=report,
             )  # fmt: skip
     save_scan(scan, output, overwrite=writing.overwrite)
     note(f"wrote {output}")
@@ -92,7 +92,8 @@ def _no_foreign_options(modality: str, ct: CTOptions, mri: MRIOptions) -> None:
 
 
 def recon(
-    measurement: Path, /, *, output: Annotated[str, Parameter(name=["--output", "-o"])], solver: str, mode: Literal["fast", "paper", "reference"] | None = None,
+    measurement: Path, /, *, output: Annotated[str, Parameter(name=["--output", "-o"])], solver: str,
+    mode: Literal["fast", "paper", "reference"] | None = None,
     slices: str | None = None, device: str = "cpu", seed: int = 0, batch: int | None = None,
     settings: dict[str, str] | None = None, prior: str | None = None,
     writing: Writing = Writing(), out: Output = Output(),

@@ -60,7 +60,8 @@ def _dicom(path: Path) -> dict[str, Any]:
         first = stack.headers[0]
         syntax = getattr(getattr(first, "file_meta", None), "TransferSyntaxUID", None)
         series.append({
-            "label": stack.label, "modality": str(first.Modality), "description": str(first.get("SeriesDescription", "")),
+            "label": stack.label, "modality": str(first.Modality),
+            "description": str(first.get("SeriesDescription", "")),
             "slices": len(stack.headers), "rows_columns": [int(first.Rows), int(first.Columns)],
             "pixel_spacing_mm": [float(s) for s in first.get("PixelSpacing") or []],
             "slice_thickness_mm": float(first.SliceThickness) if first.get("SliceThickness") else None,

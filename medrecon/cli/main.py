@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from medrecon import __version__
 from medrecon.cli import commands, tools
 from medrecon.cli.options import UsageError
 
@@ -30,9 +29,9 @@ app = App(
     name="medrecon", version=version, version_flags=["--version"], help_flags=["--help", "-h"],
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
 )  # fmt: skip
-for command in (commands.simulate, commands.recon, commands.evaluate, tools.info, tools.solvers, tools.doctor, tools.demo):
+for command in (commands.simulate, commands.recon, commands.evaluate, tools.info, tools.solvers, tools.doctor,
+                tools.train, tools.demo):  # fmt: skip
     app.command(command)
-app.command(tools.train)
 
 
 def _call(target: App, tokens: Sequence[str]) -> Any:

@@ -68,6 +68,8 @@ class MRIOptions(Model):
     """MRI: fully sampled central lines"""
     coils: int = Field(8, ge=1)
     """MRI: receiver coils"""
+    phase_encoding: Literal["auto", "horizontal", "vertical"] = "auto"
+    """MRI: undersampled axis; auto is horizontal unless the object is cut off at the left or right edge"""
     snr: float = Field(30.0)
     """MRI: 20 log10(mean signal in the object / noise standard deviation of one coil's image), dB"""
 

@@ -41,10 +41,11 @@ def progress(label: str, quiet: bool = False) -> Iterator[OnProgress]:
     elif not sys.stderr.isatty():
         yield Lines(label)
     else:
+        from rich import progress as rich
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+                   rich.TimeElapsedColumn(), rich.TimeRemainingColumn())  # fmt: skip
+        with rich.Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)

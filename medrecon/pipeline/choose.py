@@ -16,9 +16,9 @@ from medrecon.models.base import Prior
 from medrecon.solvers.base import Solver
 
 
-def solver_classes() -> dict[str, type]:
+def solver_classes() -> dict[str, type[Any]]:
     """All solvers by name: the dataclasses in the modules of medrecon.solvers that carry a `name`."""
-    found = {}
+    found: dict[str, type[Any]] = {}
     for module in modules("medrecon.solvers"):
         for cls in vars(module).values():
             described = inspect.isclass(cls) and cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls)
@@ -39,11 +39,16 @@ def describe_solvers() -> list[dict[str, Any]]:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    value = field.default
-    return None if value is dataclasses.MISSING else dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+    return None if field.default is dataclasses.MISSING else as_values(field.default)
 
 
-def settable(cls: type) -> list[dataclasses.Field[Any]]:
+def as_values(setting: Any) -> Any:
+    """A setting as JSON values: a group of settings becomes a dict."""
+    group = dataclasses.is_dataclass(setting) and not isinstance(setting, type)
+    return dataclasses.asdict(setting) if group else setting
+
+
+def settable(cls: type[Any]) -> list[dataclasses.Field[Any]]:
     """The hyper-parameters of a solver: its fields without the prior."""
     return [f for f in dataclasses.fields(cls) if f.name != "prior"]
 
@@ -55,7 +60,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names) or 'none'}"
 
 
-def solver_class(name: str, modality: str, settings: Mapping[str, Any] | None = None) -> type:
+def solver_class(name: str, modality: str, settings: Mapping[str, Any] | None = None) -> type[Any]:
     """The solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
     Raises:
@@ -65,25 +70,26 @@ def solver_class(name: str, modality: str, settings: Mapping[str, Any] | None = 
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
     cls = known[name]
-    if modality not in cls.modalities:  # type: ignore[attr-defined]
-        fitting = [n for n, c in known.items() if modality in c.modalities]  # type: ignore[attr-defined]
+    if modality not in cls.modalities:
+        fitting = [n for n, c in known.items() if modality in c.modalities]
         raise ValueError(f"solver {name!r} does not do {modality}; these do: {', '.join(fitting)}")
     parse_settings(cls, settings or {})
     return cls
 
 
-def parse_settings(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values of the declared types; text from the command line is converted.
 
     A setting of a nested group is written group.name, such as original.steps.
     """
-    hints, groups = typing.get_type_hints(cls), {}
+    hints = typing.get_type_hints(cls)
+    groups: dict[str, dict[str, Any]] = {}
     fields = {f.name: f for f in settable(cls)}
     parsed: dict[str, Any] = {}
     for key, value in settings.items():
         head, _, rest = key.partition(".")
         if head not in fields:
-            raise ValueError(f"solver {cls.name!r} has no setting {key!r}{nearest(head, fields)}")  # type: ignore[attr-defined]
+            raise ValueError(f"solver {cls.name!r} has no setting {key!r}{nearest(head, fields)}")
         if rest:
             groups.setdefault(head, {})[rest] = value
             continue
@@ -91,26 +97,27 @@ def parse_settings(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
             parsed[key] = TypeAdapter(hints[head]).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
-            raise ValueError(f"solver {cls.name!r}: setting {key}: {message}, got {value!r}") from error  # type: ignore[attr-defined]
+            raise ValueError(f"solver {cls.name!r}: setting {key}: {message}, got {value!r}") from error
     for head, inner in groups.items():
         group = hints[head]
         if not dataclasses.is_dataclass(group):
-            raise ValueError(f"solver {cls.name!r}: setting {head} has no parts; give {head} itself")  # type: ignore[attr-defined]
-        parsed[head] = dataclasses.replace(fields[head].default, **_group(cls, head, group, inner))
+            raise ValueError(f"solver {cls.name!r}: setting {head} has no parts; give {head} itself")
+        default: Any = fields[head].default
+        parsed[head] = dataclasses.replace(default, **_group(cls, head, group, inner))
     return parsed
 
 
-def _group(cls: type, head: str, group: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def _group(cls: type[Any], head: str, group: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(group)
     for key in values:
         if key not in hints:
-            raise ValueError(f"solver {cls.name!r} has no setting {head}.{key}{nearest(key, hints)}")  # type: ignore[attr-defined]
+            raise ValueError(f"solver {cls.name!r} has no setting {head}.{key}{nearest(key, hints)}")
     return {k: TypeAdapter(hints[k]).validate_python(v) for k, v in values.items()}
 
 
-def make_solver(cls: type, prior: Prior | None, settings: Mapping[str, Any]) -> Solver:
+def make_solver(cls: type[Any], prior: Prior | None, settings: Mapping[str, Any]) -> Solver:
     """The solver with its settings; learned ones get the prior."""
     parsed = parse_settings(cls, settings)
-    if not cls.needs_prior:  # type: ignore[attr-defined]
+    if not cls.needs_prior:
         return typing.cast(Solver, cls(**parsed))
     return typing.cast(Solver, cls(prior=prior, **parsed))

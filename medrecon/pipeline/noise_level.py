@@ -50,5 +50,5 @@ def mri_noise(kspace: Tensor, mask: Tensor, noise: Mapping[str, Any]) -> MRINois
     far = acquired & (radius >= inside.sort().values[int(0.9 * (inside.numel() - 1))])
     sigma = float(kspace[..., far].abs().median()) / math.sqrt(math.log(2))
     if not sigma > 0:
-        raise ValueError("the outer k-space of this scan is 0, its noise cannot be estimated: give noise/sigma in the file")
+        raise ValueError("the outer k-space of this scan is 0, its noise cannot be estimated: give noise/sigma")
     return MRINoise(sigma)

@@ -117,7 +117,7 @@ class MRIProblem:
         return image.abs() * self.scale
 
     def _intensity(self) -> float:
-        """The 99.9 % quantile of the magnitude, from the data alone: a short CG-SENSE of up to 16 slices of the scan."""
+        """The 99.9 % quantile of the magnitude, from the data alone: a short CG-SENSE of up to 16 slices."""
         count = len(self.scan.data)
         found = []
         for i in range(0, count, -(-count // SCALE_SLICES)):

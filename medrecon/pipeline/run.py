@@ -15,7 +15,7 @@ from medrecon import __version__
 from medrecon.io.scan import Scan
 from medrecon.models.base import Prior
 from medrecon.operators.base import LinearOperator
-from medrecon.pipeline.choose import make_solver, settable, solver_class
+from medrecon.pipeline.choose import as_values, make_solver, settable, solver_class
 from medrecon.pipeline.problem import Problem, build_problem
 from medrecon.solvers.base import Progress, Solution
 from medrecon.volume import Volume
@@ -57,7 +57,7 @@ def reconstruct(
     start, stop = slices if slices is not None else (0, count)
     if not 0 <= start < stop <= count:
         raise ValueError(f"slices {start}:{stop}: the scan has slices 0:{count}")
-    weights = load_weights(prior or scan.modality, device) if cls.needs_prior else None  # type: ignore[attr-defined]
+    weights = load_weights(prior or scan.modality, device) if cls.needs_prior else None
     size = batch or (1 if weights is not None and device == "cpu" else 8)
     problem, began, log = build_problem(scan, device), time.perf_counter(), Log()
     parts = []
@@ -86,12 +86,13 @@ def reconstruct(
 
 def sources(scan: Scan) -> dict[str, Any]:
     """The DICOM files the scan was simulated from, as far as they are still there: what a DICOM writer refers to."""
-    files = scan.provenance.get("source", {}).get("dicom", []) if isinstance(scan.provenance.get("source"), dict) else []
+    origin = scan.provenance.get("source")
+    files = origin.get("dicom", []) if isinstance(origin, dict) else []
     present = [name for name in files if Path(name).is_file()]
     return {"dicom": present} if present else {}
 
 
-def _solve(problem: Problem, cls: type, weights: Prior | None, options: Mapping[str, Any], index: slice, seed: int,
+def _solve(problem: Problem, cls: type[Any], weights: Prior | None, options: Mapping[str, Any], index: slice, seed: int,
            on_step: Callable[[Progress], None], log: Log) -> Tensor:  # fmt: skip
     """One batch of slices: values (B, H, W) on the CPU."""
     A, y = problem.operator(index), problem.measurement(index)
@@ -148,7 +149,7 @@ def count_calls(A: LinearOperator) -> Counter[str]:
 
         return run
 
-    ways = {"_forward": ("forward",), "_adjoint": ("adjoint",)}
+    ways: dict[str, tuple[str, ...]] = {"_forward": ("forward",), "_adjoint": ("adjoint",)}
     if type(A)._gram is not LinearOperator._gram:  # the default one goes through both, which count already
         ways["_gram"] = ("forward", "adjoint")
     for method, names in ways.items():
@@ -165,7 +166,4 @@ def load_weights(name: str, device: str) -> Prior:
 
 def settings_of(solver: Any) -> dict[str, Any]:
     """The hyper-parameters a solver ran with."""
-    import dataclasses
-
-    values = {f.name: getattr(solver, f.name) for f in settable(type(solver))}
-    return {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) and not isinstance(v, type) else v for k, v in values.items()}
+    return {f.name: as_values(getattr(solver, f.name)) for f in settable(type(solver))}

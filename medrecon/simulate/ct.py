@@ -49,7 +49,7 @@ def simulate_ct(
         ValueError: not a CT volume in HU, or a size that is not in the range 8 .. native rows.
     """
     if volume.units != "HU" or volume.data.is_complex():
-        raise ValueError(f"simulate_ct: needs a CT volume in HU, got {volume.modality} in {volume.units}; is it an MR scan?")
+        raise ValueError(f"simulate_ct: needs a CT volume in HU, got {volume.modality} in {volume.units}")
     grid, affine = reconstruction_grid(volume, size)
     default = 2 * math.pi if geometry == "fan" else math.pi
     rays = scan_geometry(geometry, views, default if arc is None else arc, grid)
@@ -97,7 +97,7 @@ def scan_geometry(kind: Literal["fan", "parallel"], views: int, arc: float, grid
     if kind == "parallel":
         return ParallelGeometry(angles, 2 * math.ceil(reach / pitch) + 2, pitch)
     if reach >= SOURCE_ORIGIN:
-        raise ValueError(f"simulate_ct: the image reaches {reach:.0f} mm from its middle, beyond the source; check spacing")
+        raise ValueError(f"simulate_ct: the image reaches {reach:.0f} mm from its middle, beyond the source")
     half = SOURCE_ORIGIN * math.tan(math.asin(reach / SOURCE_ORIGIN))
     magnified = pitch * (SOURCE_ORIGIN + ORIGIN_DETECTOR) / SOURCE_ORIGIN
     return FanGeometry(angles, 2 * math.ceil(half / pitch) + 2, magnified, SOURCE_ORIGIN, ORIGIN_DETECTOR)

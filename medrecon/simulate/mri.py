@@ -18,12 +18,13 @@ from medrecon.volume import Volume
 
 MASKS = {"random": random_mask, "equispaced": equispaced_mask, "poisson": poisson_mask}
 AXES = (-2, -1)
+PhaseEncoding = Literal["horizontal", "vertical"]
 
 
 def simulate_mri(
     volume: Volume, *, accel: float = 4.0, mask: Literal["random", "equispaced", "poisson"] = "random", acs: int = 24,
-    coils: int = 8, snr_db: float = 30.0, matched: bool = False,
-    generator: torch.Generator, on_progress: OnProgress = silent,
+    coils: int = 8, snr_db: float = 30.0, phase_encoding: PhaseEncoding | Literal["auto"] = "auto",
+    matched: bool = False, generator: torch.Generator, on_progress: OnProgress = silent,
 ) -> Scan:  # fmt: skip
     """Undersampled multi-coil k-space of all slices of a magnitude volume, with coil maps estimated from it.
 
@@ -34,12 +35,15 @@ def simulate_mri(
     an inverse crime, recorded as such.
 
     Args:
-        volume: magnitude, (Z, Y, X); X is the phase-encoding axis.
+        volume: magnitude, (Z, Y, X).
         accel: nominal R, ACS included; the true one is in the provenance.
         mask, acs: pattern and width of the fully sampled centre.
         coils: receiver coils.
         snr_db: 20 log10(mean magnitude in the object / sigma), sigma^2 = E|n|^2 of one coil's complex image (and of
             a k-space sample: the transform is orthonormal); object: over 10 % of the 99th percentile.
+
+        phase_encoding: the undersampled axis of the image; "auto" is horizontal (X) unless the object is cut off at
+            the left or right edge and not at the top and bottom, because it would fold over there.
 
     Raises:
         ValueError: a complex volume, one in HU, no signal at all, or a mask that cannot be made.
@@ -47,7 +51,8 @@ def simulate_mri(
     if volume.units == "HU" or volume.data.is_complex():
         raise ValueError(f"simulate_mri: needs an MR magnitude volume, got {volume.modality} in {volume.units}")
     shape = (volume.data.shape[-2], volume.data.shape[-1])
-    pattern = MASKS[mask](shape, accel, acs, generator)
+    direction = free_axis(volume.data) if phase_encoding == "auto" else phase_encoding
+    pattern = sampling(mask, shape, accel, acs, direction, generator)
     scanner = Scanner.build(shape, coils, 1 if matched else 2, generator)
     sigma = mean_signal(volume.data) / 10 ** (snr_db / 20)
     noise, count = MRINoise(sigma), volume.data.shape[0]
@@ -57,13 +62,30 @@ def simulate_mri(
         maps.append(scanner.maps if matched else espirit(data[-1]))
         on_progress(index + 1, count)
     details = {
-        "mask": mask, "acs": acs, "acceleration_nominal": accel, "acceleration": acceleration(pattern),
-        "snr_db": snr_db, "coil_maps": "true" if matched else "ESPIRiT", "inverse_crime": matched,
+        "mask": mask, "phase_encoding": direction, "acs": acs, "snr_db": snr_db, "inverse_crime": matched,
+        "acceleration_nominal": accel, "acceleration": acceleration(pattern),
+        "coil_maps": "true" if matched else "ESPIRiT",
     }  # fmt: skip
     return Scan(
         modality="mri", data=torch.stack(data), image_shape=shape, affine=volume.affine, units="a.u.", mask=pattern,
         maps=torch.stack(maps), noise={"sigma": sigma}, provenance=provenance(volume, generator, details),
     )  # fmt: skip
+
+
+def sampling(mask: str, shape: tuple[int, int], accel: float, acs: int, direction: PhaseEncoding,
+             generator: torch.Generator) -> Tensor:  # fmt: skip
+    """The mask (H, W), undersampled along `direction`."""
+    if direction == "horizontal":
+        return MASKS[mask](shape, accel, acs, generator)
+    return MASKS[mask](shape[::-1], accel, acs, generator).T.contiguous()
+
+
+def free_axis(data: Tensor) -> PhaseEncoding:
+    """Horizontal, unless the object touches the left or right edge of the field of view and not top and bottom."""
+    limit = 0.1 * mean_signal(data)
+    sides = max(float(data[..., :2].float().mean()), float(data[..., -2:].float().mean()))
+    ends = max(float(data[:, :2].float().mean()), float(data[:, -2:].float().mean()))
+    return "vertical" if sides > limit >= ends else "horizontal"
 
 
 def mean_signal(data: Tensor) -> float:
