@@ -1,7 +1,7 @@
 """Every solver on the corpus's test subjects: CT 60 and 30 views, MRI 4x and 8x. Resumes; prints the docs table.
 
     python benchmarks/compare_solvers.py --out runs/compare.json --slices 4
-    python benchmarks/compare_solvers.py --out runs/compare.json --modes        # adds resample paper and reference, one slice
+    python benchmarks/compare_solvers.py --out runs/modes.json --modes    # resample paper and reference, one slice
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from medrecon.volume import Volume
 
 CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 SUBJECTS = {
-    "ct": ("test/ct/ct_lidc_0001", "test/ct/ct_head_ge", "test/ct/ct_acrin_flt_013"),
-    "mri": ("test/mri/mr_fnndsc_adi_t2", "test/mri/mr_forrest_t1"),
+    # The head CT holds two stacks, the T2 series misses slice 35: one part of each, by its short UID.
+    "ct": ("test/ct/ct_lidc_0001", "test/ct/ct_head_ge#cc1931f2.2", "test/ct/ct_acrin_flt_013"),
+    "mri": ("test/mri/mr_fnndsc_adi_t2#aadd9f93.1", "test/mri/mr_forrest_t1"),
 }
 CASES: dict[str, dict[str, Any]] = {
     "CT 60 views": {"modality": "ct", "views": 60},
@@ -45,7 +46,8 @@ def pick(volume: Volume, count: int) -> Volume:
 
 def subject(path: str, modality: str, slices: int) -> Volume:
     """Slices of a test subject; CT at 256 x 256 (area average), MRI cropped to a square multiple of 4 below 384."""
-    volume = pick(io.read(CORPUS / path), slices)
+    folder, _, series = path.partition("#")
+    volume = pick(io.read(CORPUS / folder, series=series or None), slices)
     if modality == "ct":
         return volume
     side = min(320, *volume.data.shape[-2:]) // 4 * 4
@@ -85,19 +87,19 @@ def run(case: str, path: str, solver: str, mode: str | None, slices: int) -> dic
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, mean over subjects."""
-    lines = ["| case | solver | subjects | PSNR dB | soft PSNR dB | SSIM | RMSE HU | χ²/m | s/slice | operator calls | network calls |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    head = ["case", "solver", "subjects", "PSNR_dB", "soft_PSNR_dB", "SSIM", "RMSE_HU", "χ²/m", "s/slice", "operator_calls", "network_calls"]
+    lines = ["| " + " | ".join(h.replace("_", " ") for h in head) + " |", "|---" * len(head) + "|"]
+    keys = ("psnr_db", "soft_psnr_db", "ssim", "rmse", "chi2", "seconds", "operator_calls", "network_calls")
     for case in CASES:
         for solver in dict.fromkeys(r["solver"] for r in rows if r["case"] == case):
             mine = [r for r in rows if r["case"] == case and r["solver"] == solver]
-            mean = {k: sum(r.get(k, math.nan) for r in mine) / len(mine) for k in
-                    ("psnr_db", "soft_psnr_db", "ssim", "rmse", "chi2", "seconds", "operator_calls", "network_calls")}  # fmt: skip
+            mean = {k: sum(r.get(k, math.nan) for r in mine) / len(mine) for k in keys}
             ct = CASES[case]["modality"] == "ct"
             soft, rmse = (f"{mean['soft_psnr_db']:.2f}", f"{mean['rmse']:.1f}") if ct else ("", "")
-            lines.append(
-                f"| {case} | {solver} | {len(mine)} × {mine[0]['slices']} | {mean['psnr_db']:.2f} | {soft} | {mean['ssim']:.4f} "
-                f"| {rmse} | {mean['chi2']:.2f} | {mean['seconds']:.1f} | {mean['operator_calls']:.0f} | {mean['network_calls']:.0f} |"
-            )
+            cells = [case, solver, f"{len(mine)} × {mine[0]['slices']}", f"{mean['psnr_db']:.2f}", soft,
+                     f"{mean['ssim']:.4f}", rmse, f"{mean['chi2']:.2f}", f"{mean['seconds']:.1f}",
+                     f"{mean['operator_calls']:.0f}", f"{mean['network_calls']:.0f}"]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -122,8 +124,8 @@ def main() -> None:
                 continue
             rows.append(run(case, path, name, mode, slices))
             options.out.write_text(json.dumps(rows, indent=1))
-            print(json.dumps(rows[-1]), flush=True)  # noqa: T201
-    print(table(rows))  # noqa: T201
+            print(json.dumps(rows[-1]), flush=True)
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ class CTNoise:
 
     i0: float
     sigma_e: float = 0.0
-    model_absolute: float = 0.02
-    model_relative: float = 0.01
+    model_absolute: float = 0.005
+    model_relative: float = 0.002
 
     def __post_init__(self) -> None:
         if not 0 < self.i0 < math.inf:

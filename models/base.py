@@ -17,8 +17,10 @@ class Denoiser(Protocol):
     z (B, C, h, w); sigma a scalar or (B,) in [sigma_min, sigma_max]. Adapters bring other networks here.
     """
 
-    sigma_min: float
-    sigma_max: float
+    @property
+    def sigma_min(self) -> float: ...
+    @property
+    def sigma_max(self) -> float: ...
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor: ...
 
@@ -26,7 +28,8 @@ class Denoiser(Protocol):
 class Autoencoder(Protocol):
     """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back."""
 
-    factor: int
+    @property
+    def factor(self) -> int: ...
 
     def encode(self, u: Tensor) -> Tensor: ...
 

@@ -7,7 +7,7 @@ variance per channel. The denoiser is a Wiener filter of the latents plus a lear
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class KLAutoencoder(nn.Module):
 
     def reconstruct(self, z: Tensor) -> Tensor:
         """Image (B, H, W) of a latent that is not normalised."""
-        return nn.functional.pixel_shuffle(cast(Tensor, self.net.decode(z)), self.patch)[:, 0]
+        return nn.functional.pixel_shuffle(self.net.decode(z), self.patch)[:, 0]
 
     def encode(self, u: Tensor) -> Tensor:
         return (self.posterior(u)[0] - self.latent_mean) / self.latent_std

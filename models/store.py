@@ -94,6 +94,6 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     denoiser = WienerUNet(diffusion, ae["latent_channels"])
     for part, module in (("autoencoder.", autoencoder), ("denoiser.", denoiser)):
         module.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
-        module.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        module.eval().requires_grad_(False).to(device)
     return Prior(autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
                  name=path.stem, card=card)  # fmt: skip

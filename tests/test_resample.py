@@ -25,8 +25,8 @@ def inpainting(size: int = 16, noise: float = 0.05):
     data = mask * (truth + noise * torch.randn(truth.shape, generator=g))
     seen = mask.flatten().bool()
     mean, cov = oracle.posterior(torch.eye(size * size)[seen], data.flatten()[seen], noise)
-    shape = (size, size)
-    return prior, Diagonal(mask), Measurement(data, (mask / noise**2)[None]), mean.reshape(shape), cov.diag().sqrt().reshape(shape)
+    y = Measurement(data, (mask / noise**2)[None])
+    return prior, Diagonal(mask), y, mean.reshape(size, size), cov.diag().sqrt().reshape(size, size)
 
 
 def rms(x: torch.Tensor) -> float:

@@ -36,7 +36,9 @@ class DDIM:
         previous: Estimate | None, generator: torch.Generator,
     ) -> tuple[Tensor, Estimate]:  # fmt: skip
         z0 = denoise(denoiser, z, sigma)
-        noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device) if self.eta else torch.zeros_like(z)
+        noise = torch.zeros_like(z)
+        if self.eta:
+            noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
         return ddim_update(z, z0, sigma, sigma_next, self.eta, noise), Estimate(z0, sigma)
 
     @classmethod

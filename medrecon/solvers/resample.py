@@ -83,16 +83,16 @@ class ReSample:
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             denoised = space.denoise(z, sigma)
             latent, x = encoder_residual(space, dc, denoised, self.rounds)
-            # Re-noise around the consistent estimate: the marginal variance is kept exactly, unlike eq. 11 of the paper.
+            # Re-noise around the consistent estimate: the total noise is exactly that of the next level.
             z = ddim_update(z, denoised, sigma, following, self.eta, space.noise(z, generator)) + (latent - denoised)
             stopped = monitor(A(x))
             if stopped:
                 break
         x = space.decode(latent)
         image = self._polish(dc, x) if self.polish else x
-        correction = torch.linalg.vector_norm((image - x).flatten(1), dim=1) / torch.linalg.vector_norm(image.flatten(1), dim=1)
+        change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
-                                latent_image=x, correction=correction.tolist())  # fmt: skip
+                                latent_image=x, correction=(change / size).tolist())  # fmt: skip
 
     def _polish(self, dc: DataConsistency, x: Tensor) -> Tensor:
         image = dc.to_discrepancy(x)

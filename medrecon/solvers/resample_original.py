@@ -124,7 +124,8 @@ class _Process:
 
     def latent(self, z0: Tensor) -> Tensor:
         s = self.settings
-        return self.optimise(z0, lambda v: self.loss(self.space.decode(v)), s.latent_lr, s.latent_iterations, s.patience)
+        misfit = lambda v: self.loss(self.space.decode(v))  # noqa: E731
+        return self.optimise(z0, misfit, s.latent_lr, s.latent_iterations, s.patience)
 
     def guided(self, z: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """A DDIM step minus guidance * abar * gradient of |y - A D(z0)| with respect to z (reference only)."""

@@ -40,7 +40,7 @@ def _seed(config: TrainConfig) -> None:
 def _autoencoder(config: TrainConfig) -> KLAutoencoder:
     a = config.autoencoder
     net = KLAutoencoder(a.channels, a.latent_channels, a.res_blocks, a.patch)
-    return net.to(config.autoencoder_loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return net.to(config.autoencoder_loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def train_autoencoder(config: TrainConfig, folder: Path, report: Report) -> dict[str, float]:
@@ -137,7 +137,7 @@ def model_card(config: TrainConfig, autoencoder: KLAutoencoder, held_out: Slices
         "steps": {"autoencoder": config.autoencoder_loop.steps, "diffusion": config.diffusion_loop.steps},
         "windows": {k: w.model_dump() for k, w in config.windows.items()},
         "validation": {
-            "data": f"{manifest.name} val split, {len(set(held_out.subjects))} subjects, {len(held_out.subjects)} slices",
+            "data": f"{manifest.name}, val: {len(set(held_out.subjects))} subjects, {len(held_out.subjects)} slices",
             "round_trip_db": scores,
             "range": [first.low, first.high],
             "denoising_mse": {f"{s:g}": {"network": o, "gaussian": g} for s, (o, g) in errors.items()},
