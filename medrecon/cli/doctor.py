@@ -52,9 +52,9 @@ def _projector() -> str:
 
 
 def _codecs() -> dict[str, str]:
-    from pydicom import pixels
+    from pydicom.pixels.decoders.base import get_decoder
 
-    return {name: "ok" if pixels.get_decoder(uid).is_available else "missing" for name, uid in CODECS.items()}
+    return {name: "ok" if get_decoder(uid).is_available else "missing" for name, uid in CODECS.items()}
 
 
 def _weights() -> dict[str, str]:
