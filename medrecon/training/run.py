@@ -85,7 +85,8 @@ def prepare_latents(config: TrainConfig, autoencoder: KLAutoencoder, train: Slic
         latents = training_latents(autoencoder, values, train, config.diffusion, g, loop.device, loop.bf16)
         held = encode_slices(autoencoder, values, held_out.values(slice(None)), loop.device, loop.bf16)
         partial = path.with_suffix(".partial")
-        save_file({"train": latents.half().cpu(), "val": held.half().cpu()}, partial)
+        halves = {"train": latents.half().contiguous().cpu(), "val": held.half().contiguous().cpu()}
+        save_file(halves, partial)
         partial.replace(path)
     stored = {k: v.float().to(loop.device) for k, v in load_file(path).items()}
     mean = stored["train"].mean((0, 2, 3))[:, None, None]
@@ -106,7 +107,7 @@ def train_diffusion(config: TrainConfig, folder: Path, report: Report) -> dict[s
         module = WienerUNet(config.diffusion.model_dump(), config.autoencoder.latent_channels, latents.shape[-1])
     module = module.to(loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.fit(latents)
-    task = DiffusionTask(config.diffusion, latents, held[:: max(1, len(held) // 48)], loop.bf16)
+    task = DiffusionTask(config.diffusion, latents, held[:: max(1, len(held) // 24)], loop.bf16)
     average = fit(module, task.loss, task.validate, loop, folder / "diffusion", report)
     assert isinstance(average, WienerUNet)
     card = model_card(config, autoencoder, held_out, task.errors(average))

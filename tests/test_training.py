@@ -1,0 +1,178 @@
+"""Training of a tiny prior from PNG sheets to a shipped file; resuming; the Wiener part of the denoiser."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medrecon.models.monai_ldm import WienerUNet
+from medrecon.models.store import load_prior
+from medrecon.training.autoencoder import Window, window_error
+from medrecon.training.checkpoint import NAME
+from medrecon.training.config import TrainConfig
+from medrecon.training.loop import LoopConfig, fit, learning_rate
+from medrecon.training.run import train_autoencoder, train_diffusion
+from medrecon.training.slices import Slices, crops, read_sheets
+
+MANIFEST = """
+name = "synthetic"
+modality = "CT"
+units = "HU"
+content = "blobs"
+licence = "none"
+licence_checked = "made here"
+kind = "sheets"
+train = "train"
+val = "val"
+slope = 1.0
+intercept = -1024.0
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two sheets of smooth 32 x 32 blobs in HU + 1024, and their manifest."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        (root / split).mkdir()
+        coarse = torch.from_numpy(rng.uniform(0, 1500, (count, 1, 5, 5)))
+        sheet = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic")[:, 0].clamp(0, 4000)
+        Image.fromarray(sheet.reshape(-1, 32).numpy().astype(np.uint16)).save(root / split / "s.png")
+        rows = "".join(f"s.png\t{i}\tblobs\t{split}{i // 2}\tx\n" for i in range(count))
+        (root / split / "index.tsv").write_text("sheet\tframe\tsource\tsubject\tdetail\n" + rows)
+    (root / "m.toml").write_text(MANIFEST)
+    return root
+
+
+def config(data, **loop) -> TrainConfig:
+    settings = LoopConfig(**{"steps": 4, "warmup": 1, "validate_every": 2, "bf16": False, **loop})
+    return TrainConfig.model_validate({
+        "manifest": data / "m.toml", "modality": "CT", "size": 32, "values": {"type": "asinh"},
+        "windows": {"full": {"low": -1024, "high": 3071}},
+        "autoencoder": {"channels": [16, 16], "latent_channels": 2, "crop": 16, "batch": 2},
+        "autoencoder_loop": settings, "diffusion_loop": settings,
+        "diffusion": {"channels": [16, 16], "crop": 4, "batch": 2, "views": 1},
+    })  # fmt: skip
+
+
+def silent(*_):
+    pass
+
+
+def test_sheets_to_a_prior_that_loads(data, tmp_path):
+    settings = config(data)
+    scores = train_autoencoder(settings, tmp_path, silent)
+    card = train_diffusion(settings, tmp_path, silent)
+    assert np.isfinite(scores["psnr_full"])
+    assert card["units"] == "HU"
+    prior = load_prior(str(tmp_path / "prior.safetensors"))
+    x = torch.zeros(2, 30, 27)  # not a multiple of 4: padded and cropped
+    z = prior.encode(x)
+    assert z.shape == (2, 2, 8, 7)
+    assert prior.decode(z, (30, 27)).shape == x.shape
+    assert prior.denoiser(z, torch.tensor(0.5)).shape == z.shape
+    assert prior.error > 0
+    log = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [2, 4]
+    path = tmp_path / "prior.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match="sha256"):
+        load_prior(str(path))
+    with pytest.raises(FileNotFoundError, match="shipped"):
+        load_prior("nothing")
+
+
+def test_diffusion_before_autoencoder_is_refused(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="train autoencoder"):
+        train_diffusion(config(data), tmp_path, silent)
+
+
+def test_a_subject_in_both_splits_is_refused(data, tmp_path):
+    text = (data / "val" / "index.tsv").read_text()
+    try:
+        (data / "val" / "index.tsv").write_text(text.replace("val0", "train0"))
+        with pytest.raises(ValueError, match="both train and val"):
+            train_autoencoder(config(data), tmp_path, silent)
+    finally:
+        (data / "val" / "index.tsv").write_text(text)
+
+
+def regression(module, generator):
+    x = torch.randn(16, 3, generator=generator)
+    return (module(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def run(folder, steps, stop=None):
+    """Train a linear map; `stop` kills the run after that many steps."""
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 1)
+
+    def report(done, *_):
+        if done == stop:
+            raise KeyboardInterrupt
+
+    loop = LoopConfig(steps=steps, warmup=1, save_seconds=1e-9, validate_every=steps)
+    return fit(module, regression, lambda m: {}, loop, folder, report)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
+    whole = run(tmp_path / "a", 12)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", 12, stop=5)
+    resumed = run(tmp_path / "b", 12)
+    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert not (tmp_path / "b" / (NAME + ".partial")).exists()
+
+
+def test_another_architecture_is_refused(tmp_path):
+    run(tmp_path, 2)
+    with pytest.raises(ValueError, match="another architecture"):
+        fit(torch.nn.Linear(4, 1), regression, lambda m: {}, LoopConfig(steps=3), tmp_path, silent)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="step 0"):
+        fit(torch.nn.Linear(3, 1), lambda m, g: m.weight.sum() * float("nan"), lambda m: {}, LoopConfig(steps=3),
+            tmp_path, silent)  # fmt: skip
+
+
+def test_learning_rate_warms_up_and_anneals_to_nearly_zero():
+    loop = LoopConfig(steps=1000, lr=1.0, warmup=100, final_lr=0.01)
+    assert learning_rate(loop, 0) == pytest.approx(0.01)
+    assert learning_rate(loop, 99) > 0.9
+    assert learning_rate(loop, 999) == pytest.approx(0.01, abs=1e-3)
+
+
+def test_window_error_counts_only_the_window():
+    window = Window(low=0.0, high=10.0)
+    a, b = torch.tensor([[[-5.0, 20.0, 3.0]]]), torch.tensor([[[-9.0, 30.0, 4.0]]])
+    assert float(window_error(a, b, window)) == pytest.approx(0.01 / 3)
+
+
+def test_crops_are_reproducible_and_balance_subjects(data):
+    slices = read_sheets(data / "train", 1.0, -1024.0)
+    draw = lambda: crops(slices, 16, 5, torch.Generator().manual_seed(1))  # noqa: E731
+    assert torch.equal(draw(), draw())
+    uneven = Slices(torch.zeros(5, 4, 4, dtype=torch.int16), ("a", "a", "a", "a", "b"))
+    weights = uneven.weights()
+    assert float(weights[:4].sum() / weights[4]) == pytest.approx(2.0)
+
+
+def test_wiener_filter_is_the_exact_denoiser_of_its_gaussian(generator):
+    """On latents drawn from a stationary Gaussian the Wiener part reaches the error it claims, at any latent size."""
+    shape = torch.fft.fftfreq(16)[:, None].abs() + torch.fft.fftfreq(16).abs()
+    power = 8 * torch.exp(-8 * shape) + 0.05
+    noise = torch.randn(4000, 2, 16, 16, generator=generator)
+    latents = torch.fft.ifft2(torch.fft.fft2(noise) * power.sqrt()).real + 0.3
+    net = WienerUNet({"channels": (16, 16), "res_blocks": 1, "sigma_min": 0.02, "sigma_max": 80.0}, 2, 16)
+    net.fit(latents)
+    sigma = torch.full((len(latents),), 0.7)
+    estimate, error = net.wiener(latents + 0.7 * torch.randn(latents.shape, generator=generator), sigma)
+    measured = (estimate - latents).square().mean().sqrt()
+    assert float(measured) == pytest.approx(float(error[0]), rel=0.02)
+    assert float(measured) < 0.9 * float((latents - latents.mean()).square().mean().sqrt())
+    wide = net.density((32, 32))
+    assert float((wide[:, ::2, ::2] / net.spectrum).log().abs().max()) < 1e-4
