@@ -15,7 +15,7 @@ from medrecon.samplers.ddim import ddim_update
 from medrecon.samplers.schedule import log_uniform
 from medrecon.solvers.base import Monitor, OnStep, Solution
 from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.latent import LatentSpace, start_latent
+from medrecon.solvers.latent import LatentSpace, pixel_error, start_latent
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ class DDS:
         denoiser = self.prior.denoiser
         sigmas = log_uniform(self.steps, denoiser.sigma_min, min(self.start, denoiser.sigma_max)).tolist()
         z = start_latent(space, A, y, sigmas[0], generator)
-        x, stopped = space.decode(z), False
+        x, stopped, error = space.decode(z), False, pixel_error(space, z)
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             z0 = space.denoise(z, sigma)
             v = space.decode(z0)
             projection = A(v)
-            x = dc.prox(v, dc.variance(projection))
+            x = dc.prox(v, dc.variance(projection, error(sigma)))
             # The fresh estimate replaces z0; the noise direction stays that of the network.
             shift = space.encode(x) - z0
             z = ddim_update(z, z0, sigma, following, self.eta, space.noise(z, generator)) + shift

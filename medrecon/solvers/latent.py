@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from medrecon.measurement import Measurement
 from medrecon.models.base import Denoiser, Prior
 from medrecon.operators.base import LinearOperator
+from medrecon.solvers.base import check_fit
 from medrecon.solvers.consistency import DataConsistency
 from medrecon.solvers.tv import TV
 
@@ -27,6 +29,7 @@ class LatentSpace:
     """Encoder, decoder and denoiser of a prior for one batch of images, counted."""
 
     def __init__(self, prior: Prior, A: LinearOperator, y: Measurement) -> None:
+        check_fit(A, y)
         if len(A.in_shape) != 2:
             raise ValueError(f"latent solvers reconstruct slices (H, W); {A!r} takes {len(A.in_shape)}-D items")
         if A.in_dtype.is_complex and prior.phase is None:
@@ -68,7 +71,20 @@ def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, sigma: f
     return z + sigma * space.noise(z, generator)
 
 
-def encoder_residual(space: LatentSpace, dc: DataConsistency, z0: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+def pixel_error(space: LatentSpace, z: Tensor) -> Callable[[float], float]:
+    """sigma -> root-mean-square error expected of D(z0) at noise sigma: round trip, and the decoder's gain times
+    the spread sigma / sqrt(1 + sigma^2) of a latent of unit variance. The gain is measured once, around z.
+    """  # fmt: skip
+    g = torch.Generator().manual_seed(0)
+    shift = 0.2 * space.noise(z, g)
+    change = (space.decode(z + shift) - space.decode(z)).abs().square().mean().sqrt()
+    gain, floor = float(change / shift.square().mean().sqrt()), space.prior.error
+    return lambda sigma: (floor**2 + gain**2 * sigma**2 / (1 + sigma**2)) ** 0.5
+
+
+def encoder_residual(
+    space: LatentSpace, dc: DataConsistency, z0: Tensor, expected: float, rounds: int
+) -> tuple[Tensor, Tensor]:
     """z0 <- z0 + E(prox(D z0)) - E(D z0), no autograd; returns the z0 and D(z0) of least chi^2 per item.
 
     The residual form leaves what the autoencoder cannot represent out of the update. It semi-converges, so
@@ -81,7 +97,7 @@ def encoder_residual(space: LatentSpace, dc: DataConsistency, z0: Tensor, rounds
     for _ in range(rounds):
         if not bool(active.any()):
             break
-        target = dc.prox(x, dc.variance(projection))
+        target = dc.prox(x, dc.variance(projection, expected))
         trial = z0 + space.encode(target) - space.encode(x)
         decoded = space.decode(trial)
         ahead = dc.A(decoded)

@@ -18,7 +18,7 @@ from medrecon.samplers.ddim import ddim_update
 from medrecon.samplers.schedule import log_uniform
 from medrecon.solvers.base import Monitor, OnStep, Solution
 from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.latent import LatentSpace, encoder_residual, start_latent
+from medrecon.solvers.latent import LatentSpace, encoder_residual, pixel_error, start_latent
 from medrecon.solvers.resample_original import Original, resample_original
 
 
@@ -79,23 +79,23 @@ class ReSample:
         denoiser = self.prior.denoiser
         sigmas = log_uniform(self.steps, denoiser.sigma_min, min(self.start, denoiser.sigma_max)).tolist()
         z = start_latent(space, A, y, sigmas[0], generator)
-        latent, stopped = z, False
+        latent, stopped, error = z, False, pixel_error(space, z)
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             denoised = space.denoise(z, sigma)
-            latent, x = encoder_residual(space, dc, denoised, self.rounds)
+            latent, x = encoder_residual(space, dc, denoised, error(sigma), self.rounds)
             # Re-noise around the consistent estimate: the total noise is exactly that of the next level.
             z = ddim_update(z, denoised, sigma, following, self.eta, space.noise(z, generator)) + (latent - denoised)
             stopped = monitor(A(x))
             if stopped:
                 break
         x = space.decode(latent)
-        image = self._polish(dc, x) if self.polish else x
+        image = self._polish(dc, x, error(sigmas[-1])) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
                                 latent_image=x, correction=(change / size).tolist())  # fmt: skip
 
-    def _polish(self, dc: DataConsistency, x: Tensor) -> Tensor:
-        image = dc.to_discrepancy(x)
+    def _polish(self, dc: DataConsistency, x: Tensor, expected: float) -> Tensor:
+        image = dc.to_discrepancy(x, expected)
         return image if image.is_complex() or self.prior.units != "HU" else image.clamp_min(0)
 
     @classmethod
