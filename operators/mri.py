@@ -47,12 +47,14 @@ class CartesianMRI(LinearOperator):
     @property
     def maps(self) -> Tensor:
         """Coil sensitivity maps (1 or B, C, H, W)."""
-        return torch.fft.fftshift(self._maps, dim=_AXES)
+        maps: Tensor = torch.fft.fftshift(self._maps, dim=_AXES)
+        return maps
 
     @property
     def mask(self) -> Tensor:
         """Sampling mask (1 or B, H, W), real."""
-        return torch.fft.fftshift(self._mask, dim=_AXES)
+        mask: Tensor = torch.fft.fftshift(self._mask, dim=_AXES)
+        return mask
 
     def _items(self, count: int, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Chunks of the batch with their maps and mask: one slice on a CPU (stays in the cache), many on a GPU."""

@@ -57,6 +57,15 @@ class Solver(Protocol):
         ...
 
 
+def check_fit(A: LinearOperator, y: Measurement) -> None:
+    """Raises ValueError unless the data of y are one batch (B, *A.out_shape)."""
+    if y.data.ndim != len(A.out_shape) + 1 or tuple(y.data.shape[1:]) != A.out_shape:
+        raise ValueError(
+            f"the measurement does not fit its operator: data of shape {tuple(y.data.shape)}, "
+            f"but {A!r} gives (B, {', '.join(map(str, A.out_shape))})"
+        )
+
+
 class Monitor:
     """Collects chi^2/m per step and asks on_step whether to stop."""
 

@@ -11,7 +11,7 @@ import torch
 from medrecon.linalg import dot, expand
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class CGSense:
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
+        check_fit(A, y)
         n_in, n_out = len(A.in_shape), len(A.out_shape)
         monitor = Monitor(y, self.iterations, on_step)
         gradient = A.adjoint(y.precision * y.data)

@@ -11,7 +11,7 @@ import torch
 from medrecon.linalg import expand
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class SIRT:
         """Raises TypeError for complex images."""
         if A.in_dtype.is_complex:
             raise TypeError(f"SIRT: needs a real, non-negative projector, got {A!r}; use 'cg-sense' for MRI")
+        check_fit(A, y)
         monitor, ndim = Monitor(y, self.iterations, on_step), len(A.in_shape)
         ones = torch.ones((1, *A.in_shape), dtype=y.data.dtype, device=y.data.device)
         lengths, W = A(ones), y.precision

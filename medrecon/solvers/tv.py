@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon.linalg import cg, dot, expand, power_norms
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
 
 
 def gradient(x: Tensor, ndim: int) -> Tensor:
@@ -51,9 +51,10 @@ def total_variation(x: Tensor, ndim: int) -> Tensor:
 class TV:
     """min over x of chi^2(x) / 2 + lambda TV(x), x >= 0 where images are real.
 
-    lambda = strength * pixels / TV(x), re-estimated at every step. This is the maximum-likelihood scale of a prior
-    exp(-lambda TV), so neither the units of the image nor the noise level of the scan change the best `strength`;
-    it does rely on a calibrated precision (chi^2/m of the truth about 1).
+    lambda = strength * pixels / (TV(x) + TV(x0) / 4), re-estimated at every step; x0 is the least-squares start. This
+    is the most probable scale of a prior exp(-lambda TV) under a gamma hyperprior, whose share of x0 keeps lambda from
+    running away to a flat image when the noise is strong. So neither the units of the image nor the noise level of
+    the scan change the best `strength`; it relies on a calibrated precision (chi^2/m of the truth about 1).
 
     Args:
         strength: of the regularisation; larger is smoother.
@@ -66,10 +67,10 @@ class TV:
         ValueError: a setting out of its range.
     """
 
-    strength: float = 0.2
+    strength: float = 0.4
     iterations: int = 300
-    tolerance: float = 3e-4
-    balance: float = 3.0
+    tolerance: float = 5e-4
+    balance: float = 4.0
     relaxation: float = 1.8
 
     name: ClassVar[str] = "tv"
@@ -84,20 +85,21 @@ class TV:
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
+        check_fit(A, y)
         n_in, n_out = len(A.in_shape), len(A.out_shape)
         monitor = Monitor(y, self.iterations, on_step)
         x = self._project(_least_squares(A, y))
         seen = A(x)
         data_dual, field = y.precision * (seen - y.data), torch.zeros_like(gradient(x, n_in))
         tau, sigma, sigma_field = self._steps(A, y, x)
-        image, projection = x, seen
+        image, projection, floor = x, seen, total_variation(x, n_in) / 4
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.iterations):
             new = self._project(x - expand(tau, n_in) * (A.adjoint(data_dual) + gradient_adjoint(field, n_in)))
             new_seen = A(new)
             move = data_dual + expand(sigma, n_out) * (2 * new_seen - seen - y.data)
             new_dual = move * (y.precision / (y.precision + expand(sigma, n_out)))
-            limit = expand(self._weight(new), n_in)
+            limit = expand(self._weight(new, floor), n_in)
             new_field = field + expand(sigma_field, n_in) * gradient(2 * new - x, n_in)
             new_field = new_field / (magnitude(new_field) / limit).clamp_min(1)
             change = torch.maximum(_change(new, x), _change(new_field.movedim(0, 1), field.movedim(0, 1)))
@@ -109,15 +111,15 @@ class TV:
             x, seen = torch.lerp(x, new, self.relaxation), torch.lerp(seen, new_seen, self.relaxation)
             data_dual = torch.lerp(data_dual, new_dual, self.relaxation)
             field = torch.lerp(field, new_field, self.relaxation)
-        return monitor.solution(A, image, bool(done.all()), weight=self._weight(image))
+        return monitor.solution(A, image, bool(done.all()), weight=self._weight(image, floor))
 
     def _project(self, x: Tensor) -> Tensor:
         return x if x.is_complex() else x.clamp_min(0)
 
-    def _weight(self, x: Tensor) -> Tensor:
+    def _weight(self, x: Tensor, floor: Tensor) -> Tensor:
         """lambda of each item, (B,)."""
-        pixels = x[0].numel()
-        return self.strength * pixels / total_variation(x, x.ndim - 1).clamp_min(torch.finfo(torch.float32).tiny)
+        total = total_variation(x, x.ndim - 1) + floor
+        return self.strength * x[0].numel() / total.clamp_min(torch.finfo(total.dtype).tiny)
 
     def _steps(self, A: LinearOperator, y: Measurement, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Primal step and the dual steps of data and gradient: tau (sigma |A|^2 + sigma_field |D|^2) <= 1."""
@@ -131,8 +133,8 @@ class TV:
 
     @classmethod
     def examples(cls) -> Iterator[TV]:
-        yield cls()
-        yield cls(strength=0.05, iterations=20)
+        yield cls(iterations=30)
+        yield cls(strength=0.05, iterations=15)
 
 
 def _least_squares(A: LinearOperator, y: Measurement) -> Tensor:
@@ -143,5 +145,6 @@ def _least_squares(A: LinearOperator, y: Measurement) -> Tensor:
 
 def _change(new: Tensor, old: Tensor) -> Tensor:
     """|new - old| / |new| of each item, (B,); 0 where both are 0."""
-    moved = torch.linalg.vector_norm((new - old).flatten(1), dim=1)
-    return moved / torch.linalg.vector_norm(new.flatten(1), dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    ndim = new.ndim - 1
+    moved, size = dot(new - old, new - old, ndim), dot(new, new, ndim)
+    return (moved / size.clamp_min(torch.finfo(torch.float32).tiny)).sqrt()

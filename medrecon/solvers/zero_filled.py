@@ -10,7 +10,7 @@ import torch
 
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ZeroFilled:
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
+        check_fit(A, y)
         image = A.adjoint(torch.where(y.precision > 0, y.data, torch.zeros_like(y.data)))
         monitor = Monitor(y, 1, on_step)
         monitor(A(image))
