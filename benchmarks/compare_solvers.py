@@ -18,9 +18,10 @@ import torch
 from medrecon import io
 from medrecon.evaluate import evaluate
 from medrecon.pipeline import reconstruct
-from medrecon.pipeline.choose import describe_solvers
+from medrecon.pipeline.choose import describe_solvers, solver_classes
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
+from medrecon.units import hu_to_mu, mu_to_hu
 from medrecon.volume import Volume
 
 CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
@@ -59,7 +60,7 @@ def reference(volume: Volume, modality: str) -> Volume:
     if modality == "mri":
         return volume
     grid, affine = reconstruction_grid(volume, 256)
-    return Volume(resize(volume.data.float(), grid.shape), affine, "HU", "CT")
+    return Volume(mu_to_hu(resize(hu_to_mu(volume.data.float()), grid.shape)), affine, "HU", "CT")
 
 
 def run(case: str, path: str, solver: str, mode: str | None, slices: int) -> dict[str, Any]:
@@ -109,12 +110,14 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--modes", action="store_true", help="the original modes, one slice of the first subject")
     parser.add_argument("--cases", nargs="*", default=list(CASES))
+    parser.add_argument("--solvers", nargs="*", help="default: all that apply")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     for case in options.cases:
         modality = CASES[case]["modality"]
-        known = [s["name"] for s in describe_solvers() if modality in s["modalities"]]
+        chosen = [s["name"] for s in describe_solvers() if not options.solvers or s["name"] in options.solvers]
+        known = [n for n in chosen if modality in solver_classes()[n].modalities]
         jobs = [(path, name, None, options.slices) for path in SUBJECTS[modality] for name in known]
         if options.modes:
             jobs = [(SUBJECTS[modality][0], "resample", mode, 1) for mode in ("fast", "paper", "reference")]

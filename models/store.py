@@ -67,6 +67,13 @@ def shipped() -> list[str]:
     return sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
 
 
+def read_part(path: Path, part: str) -> dict[str, torch.Tensor]:
+    """The float32 state of "autoencoder" or "denoiser" in a prior's file."""
+    from safetensors.torch import load_file
+
+    return {k.removeprefix(f"{part}."): v.float() for k, v in load_file(path).items() if k.startswith(f"{part}.")}
+
+
 def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     """A prior by shipped name ("ct", "mri") or by the path of a .safetensors file with its .json card.
 
@@ -74,8 +81,6 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         FileNotFoundError: no such prior; lists the shipped ones.
         ValueError: the weights do not match the sha256 of their card.
     """
-    from safetensors.torch import load_file
-
     from medrecon.models.monai_ldm import KLAutoencoder, WienerUNet
 
     path = Path(name_or_path)
@@ -88,12 +93,11 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     card = json.loads(path.with_suffix(".json").read_text())
     if sha256(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
-    tensors = {k: v.float() for k, v in load_file(path).items()}
     ae, diffusion = card["autoencoder"], card["diffusion"]
     autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"])
     denoiser = WienerUNet(diffusion, ae["latent_channels"])
-    for part, module in (("autoencoder.", autoencoder), ("denoiser.", denoiser)):
-        module.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
+    for part, module in (("autoencoder", autoencoder), ("denoiser", denoiser)):
+        module.load_state_dict(read_part(path, part))
         module.eval().requires_grad_(False).to(device)
     return Prior(autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
                  name=path.stem, card=card)  # fmt: skip

@@ -78,6 +78,8 @@ def test_sheets_to_a_prior_that_loads(data, tmp_path):
     log = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [2, 4]
     path = tmp_path / "prior.safetensors"
+    again = settings.model_copy(update={"start_from": path})
+    assert train_autoencoder(again, tmp_path / "again", silent)["psnr_full"] > scores["psnr_full"]
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match="sha256"):
         load_prior(str(path))

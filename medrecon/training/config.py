@@ -23,6 +23,8 @@ class TrainConfig(BaseModel):
     """folder the manifest's paths start from; default: the manifest's own rule"""
     modality: Literal["CT", "MR"]
     """what the prior is for"""
+    start_from: Path | None = None
+    """a prior (.safetensors) of the same architecture to continue from; default: random weights"""
     size: int = Field(256, gt=0, multiple_of=8)
     """side of the training slices in pixels"""
     values: dict[str, Any]

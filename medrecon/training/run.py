@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon import __version__
 from medrecon.manifest import load_manifest
 from medrecon.models.monai_ldm import KLAutoencoder, WienerUNet
-from medrecon.models.store import describe, save_prior, value_map
+from medrecon.models.store import describe, read_part, save_prior, value_map
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.checkpoint import NAME
 from medrecon.training.config import TrainConfig
@@ -48,6 +48,8 @@ def train_autoencoder(config: TrainConfig, folder: Path, report: Report) -> dict
     with torch.random.fork_rng():
         _seed(config)
         module = _autoencoder(config)
+    if config.start_from is not None:
+        module.load_state_dict(read_part(config.start_from, "autoencoder"))
     train, held_out = load_data(config)
     loop = config.autoencoder_loop
     task = AutoencoderTask(config.autoencoder, value_map(config.values), config.windows, train, held_out,
@@ -106,6 +108,8 @@ def train_diffusion(config: TrainConfig, folder: Path, report: Report) -> dict[s
         _seed(config)
         module = WienerUNet(config.diffusion.model_dump(), config.autoencoder.latent_channels, latents.shape[-1])
     module = module.to(loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.start_from is not None:
+        module.load_state_dict(read_part(config.start_from, "denoiser"))
     module.fit(latents)
     task = DiffusionTask(config.diffusion, latents, held[:: max(1, len(held) // 24)], loop.bf16)
     average = fit(module, task.loss, task.validate, loop, folder / "diffusion", report)
@@ -135,6 +139,7 @@ def model_card(config: TrainConfig, autoencoder: KLAutoencoder, held_out: Slices
         "autoencoder": config.autoencoder.model_dump(),
         "diffusion": config.diffusion.model_dump(),
         "error": (sum(squares) / len(squares)) ** 0.5,
+        "started_from": str(config.start_from) if config.start_from else "random weights",
         "steps": {"autoencoder": config.autoencoder_loop.steps, "diffusion": config.diffusion_loop.steps},
         "windows": {k: w.model_dump() for k, w in config.windows.items()},
         "validation": {
