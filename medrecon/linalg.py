@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def power_norm(gram: Apply, start: Tensor, iterations: int = 30) -> float:
         if float(value) == 0.0:
             return 0.0
         x = x / value
-    return float(value) ** 0.5
+    return math.sqrt(float(value))
 
 
 def power_norms(gram: Apply, start: Tensor, ndim: int, iterations: int = 12) -> Tensor:
