@@ -88,8 +88,9 @@ def run(case: str, path: str, solver: str, mode: str | None, slices: int) -> dic
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, mean over subjects."""
-    head = ["case", "solver", "subjects", "PSNR_dB", "soft_PSNR_dB", "SSIM", "RMSE_HU", "χ²/m", "s/slice", "operator_calls", "network_calls"]
-    lines = ["| " + " | ".join(h.replace("_", " ") for h in head) + " |", "|---" * len(head) + "|"]
+    head = ("case", "solver", "subjects", "PSNR dB", "soft PSNR dB", "SSIM", "RMSE HU", "χ²/m", "s/slice",
+            "operator calls", "network calls")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     keys = ("psnr_db", "soft_psnr_db", "ssim", "rmse", "chi2", "seconds", "operator_calls", "network_calls")
     for case in CASES:
         for solver in dict.fromkeys(r["solver"] for r in rows if r["case"] == case):
