@@ -20,7 +20,7 @@ from medrecon.units import mu_to_hu
 pytestmark = pytest.mark.usefixtures("one_thread")
 BODY = Ellipse(12.0, -9.0, 45.0, 35.0, 0.5)
 GRID = ImageGrid((64, 64), (2.0, 2.0))
-NOISE = CTNoise(1e5, 5.0)
+NOISE = CTNoise(1e5, 5.0, 0.02, 0.01)  # 2 mm pixels: a coarse model
 ITERATIVE = [SIRT(60, discrepancy=0), SIRT(60, "rays", discrepancy=0), CGLS(25, discrepancy=0)]
 
 

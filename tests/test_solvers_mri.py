@@ -76,7 +76,7 @@ def test_cg_sense_solves_the_regularised_normal_equations() -> None:
 
 def test_cg_sense_stops_at_the_noise() -> None:
     A, y = scan(phantom(), 2, 0.01)
-    stopped = solve(CGSense(), A, y)
+    stopped = solve(CGSense(discrepancy=1.0), A, y)
     assert stopped.converged
     assert stopped.residuals[-1] <= 1
     assert all(r > 1 for r in stopped.residuals[:-1])

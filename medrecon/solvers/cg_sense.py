@@ -21,18 +21,19 @@ class CGSense:
     Args:
         iterations: at most.
         tikhonov: mu relative to the curvature |root A b|^2 / |b|^2 along the first gradient b = A^H root^2 y.
-        discrepancy: a slice is done once its chi^2/m is below it (1 = fitted to the noise); 0 runs to convergence.
+        discrepancy: a slice is done once its chi^2/m is below it; off by default: most k-space samples are noise, so
+            chi^2/m = 1 is met long before the image is (validation slices, 4x and 8x: 1.4 dB too early).
         tolerance: a slice is also done once its gradient is this fraction of the first.
     """
 
-    iterations: int = 30
-    tikhonov: float = 1e-3
-    discrepancy: float = 1.0
+    iterations: int = 15
+    tikhonov: float = 3e-3
+    discrepancy: float = 0.0
     tolerance: float = 1e-4
 
     name: ClassVar[str] = "cg-sense"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
-    summary: ClassVar[str] = "least squares over all coils by conjugate gradients, stopped when it fits to the noise"
+    summary: ClassVar[str] = "least squares over all coils by conjugate gradients, a small Tikhonov term"
     needs_prior: ClassVar[bool] = False
 
     def __call__(
