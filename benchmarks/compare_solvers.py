@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import torch
 
 from medrecon import io
 from medrecon.evaluate import evaluate
+from medrecon.io.scan import Scan
 from medrecon.pipeline import reconstruct
 from medrecon.pipeline.choose import describe_solvers, solver_classes
 from medrecon.simulate import simulate_ct, simulate_mri
@@ -63,15 +65,21 @@ def reference(volume: Volume, modality: str) -> Volume:
     return Volume(mu_to_hu(resize(hu_to_mu(volume.data.float()), grid.shape)), affine, "HU", "CT")
 
 
-def run(case: str, path: str, solver: str, mode: str | None, slices: int) -> dict[str, Any]:
-    """One row: figures of one solver on one subject."""
+@functools.lru_cache(maxsize=1)
+def measured(case: str, path: str, slices: int) -> tuple[Volume, Scan]:
+    """The subject and its simulated measurement."""
     settings = CASES[case]
     volume = subject(path, settings["modality"], slices)
     g = torch.Generator().manual_seed(0)
     if settings["modality"] == "ct":
-        scan = simulate_ct(volume, views=settings["views"], size=256, generator=g)
-    else:
-        scan = simulate_mri(volume, accel=settings["accel"], acs=settings["acs"], generator=g)
+        return volume, simulate_ct(volume, views=settings["views"], size=256, generator=g)
+    return volume, simulate_mri(volume, accel=settings["accel"], acs=settings["acs"], generator=g)
+
+
+def run(case: str, path: str, solver: str, mode: str | None, slices: int) -> dict[str, Any]:
+    """One row: figures of one solver on one subject."""
+    settings = CASES[case]
+    volume, scan = measured(case, path, slices)
     image, report = reconstruct(scan, solver, mode=mode)
     scores = evaluate(image, reference(volume, settings["modality"]))
     row = {

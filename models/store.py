@@ -56,6 +56,7 @@ def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: di
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     text = json.dumps({**card, "sha256": sha256(partial)}, indent=2) + "\n"
+    partial.chmod(0o644)
     partial.replace(path)
     note = path.with_suffix(".json.partial")
     note.write_text(text)

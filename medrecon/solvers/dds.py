@@ -33,7 +33,7 @@ class DDS:
     """share of fresh noise, the published value"""
     cg_iterations: int = 5
     """CG steps of the proximal problem, the published value"""
-    start: float = 1.0
+    start: float = 0.25
     """noise level at which the reverse process starts, from the TV reconstruction; sigma_max means from noise"""
 
     name: ClassVar[str] = "dds"

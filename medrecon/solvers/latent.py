@@ -37,14 +37,22 @@ class LatentSpace:
         self.prior, self.shape, self.batch = prior, A.in_shape, len(y.data)
         self.device = y.data.device
         self.calls = Counter()
+        self.residual: Tensor | float = 0.0
 
     def encode(self, x: Tensor) -> Tensor:
         self.calls.encoder += 1
         return self.prior.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
+        """D(z), plus what the autoencoder cannot represent of the warm start, if `carry` was called."""
         self.calls.decoder += 1
-        return self.prior.decode(z, self.shape)
+        return self.prior.decode(z, self.shape) + self.residual
+
+    def carry(self, x: Tensor) -> Tensor:
+        """E(x); from now on decode adds x - D(E(x)), so the autoencoder's own error does not cap the result."""
+        z = self.encode(x)
+        self.residual = x - self.decode(z)
+        return z
 
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
         self.calls.denoiser += 1
@@ -67,7 +75,7 @@ def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, sigma: f
     if sigma >= space.prior.denoiser.sigma_max:
         z = torch.zeros_like(space.encode(A.adjoint(y.data)))
     else:
-        z = space.encode(TV()(A, y, generator=generator).image)
+        z = space.carry(TV()(A, y, generator=generator).image)
     return z + sigma * space.noise(z, generator)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from medrecon.measurement import Measurement
 from medrecon.models.base import Prior
@@ -27,7 +26,7 @@ class ReSample:
     """x from y = A x + n with a latent diffusion prior.
 
     Modes (docs/resample.md has the formulas side by side):
-        fast: ours. Warm start from TV, 20 steps, encoder-residual data consistency whitened by the noise,
+        fast: ours. Warm start from TV, 10 steps, encoder-residual data consistency whitened by the noise,
             variance-preserving re-noising, final polish in pixel space to chi^2/m = 1.
         paper: the published algorithm with Adam in pixel and latent space and stochastic resampling.
         reference: what the public reference code does, known deviations and errors included; for comparison.
@@ -36,13 +35,14 @@ class ReSample:
     prior: Prior
     mode: Literal["fast", "paper", "reference"] = "fast"
     """which algorithm"""
-    steps: int = 20
+    steps: int = 10
     """denoising steps (fast)"""
-    start: float = 0.5
-    """noise level at which the fast mode starts; the prior's sigma_max means from pure noise"""
+    start: float = 0.1
+    """noise level at which the fast mode starts, chosen on validation slices (docs/results.md); the prior's
+    sigma_max means from pure noise"""
     eta: float = 0.0
     """share of fresh noise a step: 0 returns close to the posterior mean, 0.85 to 1 a sample (fast)"""
-    rounds: int = 2
+    rounds: int = 1
     """encoder-residual updates a step (fast)"""
     cg_iterations: int = 8
     """CG iterations of every proximal problem (fast)"""
@@ -89,14 +89,10 @@ class ReSample:
             if stopped:
                 break
         x = space.decode(latent)
-        image = self._polish(dc, x, error(sigmas[-1])) if self.polish else x
+        image = dc.to_discrepancy(x, error(sigmas[-1])) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
                                 latent_image=x, correction=(change / size).tolist())  # fmt: skip
-
-    def _polish(self, dc: DataConsistency, x: Tensor, expected: float) -> Tensor:
-        image = dc.to_discrepancy(x, expected)
-        return image if image.is_complex() or self.prior.units != "HU" else image.clamp_min(0)
 
     @classmethod
     def examples(cls) -> Iterator[ReSample]:
