@@ -96,9 +96,11 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
     ae, diffusion = card["autoencoder"], card["diffusion"]
     autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"])
-    denoiser = WienerUNet(diffusion, ae["latent_channels"])
-    for part, module in (("autoencoder", autoencoder), ("denoiser", denoiser)):
-        module.load_state_dict(read_part(path, part))
+    state = read_part(path, "denoiser")
+    denoiser = WienerUNet(diffusion, ae["latent_channels"], state["spectrum"].shape[-1])
+    denoiser.load_state_dict(state)
+    autoencoder.load_state_dict(read_part(path, "autoencoder"))
+    for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
     return Prior(autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
                  name=path.stem, card=card)  # fmt: skip

@@ -20,7 +20,7 @@ from medrecon.solvers.latent import LatentSpace, pixel_error, start_latent
 
 @dataclass(frozen=True, eq=False)
 class DDS:
-    """Every step: denoise, a few CG steps of the proximal problem from D(z0), encode, DDIM(eta).
+    """Every step: denoise, a few CG steps of the proximal problem from D(z0), back to the latent, DDIM(eta).
 
     The published method works on pixels with gamma = 1; with an identity autoencoder this is that method
     with gamma_t = tau_t^2 / sigma_y^2 read off the residual (`DataConsistency.variance`).
@@ -56,8 +56,8 @@ class DDS:
             v = space.decode(z0)
             projection = A(v)
             x = dc.prox(v, dc.variance(projection, error(sigma)))
-            # The fresh estimate replaces z0; the noise direction stays that of the network.
-            shift = space.encode(x) - z0
+            # E(x) alone would drift: D after E is not idempotent, and its error adds up over the steps.
+            shift = space.encode(x) - space.encode(v)
             z = ddim_update(z, z0, sigma, following, self.eta, space.noise(z, generator)) + shift
             stopped = monitor(A(x))
             if stopped:
