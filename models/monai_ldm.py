@@ -86,6 +86,7 @@ class WienerUNet(nn.Module):
     def __init__(self, config: dict[str, Any], latent_channels: int, grid: int = 64) -> None:
         super().__init__()
         self.net = conv_net(config, 2 * latent_channels + 2, latent_channels)
+        self.multiple = 2 ** (len(config["channels"]) - 1)
         self.sigma_min, self.sigma_max = float(config["sigma_min"]), float(config["sigma_max"])
         self.register_buffer("spectrum", torch.ones(latent_channels, grid, grid))
         self.register_buffer("mean", torch.zeros(latent_channels, 1, 1))
@@ -121,7 +122,10 @@ class WienerUNet(nn.Module):
         inputs = torch.cat([z * scale, estimate, where.expand(len(z), -1, -1, -1)], 1)
         # The embedding of MONAI's network is sinusoidal in a "timestep" of order 0..1000.
         level = (sigma.log() - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min) * 1000
-        return estimate + error * self.net(inputs, level).to(z.dtype)
+        h, w = z.shape[-2:]
+        padding = (0, -w % self.multiple, 0, -h % self.multiple)  # the U-Net halves its grid
+        inputs = nn.functional.pad(inputs, padding, mode="replicate") if any(padding) else inputs
+        return estimate + error * self.net(inputs, level)[..., :h, :w].to(z.dtype)
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[z0 | z0 + sigma n] for z (B, C, h, w), sigma a scalar or (B,)."""
