@@ -1,7 +1,7 @@
 """Every solver on the corpus's test subjects: CT 60 and 30 views, MRI 4x and 8x. Resumes; prints the docs table.
 
     python benchmarks/compare_solvers.py --out runs/compare.json --slices 4
-    python benchmarks/compare_solvers.py --out runs/modes.json --modes    # resample paper and reference, one slice
+    python benchmarks/compare_solvers.py --out runs/modes.json --size 128 --cases "CT 60 views" --modes fast paper
 """
 
 from __future__ import annotations
@@ -58,30 +58,30 @@ def subject(path: str, modality: str, slices: int) -> Volume:
     return Volume(volume.data[:, top : top + side, left : left + side], volume.affine, "a.u.", "MR")
 
 
-def reference(volume: Volume, modality: str) -> Volume:
+def reference(volume: Volume, modality: str, size: int) -> Volume:
     if modality == "mri":
         return volume
-    grid, affine = reconstruction_grid(volume, 256)
+    grid, affine = reconstruction_grid(volume, size)
     return Volume(mu_to_hu(resize(hu_to_mu(volume.data.float()), grid.shape)), affine, "HU", "CT")
 
 
 @functools.lru_cache(maxsize=1)
-def measured(case: str, path: str, slices: int) -> tuple[Volume, Scan]:
+def measured(case: str, path: str, slices: int, size: int) -> tuple[Volume, Scan]:
     """The subject and its simulated measurement."""
     settings = CASES[case]
     volume = subject(path, settings["modality"], slices)
     g = torch.Generator().manual_seed(0)
     if settings["modality"] == "ct":
-        return volume, simulate_ct(volume, views=settings["views"], size=256, generator=g)
+        return volume, simulate_ct(volume, views=settings["views"], size=size, generator=g)
     return volume, simulate_mri(volume, accel=settings["accel"], acs=settings["acs"], generator=g)
 
 
-def run(case: str, path: str, solver: str, mode: str | None, slices: int) -> dict[str, Any]:
+def run(case: str, path: str, solver: str, mode: str | None, slices: int, size: int) -> dict[str, Any]:
     """One row: figures of one solver on one subject."""
     settings = CASES[case]
-    volume, scan = measured(case, path, slices)
+    volume, scan = measured(case, path, slices, size)
     image, report = reconstruct(scan, solver, mode=mode)
-    scores = evaluate(image, reference(volume, settings["modality"]))
+    scores = evaluate(image, reference(volume, settings["modality"], size))
     row = {
         "case": case, "subject": Path(path).name, "solver": solver + (f" ({mode})" if mode else ""), "slices": slices,
         "psnr_db": scores["psnr_db"], "ssim": scores["ssim"], "rmse": scores["rmse"], "chi2": report["chi2"],
@@ -117,7 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--slices", type=int, default=4)
-    parser.add_argument("--modes", action="store_true", help="the original modes, one slice of the first subject")
+    parser.add_argument("--size", type=int, default=256, help="rows of the CT reconstructions")
+    parser.add_argument("--modes", nargs="*", help="these modes of resample, on one slice of the first subject")
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--solvers", nargs="*", help="default: all that apply")
     options = parser.parse_args()
@@ -129,12 +130,12 @@ def main() -> None:
         known = [n for n in chosen if modality in solver_classes()[n].modalities]
         jobs = [(path, name, None, options.slices) for path in SUBJECTS[modality] for name in known]
         if options.modes:
-            jobs = [(SUBJECTS[modality][0], "resample", mode, 1) for mode in ("fast", "paper", "reference")]
+            jobs = [(SUBJECTS[modality][0], "resample", mode, 1) for mode in options.modes]
         for path, name, mode, slices in jobs:
             label = name + (f" ({mode})" if mode else "")
             if any((r["case"], r["subject"], r["solver"]) == (case, Path(path).name, label) for r in rows):
                 continue
-            rows.append(run(case, path, name, mode, slices))
+            rows.append(run(case, path, name, mode, slices, options.size))
             options.out.write_text(json.dumps(rows, indent=1))
             print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
