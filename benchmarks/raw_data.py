@@ -34,14 +34,26 @@ def brain() -> Scan:
     )  # fmt: skip
 
 
+NUMBERS = ("angles", "distanceSourceOrigin", "distanceSourceDetector", "pixelSizePost", "effectivePixelSizePost")
+
+
+def matlab(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Sinogram (views, detectors) and geometry of a HTC2022 file, MATLAB 5 or 7.3 (HDF5)."""
+    import h5py
+    from scipy.io import loadmat
+
+    if h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            group = file["CtDataLimited"]
+            return np.asarray(group["sinogram"]).T, {k: np.ravel(group["parameters"][k]) for k in NUMBERS}
+    data = loadmat(path, simplify_cells=True)["CtDataLimited"]
+    return data["sinogram"], {k: np.ravel(data["parameters"][k]) for k in NUMBERS}
+
+
 def disc(name: str, size: int = 256) -> Scan:
     """HTC2022: 560 detectors (binned to 0.2 mm), views half a degree apart, acrylic disc in air; log-transformed."""
-    import h5py
-
-    with h5py.File(RAW / "raw_ct_htc2022" / name) as file:
-        group = file["CtDataLimited"]
-        p = {k: np.asarray(v).ravel() for k, v in group["parameters"].items() if v.size <= 400}
-        sinogram = torch.from_numpy(np.asarray(group["sinogram"], np.float32)).T.contiguous()[None]
+    values, p = matlab(RAW / "raw_ct_htc2022" / name)
+    sinogram = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
     source, detector = float(p["distanceSourceOrigin"][0]), float(p["distanceSourceDetector"][0])
     pixel = float(p["effectivePixelSizePost"][0]) * 512 / size
     geometry = {
