@@ -22,7 +22,7 @@ class CGSense:
         iterations: at most.
         tikhonov: mu relative to the curvature |root A b|^2 / |b|^2 along the first gradient b = A^H root^2 y.
         discrepancy: a slice is done once its chi^2/m is below it; off by default: most k-space samples are noise, so
-            chi^2/m = 1 is met long before the image is (validation slices, 4x and 8x: 1.4 dB too early).
+            chi^2/m = 1 is met long before the image is (two validation slices: step 4 of 12, 0.7 to 0.8 dB lower).
         tolerance: a slice is also done once its gradient is this fraction of the first.
     """
 
