@@ -18,7 +18,7 @@ class DataConsistency:
     prox(v, tau2) = argmin_x |W^(1/2) (A x - y)|^2 + |x - v|^2 / tau2, the posterior mean when v is known to
     a variance tau2. tau2 is estimated from v's own misfit, E chi^2(v) = m + tau2 trace(A^H W A), but at most
     `SHARE` of the mean squared error expected of v: that error is not white, it sits in edges and texture, and a
-    larger tau2 fits noise (D(E(truth)) of two validation slices: of 1, 1/10 and 1/100 of its squared error 1/10 is best).
+    larger tau2 fits noise (D(E(truth)) of two validation slices: 1/10 of its squared error is best).
     """
 
     def __init__(self, A: LinearOperator, y: Measurement, iterations: int = 10, tolerance: float = 1e-4) -> None:
