@@ -1,4 +1,4 @@
-"""ReSample `fast` on two validation CT slices by start level, beside TV and the autoencoder's own ceiling.
+"""ReSample `fast` on three validation CT slices by start level, with and without its twin, beside TV and D(E(truth)).
 
     python benchmarks/start_level.py --views 30
 """
@@ -28,11 +28,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--views", type=int, default=30)
     options = parser.parse_args()
-    values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor([20, 101]))
+    values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor([10, 102, 110]))
     affine = torch.diag(torch.tensor([-1.4, -1.4, 2.0, 1.0], dtype=torch.float64))  # pixel size: assumed
     truth = Volume(values.clamp(-1024, 3071), affine, "HU", "CT")
     scan = simulate_ct(truth, views=options.views, generator=torch.Generator().manual_seed(0))
-    problem, index = build_problem(scan, "cpu"), slice(0, 2)
+    problem, index = build_problem(scan, "cpu"), slice(0, 3)
     A, y = problem.operator(index), problem.measurement(index)
     prior = problem.prior(load_prior("ct"), index)
 
@@ -47,9 +47,11 @@ def main() -> None:
     with torch.no_grad():
         show("D(E(truth))", prior.decode(prior.encode(mu), A.in_shape))
     show("tv", TV()(A, y, generator=torch.Generator().manual_seed(0)).image)
-    for start in (0.1, 0.25, 0.5):
-        solution = ReSample(prior, start=start)(A, y, generator=torch.Generator().manual_seed(0))
-        show(f"resample start={start}", solution.image)
+    for start in (0.1, 0.2, 0.4, 1.0):
+        for antithetic in (True, False):
+            solver = ReSample(prior, start=start, antithetic=antithetic)
+            solution = solver(A, y, generator=torch.Generator().manual_seed(0))
+            show(f"resample start={start} antithetic={antithetic}", solution.image)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,16 @@ class Prior:
         """
         return replace(self, phase=phase)
 
+    def network_values(self, x: Tensor) -> Tensor:
+        """Images (B, H, W) in image units -> network range."""
+        if self.phase is not None:
+            x = (x * self.phase.conj()).real
+        return self.values.forward(x * self.slope + self.intercept)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """|dx/du| at x (B, H, W), image units: an error of 1 in network range is one of `spread` in the image."""
+        return self.values.derivative(self.network_values(x)) / abs(self.slope)
+
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Latent height and width of an image (H, W), padded up to a multiple of the factor."""
         h, w = (-(-n // self.autoencoder.factor) for n in shape[-2:])
@@ -81,9 +91,7 @@ class Prior:
 
     def encode(self, x: Tensor) -> Tensor:
         """x (B, H, W) in image units -> z (B, C, h, w); pads by replication to a multiple of the factor."""
-        if self.phase is not None:
-            x = (x * self.phase.conj()).real
-        u = self.values.forward(x * self.slope + self.intercept)
+        u = self.network_values(x)
         h, w = self.latent_shape(tuple(u.shape))
         bottom, right = h * self.autoencoder.factor - u.shape[-2], w * self.autoencoder.factor - u.shape[-1]
         if bottom or right:

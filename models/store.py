@@ -82,7 +82,8 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         FileNotFoundError: no such prior; lists the shipped ones.
         ValueError: the weights do not match the sha256 of their card.
     """
-    from medrecon.models.monai_ldm import KLAutoencoder, WienerUNet
+    from medrecon.models.kl_autoencoder import KLAutoencoder
+    from medrecon.models.wiener_unet import WienerUNet
 
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
@@ -97,7 +98,7 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     ae, diffusion = card["autoencoder"], card["diffusion"]
     autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"])
     state = read_part(path, "denoiser")
-    denoiser = WienerUNet(diffusion, ae["latent_channels"], state["spectrum"].shape[-1])
+    denoiser = WienerUNet(diffusion, ae["latent_channels"], state["wiener.spectrum"].shape[-1])
     denoiser.load_state_dict(state)
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
     for module in (autoencoder, denoiser):

@@ -20,6 +20,10 @@ class ValueMap(Protocol):
     def forward(self, x: Tensor) -> Tensor: ...
     def inverse(self, u: Tensor) -> Tensor: ...
 
+    def derivative(self, u: Tensor) -> Tensor:
+        """dx/du at u: how far an error of the network carries in physical values."""
+        ...
+
 
 @dataclass(frozen=True)
 class Asinh:
@@ -40,6 +44,9 @@ class Asinh:
     def inverse(self, u: Tensor) -> Tensor:
         return torch.sinh(u.clamp(-2.0, 2.0) * self.gain) * self.knee + self.center
 
+    def derivative(self, u: Tensor) -> Tensor:
+        return torch.cosh(u.clamp(-2.0, 2.0) * self.gain) * self.gain * self.knee
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -53,3 +60,6 @@ class Linear:
 
     def inverse(self, u: Tensor) -> Tensor:
         return (u + 1) / 2 * (self.high - self.low) + self.low
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return torch.full_like(u, (self.high - self.low) / 2)

@@ -59,11 +59,6 @@ def test_slices_and_dicom_out(
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "fpb"], "did you mean fbp?"),
-        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "cg-sense"], "these do: "),
-        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--mode", "fast"], "no setting 'mode'"),
-        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iteratons=5"], "did you mean iterations?"),
-        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iterations=many"], "setting iterations: "),
         (["recon", "none.h5", "-o", "x.nii.gz", "--solver", "tv"], "none.h5"),
         (["recon", "ct.h5", "-o", "ct.nii.gz", "--solver", "fbp"], "--overwrite"),
         (["evaluate", "ct.nii.gz", "mr.nii.gz"], "modality"),
@@ -89,6 +84,11 @@ def test_failures_exit_1_and_say_what_to_do(
     [
         (["recno"], 'Did you mean "recon"?'),
         (["recon", "ct.h5", "-o", "x.nii.gz"], "--solver"),
+        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "fpb"], "did you mean fbp?"),
+        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "cg-sense"], "these do: "),
+        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--mode", "fast"], "no setting 'mode'"),
+        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iteratons=5"], "did you mean iterations?"),
+        (["recon", "ct.h5", "-o", "x.nii.gz", "--solver", "tv", "--settings.iterations=many"], "setting iterations: "),
         (["simulate", "ct.nii.gz", "-o", "x.h5", "--modality", "ct", "--vews", "3"], "Did you mean --views?"),
         (["simulate", "ct.nii.gz", "-o", "x.h5", "--modality", "ct", "--views", "0"], "--views: "),
         (["simulate", "ct.nii.gz", "-o", "x.h5", "--modality", "ct", "--accel", "4"], "only for --modality mri"),

@@ -40,7 +40,7 @@ def draws(solver, A, y, count):
 def test_fast_mode_samples_the_exact_posterior():
     """From pure noise with eta = 1 the fast mode comes near the posterior's mean and spread (prior sd is 1)."""
     prior, A, y, mean, sd = inpainting()
-    x = draws(ReSample(prior, start=100.0, steps=200, eta=1.0), A, y, 24)
+    x = draws(ReSample(prior, start=100.0, steps=200, eta=1.0, antithetic=False), A, y, 24)
     assert rms(x.mean(0) - mean) < 0.11  # 0.2 / sqrt(24) = 0.04 of it is Monte Carlo
     assert 0.85 < rms(x.std(0)) / rms(sd) < 1.25
 
@@ -49,7 +49,7 @@ def test_without_data_consistency_the_test_fails():
     """The control: the same trajectory blind to the data is far from the posterior."""
     prior, A, y, mean, _ = inpainting()
     blind = Measurement(y.data, y.precision * 1e-12)
-    x = draws(ReSample(prior, start=100.0, steps=50, eta=1.0), A, blind, 4)
+    x = draws(ReSample(prior, start=100.0, steps=50, eta=1.0, antithetic=False), A, blind, 4)
     assert rms(x.mean(0) - mean) > 0.3
 
 
@@ -65,9 +65,18 @@ def test_the_mode_beats_zero_filling(mode):
 
 def test_fast_mode_ends_at_the_noise():
     prior, A, y, _, _ = inpainting()
-    for solver in (ReSample(prior, start=100.0, steps=20), DDS(prior, start=100.0, steps=50)):
+    for solver in (ReSample(prior, start=100.0, steps=20, antithetic=False), DDS(prior, start=100.0, steps=50)):
         chi2 = float(solver(A, y, generator=torch.Generator().manual_seed(0)).chi2)
         assert chi2 < 1.1 and (isinstance(solver, DDS) or chi2 > 0.8)
+
+
+def test_the_antithetic_pair_does_what_many_trajectories_do():
+    """A pair is nearer the posterior mean than one trajectory, and than the mean of two independent ones."""
+    prior, A, y, mean, _ = inpainting()
+    single = draws(ReSample(prior, start=100.0, steps=20, antithetic=False), A, y, 8)
+    pairs = draws(ReSample(prior, start=100.0, steps=20), A, y, 4)
+    error = [sum(rms(x - mean) for x in of) / len(of) for of in (single, (single[::2] + single[1::2]) / 2, pairs)]
+    assert error[2] < 0.95 * error[1] < 0.95 * error[0]
 
 
 def test_same_seed_same_bits_and_batch_of_two_is_two_runs():

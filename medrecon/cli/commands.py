@@ -131,7 +131,10 @@ def recon(
     scan = load_scan(measurement)
     start, stop = parse_slices(slices, len(scan.data))
     options = {**(settings or {}), **({"mode": mode} if mode else {})}
-    chosen = solver_class(solver, scan.modality, options)
+    try:
+        chosen = solver_class(solver, scan.modality, options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     plan = {
         "measurement": str(measurement), "output": output, "solver": solver, "class": chosen.__name__,
         "settings": options, "slices": [start, stop], "device": device, "seed": seed,
@@ -167,7 +170,7 @@ def save(volume: Volume, report: dict[str, Any], output: str, overwrite: bool) -
         path.write_text(json.dumps(plain(report), indent=2) + "\n")
 
 
-def evaluate(recon: Path, reference: Path, /, *, out: Output = Output()) -> int:
+def evaluate(recon: Path, reference: Path, /, *, series: str | None = None, out: Output = Output()) -> int:
     """Compare a reconstruction with its reference, on the reference's grid; nothing is rescaled to fit.
 
     Parameters
@@ -176,10 +179,12 @@ def evaluate(recon: Path, reference: Path, /, *, out: Output = Output()) -> int:
         NIfTI file or DICOM folder
     reference
         NIfTI file or DICOM folder
+    series
+        which series of a reference folder with several; `medrecon info` lists them
     """
     from medrecon import io
     from medrecon.evaluate import evaluate as compare
 
-    result = compare(io.read(recon), io.read(reference))
+    result = compare(io.read(recon), io.read(reference, series=series))
     (show_json if out.json else show_tree)(result)
     return 0

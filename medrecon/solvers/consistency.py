@@ -5,20 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.linalg import expand
+from medrecon.linalg import cg, expand
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator, whiten
 
-SHARE = 0.1
+SHARE = 0.5
 
 
 class DataConsistency:
     """Proximal steps for y = A x + n with the precision W of every sample; everything per batch item.
 
-    prox(v, tau2) = argmin_x |W^(1/2) (A x - y)|^2 + |x - v|^2 / tau2, the posterior mean when v is known to
-    a variance tau2. tau2 is estimated from v's own misfit, E chi^2(v) = m + tau2 trace(A^H W A), but at most
-    `SHARE` of the mean squared error expected of v: that error is not white, it sits in edges and texture, and a
-    larger tau2 fits noise (D(E(truth)) of two validation slices: 1/10 of its squared error is best).
+    prox(v, tau) = argmin_x |W^(1/2) (A x - y)|^2 + |(x - v) / tau|^2, the posterior mean when v is known to a
+    standard deviation tau, one a pixel. tau^2 is read off v's own misfit, E chi^2(v) = m + trace(tau
+    A^H W A tau), but is at most `SHARE` of the squared error expected of v: that error is not white, it sits in edges
+    and texture, and a larger tau fits noise (best on validation slices, denoised truth and data of 30 or 60 views).
     """
 
     def __init__(self, A: LinearOperator, y: Measurement, iterations: int = 10, tolerance: float = 1e-4) -> None:
@@ -39,27 +39,30 @@ class DataConsistency:
         """chi^2/m (B,) of a forward projection."""
         return self.y.chi2(projection)
 
-    def variance(self, projection: Tensor, expected: float) -> Tensor:
-        """tau2 (B,) from the projection of v and the root-mean-square error expected of v; 0 at the noise."""
+    def deviation(self, projection: Tensor, expected: Tensor) -> Tensor:
+        """tau (B, *in_shape) from the projection of v and the standard deviation expected of v; 0 at the noise."""
         explained = (self.chi2(projection) - 1).clamp_min(0) * self.measured / self.trace
-        return explained.clamp_max(SHARE * expected**2)
+        mean = expected.square().flatten(1).mean(1).clamp_min(1e-30)
+        return expected * expand((explained / mean).clamp_max(SHARE).sqrt(), self.ndim)
 
-    def prox(self, v: Tensor, tau2: Tensor, projection: Tensor | None = None) -> Tensor:
-        """x (B, *in_shape) from v; an item with tau2 = 0 is returned as it is."""
-        weight = 1 / tau2.clamp_min(1e-30)
-        x = self.whitened.prox(v, self.data, weight, iterations=self.iterations, tolerance=self.tolerance)
-        return torch.where(expand(tau2 > 0, self.ndim), x, v)
+    def prox(self, v: Tensor, tau: Tensor) -> Tensor:
+        """x (B, *in_shape) from v by CG on s in x = v + tau s; an item with tau = 0 is returned as it is."""
+        A = self.whitened
+        misfit = tau * A.adjoint(self.data - A(v))
+        s = cg(lambda s: tau * A.gram(tau * s) + s, misfit, ndim=self.ndim, iterations=self.iterations,
+               tolerance=self.tolerance).x  # fmt: skip
+        return v + tau * s
 
-    def to_discrepancy(self, v: Tensor, expected: float, target: float = 1.0, rounds: int = 6) -> Tensor:
-        """The proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau2 up to 10 expected^2.
+    def to_discrepancy(self, v: Tensor, expected: Tensor, target: float = 1.0, rounds: int = 6) -> Tensor:
+        """The proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau up to 3 `expected`.
 
         An item already below the target is returned as it is.
         """
         above = self.chi2(self.A(v)) > target
-        low, high = (torch.where(above, factor * expected**2, 0.0) for factor in (1e-4, 10.0))
+        low, high = (torch.where(above, factor, 0.0) for factor in (0.01, 3.0))
+        scaled = lambda share: self.prox(v, expected * expand(share, self.ndim))  # noqa: E731
         for _ in range(rounds):
             middle = (low * high).sqrt()
-            misfit = self.chi2(self.A(self.prox(v, middle)))
-            too_far = misfit > target
+            too_far = self.chi2(self.A(scaled(middle))) > target
             low, high = torch.where(too_far, middle, low), torch.where(too_far, high, middle)
-        return self.prox(v, high)
+        return scaled(high)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medrecon.linalg import expand
 from medrecon.measurement import Measurement
 from medrecon.models.base import Denoiser, Prior
 from medrecon.operators.base import LinearOperator
@@ -37,22 +38,14 @@ class LatentSpace:
         self.prior, self.shape, self.batch = prior, A.in_shape, len(y.data)
         self.device = y.data.device
         self.calls = Counter()
-        self.residual: Tensor | float = 0.0
 
     def encode(self, x: Tensor) -> Tensor:
         self.calls.encoder += 1
         return self.prior.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """D(z), plus what the autoencoder cannot represent of the warm start, if `carry` was called."""
         self.calls.decoder += 1
-        return self.prior.decode(z, self.shape) + self.residual
-
-    def carry(self, x: Tensor) -> Tensor:
-        """E(x); from now on decode adds x - D(E(x)), so the autoencoder's own error does not cap the result."""
-        z = self.encode(x)
-        self.residual = x - self.decode(z)
-        return z
+        return self.prior.decode(z, self.shape)
 
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
         self.calls.denoiser += 1
@@ -68,30 +61,34 @@ class LatentSpace:
 
 def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, sigma: float,
                  generator: torch.Generator) -> Tensor:  # fmt: skip
-    """z at noise level sigma: around the encoded TV reconstruction, the strongest start that needs no training.
+    """The latent to put noise of level sigma on: the encoded TV reconstruction, the best start without training.
 
-    From sigma_max on the start is pure noise: the data then enter by data consistency alone.
+    From sigma_max on it is 0, so that the start is pure noise: the data then enter by data consistency alone.
     """
     if sigma >= space.prior.denoiser.sigma_max:
-        z = torch.zeros_like(space.encode(A.adjoint(y.data)))
-    else:
-        z = space.carry(TV()(A, y, generator=generator).image)
-    return z + sigma * space.noise(z, generator)
+        return torch.zeros_like(space.encode(A.adjoint(y.data)))
+    return space.encode(TV()(A, y, generator=generator).image)
 
 
-def pixel_error(space: LatentSpace, z: Tensor) -> Callable[[float], float]:
-    """sigma -> root-mean-square error expected of D(z0) at noise sigma: round trip, and the decoder's gain times
-    the spread sigma / sqrt(1 + sigma^2) of a latent of unit variance. The gain is measured once, around z.
+def pixel_error(space: LatentSpace, z: Tensor) -> Callable[[float], Tensor]:
+    """sigma -> standard deviation (B, H, W) expected of D(z0) at noise sigma, in image units.
+
+    In network range it is the decoder's gain times the spread sigma / sqrt(1 + sigma^2) of a latent of unit
+    variance, the gain measured once, around z; the value map carries it to the image, pixel by pixel. The round-trip
+    error is its floor.
     """  # fmt: skip
-    g = torch.Generator().manual_seed(0)
-    shift = 0.2 * space.noise(z, g)
-    change = (space.decode(z + shift) - space.decode(z)).abs().square().mean().sqrt()
-    gain, floor = float(change / shift.square().mean().sqrt()), space.prior.error
-    return lambda sigma: (floor**2 + gain**2 * sigma**2 / (1 + sigma**2)) ** 0.5
+    prior = space.prior
+    shift = 0.2 * space.noise(z, torch.Generator().manual_seed(0))
+    x = space.decode(z)
+    change = prior.network_values(space.decode(z + shift)) - prior.network_values(x)
+    gain = (change.square().flatten(1).mean(1) / shift.square().flatten(1).mean(1)).sqrt()
+    spread, floor = prior.spread(x), prior.error
+    error = expand(gain, 2) * spread
+    return lambda sigma: (floor**2 + error.square() * sigma**2 / (1 + sigma**2)).sqrt()
 
 
 def encoder_residual(
-    space: LatentSpace, dc: DataConsistency, z0: Tensor, expected: float, rounds: int
+    space: LatentSpace, dc: DataConsistency, z0: Tensor, expected: Tensor, rounds: int
 ) -> tuple[Tensor, Tensor]:
     """z0 <- z0 + E(prox(D z0)) - E(D z0), no autograd; returns the z0 and D(z0) of least chi^2 per item.
 
@@ -105,7 +102,7 @@ def encoder_residual(
     for _ in range(rounds):
         if not bool(active.any()):
             break
-        target = dc.prox(x, dc.variance(projection, expected))
+        target = dc.prox(x, dc.deviation(projection, expected))
         trial = z0 + space.encode(target) - space.encode(x)
         decoded = space.decode(trial)
         ahead = dc.A(decoded)

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from medrecon.models.monai_ldm import KLAutoencoder
+from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.values import ValueMap
 from medrecon.training.slices import Slices, crops
 

@@ -8,8 +8,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from medrecon.models.monai_ldm import KLAutoencoder, WienerUNet, positions
+from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.values import ValueMap
+from medrecon.models.wiener_unet import WienerUNet, positions
 from medrecon.training.slices import Slices, crops
 
 
@@ -22,10 +23,12 @@ class DiffusionConfig(BaseModel):
     """feature channels a level of the U-Net"""
     res_blocks: int = Field(1, gt=0)
     """residual blocks a level"""
-    sigma_min: float = Field(0.02, gt=0)
+    sigma_min: float = Field(0.01, gt=0)
     """smallest noise, in units of the latent standard deviation"""
     sigma_max: float = Field(80.0, gt=0)
     """largest noise"""
+    low_noise: float = Field(1.5, gt=0)
+    """training levels are uniform in (log sigma)^(1/low_noise): above 1, low noise is trained more often"""
     crop: int = Field(32, gt=0, multiple_of=4)
     """side of the training crops of the latent; the network knows the position of the crop (PaDIS, arXiv 2406.02462)"""
     batch: int = Field(16, gt=0)
@@ -71,10 +74,10 @@ class DiffusionTask:
         self.config, self.latents, self.held_out, self.bf16 = config, latents, held_out, bf16
 
     def sigmas(self, count: int, generator: torch.Generator) -> Tensor:
-        """Noise levels uniform in log sigma, stratified over the batch."""
+        """Noise levels between sigma_min and sigma_max, stratified over the batch."""
         low, high = math.log(self.config.sigma_min), math.log(self.config.sigma_max)
         place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        return (low + (high - low) * place).exp().to(self.latents.device)
+        return (low + (high - low) * place**self.config.low_noise).exp().to(self.latents.device)
 
     def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
         """Squared error of the correction, in units of the Wiener filter's own error: 1 is the Gaussian's level."""

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from medrecon import __version__
 from medrecon.manifest import load_manifest
-from medrecon.models.monai_ldm import KLAutoencoder, WienerUNet
+from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import describe, read_part, save_prior, value_map
+from medrecon.models.wiener_unet import WienerUNet
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.checkpoint import NAME
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, encode_slices, training_latents
 from medrecon.training.loop import Report, fit
-from medrecon.training.slices import Slices
+from medrecon.training.slices import Slices, crops
 from medrecon.training.sources import load_slices
 
 
@@ -48,12 +49,14 @@ def train_autoencoder(config: TrainConfig, folder: Path, report: Report) -> dict
     with torch.random.fork_rng():
         _seed(config)
         module = _autoencoder(config)
+    train, held_out = load_data(config)
+    loop, values = config.autoencoder_loop, value_map(config.values)
     if config.start_from is not None:
         module.load_state_dict(read_part(config.start_from, "autoencoder"))
-    train, held_out = load_data(config)
-    loop = config.autoencoder_loop
-    task = AutoencoderTask(config.autoencoder, value_map(config.values), config.windows, train, held_out,
-                           loop.device, loop.bf16)  # fmt: skip
+    else:
+        some = crops(train, config.autoencoder.crop, 512, torch.Generator().manual_seed(loop.seed))
+        module.fit(values.forward(some.to(loop.device)))
+    task = AutoencoderTask(config.autoencoder, values, config.windows, train, held_out, loop.device, loop.bf16)
     average = fit(module, task.loss, task.validate, loop, folder / "autoencoder", report)
     return task.validate(average)
 
@@ -110,7 +113,7 @@ def train_diffusion(config: TrainConfig, folder: Path, report: Report) -> dict[s
     module = module.to(loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.start_from is not None:
         module.load_state_dict(read_part(config.start_from, "denoiser"))
-    module.fit(latents)
+    module.wiener.fit(latents)
     task = DiffusionTask(config.diffusion, latents, held[:: max(1, len(held) // 24)], loop.bf16)
     average = fit(module, task.loss, task.validate, loop, folder / "diffusion", report)
     assert isinstance(average, WienerUNet)

@@ -1,0 +1,91 @@
+"""MONAI's AutoencoderKL around a linear lapped transform, behind medrecon's Autoencoder contract."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class KLAutoencoder(nn.Module):
+    """Kullback-Leibler autoencoder (arXiv 2112.10752) around a linear one, latents normalised per channel.
+
+    Encoder and decoder are a linear lapped block transform plus MONAI's network, as in residual autoencoding
+    (arXiv 2410.10733): the network starts at the principal components and only learns what they cannot hold.
+    Pixels are first folded `patch` x `patch` into channels: f = patch * 2^(levels-1), at half the cost of
+    full-resolution convolutions.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, channels: tuple[int, ...], latent_channels: int, res_blocks: int, patch: int) -> None:
+        super().__init__()
+        from monai.networks.nets.autoencoderkl import AutoencoderKL
+
+        self.net = AutoencoderKL(
+            spatial_dims=2, in_channels=patch**2, out_channels=patch**2, channels=channels,
+            num_res_blocks=(res_blocks,) * len(channels), attention_levels=(False,) * len(channels),
+            latent_channels=latent_channels, norm_num_groups=16,
+            with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False,
+        )  # fmt: skip
+        self.patch, self.factor = patch, patch * 2 ** (len(channels) - 1)
+        self.latent_channels = latent_channels
+        self.analysis = nn.Conv2d(self.factor**2, latent_channels, 3, padding=1, padding_mode="replicate")
+        self.synthesis = nn.Conv2d(latent_channels, self.factor**2, 3, padding=1, padding_mode="replicate")
+        self.register_buffer("latent_mean", torch.zeros(latent_channels, 1, 1))
+        self.register_buffer("latent_std", torch.ones(latent_channels, 1, 1))
+
+    @torch.no_grad()
+    def fit(self, u: Tensor) -> None:
+        """Start at the principal components of the f x f blocks of u (B, H, W), the network at zero."""
+        basis, mean, scale = block_components(u, self.factor, self.latent_channels)
+        for conv, weight, bias in (
+            (self.analysis, basis.T / scale, -mean @ basis / scale),
+            (self.synthesis, basis * scale, mean),
+        ):
+            centre = torch.zeros_like(conv.weight)
+            centre[:, :, 1, 1] = weight
+            conv.load_state_dict({"weight": centre, "bias": bias})
+        # The heads of MONAI's network; a log variance of -10 is little noise.
+        last = len(list(self.net.get_submodule("decoder.blocks").children())) - 1
+        for name, level in (("quant_conv_mu", 0.0), ("quant_conv_log_sigma", -10.0), (f"decoder.blocks.{last}", 0.0)):
+            for key, parameter in self.net.get_submodule(name).named_parameters():
+                parameter.fill_(level if key.endswith("bias") else 0.0)
+
+    def posterior(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | u), not normalised; u (B, H, W)."""
+        mean, std = self.net.encode(nn.functional.pixel_unshuffle(u[:, None], self.patch))
+        with torch.autocast(u.device.type, enabled=False):
+            linear = self.analysis(nn.functional.pixel_unshuffle(u[:, None], self.factor))
+        return linear + mean, std
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        """Image (B, H, W) of a latent that is not normalised."""
+        with torch.autocast(z.device.type, enabled=False):
+            linear = nn.functional.pixel_shuffle(self.synthesis(z), self.factor)
+        return (linear + nn.functional.pixel_shuffle(self.net.decode(z), self.patch))[:, 0]
+
+    def encode(self, u: Tensor) -> Tensor:
+        return (self.posterior(u)[0] - self.latent_mean) / self.latent_std
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.reconstruct(z * self.latent_std + self.latent_mean)
+
+
+def block_components(u: Tensor, factor: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal components of the factor x factor blocks of u (B, H, W): basis (f^2, count), mean (f^2,), scale.
+
+    The components are turned by a cosine transform, whose first row is constant: so the channels have nearly one
+    variance, `scale` squared, and white noise on the latent is nearly white noise on the image.
+    """
+    blocks = nn.functional.pixel_unshuffle(u[:, None], factor).movedim(1, -1).flatten(0, -2).double()
+    mean = blocks.mean(0)
+    components = torch.linalg.eigh(torch.cov(blocks.T)).eigenvectors.flip(1)[:, :count]
+    k, j = torch.arange(count, dtype=torch.float64)[:, None], torch.arange(count, dtype=torch.float64)
+    cosine = torch.cos(math.pi * (2 * j + 1) * k / (2 * count)) * math.sqrt(2 / count)
+    cosine[0] /= math.sqrt(2)
+    basis = components @ cosine.to(components)
+    scale = ((blocks - mean) @ basis).std()
+    return basis.float(), mean.float(), scale.float()
