@@ -24,7 +24,7 @@ from medrecon.solvers.latent import LatentSpace
 
 @dataclass(frozen=True)
 class Original:
-    """Settings of the published schedule; images count in [-1, 1] over the prior's value range."""
+    """Settings of the published schedule; images count in [-1, 1] over the value range, operators have norm 1."""
 
     steps: int = 500
     """DDIM steps out of 1000"""
@@ -70,7 +70,9 @@ class _Process:
         self.abar = linear_beta_abar().tolist()
         values = space.prior.values
         self.half = (values.high - values.low) / 2 / abs(space.prior.slope)
-        self.data = y.data / self.half
+        # The published step sizes and tolerances are for operators of norm 1.
+        self.unit = self.half * max(A.norm(device=y.data.device), 1e-30)
+        self.data = y.data / self.unit
 
     def level(self, index: int) -> float:
         """abar at a step index; index -1 is the end of the process."""
@@ -92,7 +94,7 @@ class _Process:
 
     def loss(self, x: Tensor) -> Tensor:
         """Mean squared residual per item (B,)."""
-        return (self.A(x) / self.half - self.data).abs().square().flatten(1).mean(1)
+        return (self.A(x) / self.unit - self.data).abs().square().flatten(1).mean(1)
 
     def optimise(self, start: Tensor, loss: Callable[[Tensor], Tensor], lr: float, iterations: int,
                  patience: int | None) -> Tensor:  # fmt: skip
