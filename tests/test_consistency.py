@@ -1,0 +1,87 @@
+"""Data consistency: the proximal point against dense algebra, its weight from the misfit, the value maps behind it."""
+
+import pytest
+import torch
+
+from medrecon.measurement import Measurement
+from medrecon.models.values import Asinh, Linear, ValueMap
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.solvers.consistency import SHARE, DataConsistency
+from medrecon.solvers.latent import LatentSpace, pixel_error
+from medrecon.solvers.resample import example_prior
+
+SHAPE = (7, 9)
+
+
+def problem(noise: float = 0.1) -> tuple[LinearOperator, Measurement, torch.Tensor]:
+    """A small CT scan of two slices with unequal weights, and the truth."""
+    g = torch.Generator().manual_seed(0)
+    A = CTOperator(ParallelGeometry((0.1, 0.9, 1.7, 2.5), 13, 1.0), ImageGrid(SHAPE, (1.0, 1.0)))
+    truth = torch.rand(2, *SHAPE, generator=g)
+    sigma = noise * (0.5 + torch.rand(1, *A.out_shape, generator=g))
+    y = A(truth) + sigma * torch.randn(2, *A.out_shape, generator=g)
+    return A, Measurement(y, sigma**-2), truth
+
+
+def test_prox_is_the_dense_posterior_mean_for_a_deviation_of_every_pixel():
+    A, y, truth = problem()
+    g = torch.Generator().manual_seed(1)
+    tau = 0.01 + torch.rand(2, *SHAPE, generator=g)
+    v = truth + tau * torch.randn(2, *SHAPE, generator=g)
+    x = DataConsistency(A, y, iterations=300, tolerance=1e-7).prox(v, tau)
+    matrix = A(torch.eye(63).reshape(63, *SHAPE)).flatten(1).T.double()
+    weight = y.precision[0].flatten().double()
+    for i in range(2):
+        prior = tau[i].flatten().double() ** -2
+        left = matrix.T @ (weight[:, None] * matrix) + prior.diag()
+        right = matrix.T @ (weight * y.data[i].flatten().double()) + prior * v[i].flatten().double()
+        torch.testing.assert_close(x[i].flatten().double(), torch.linalg.solve(left, right), rtol=1e-3, atol=1e-3)
+
+
+def test_deviation_is_nothing_at_the_noise_and_capped_far_from_it():
+    A, y, truth = problem()
+    dc = DataConsistency(A, y)
+    expected = 0.2 + torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    fitted = dc.prox(truth, torch.full_like(truth, 10.0))
+    assert bool((y.chi2(A(fitted)) < 1).all())
+    assert float(dc.deviation(A(fitted), expected).abs().max()) == 0
+    torch.testing.assert_close(dc.deviation(A(truth + 100), expected), expected * SHARE**0.5)
+    assert torch.equal(dc.prox(truth, torch.zeros_like(truth)), truth)
+
+
+def test_polish_reaches_the_noise_and_leaves_what_is_there_alone():
+    A, y, truth = problem()
+    dc = DataConsistency(A, y, iterations=100)
+    start = torch.stack([truth[0] + 0.5, dc.prox(truth, torch.full_like(truth, 10.0))[1]])
+    x = dc.to_discrepancy(start, torch.full_like(truth, 1.0), rounds=12)
+    chi2 = y.chi2(A(x))
+    assert float(chi2[0]) == pytest.approx(1, abs=0.05)
+    assert torch.equal(x[1], start[1])
+
+
+@pytest.mark.parametrize("values", [Asinh(), Linear(), Linear(-3.0, 5.0)])
+def test_derivative_of_a_value_map(values: ValueMap):
+    u = torch.linspace(-0.79, 1.1, 50, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(values.inverse(u).sum(), u)
+    torch.testing.assert_close(values.derivative(u.detach()), slope)
+
+
+def test_spread_carries_an_error_of_the_network_to_the_image():
+    """In units of 1/mm, for a map that is five times steeper in air than in soft tissue."""
+    prior = example_prior(SHAPE).with_units(50_000.0, -1000.0)
+    object.__setattr__(prior, "values", Asinh())
+    x = torch.tensor([[[0.0, 0.0206]]])  # air, soft tissue
+    u = prior.network_values(x)
+    moved = (prior.values.inverse(u + 1e-3) - prior.intercept) / prior.slope
+    torch.testing.assert_close(prior.spread(x), (moved - x) / 1e-3, rtol=0.01, atol=0)
+    assert 4 < float(prior.spread(x)[0, 0, 0] / prior.spread(x)[0, 0, 1]) < 7
+
+
+def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
+    A, y, truth = problem()
+    prior = example_prior(SHAPE)
+    error = pixel_error(LatentSpace(prior, A, y), prior.encode(truth))
+    torch.testing.assert_close(error(1e-6), torch.full_like(truth, prior.error))
+    # The identity autoencoder: gain 1, a latent of unit variance keeps sigma / sqrt(1 + sigma^2).
+    torch.testing.assert_close(error(1.0).square() - prior.error**2, torch.full_like(truth, 0.5), rtol=1e-3, atol=0)
