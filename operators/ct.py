@@ -1,4 +1,4 @@
-"""CTOperator: line integrals of the attenuation along parallel or fan-flat rays, on ASTRA's projectors."""
+"""CTOperator: line integrals of the attenuation along parallel or fan-flat rays, by our own projector or ASTRA's."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrecon.operators import joseph
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.operators.fbp import Window, fbp
 
 __all__ = ["CTOperator", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeometry"]
 
-Backend = Literal["matrix", "astra", "cuda"]
+Backend = Literal["matrix", "joseph", "astra", "cuda"]
 Model = Literal["line", "strip", "linear"]
 Way = Literal["FP", "BP"]
+FEW = 4
+"""Slices from which 'auto' prefers our batched loops to the matrix (benchmarks/projectors.py)."""
 MATRIX_LIMIT = 60_000_000
 """Estimated non-zeros up to which 'auto' stores the matrix: 0.48 GB, and as much for its transpose."""
 
@@ -30,15 +33,19 @@ class CTOperator(LinearOperator):
     """y = A x: x (..., H, W) attenuation [1/mm] -> y (..., V, D) line integrals [unitless].
 
     Models: 'line', exact lengths of intersection (default); 'strip', area-weighted over the width of a detector
-    element, for simulating on a finer grid; 'linear', Joseph's interpolation (parallel rays only).
+    element, for simulating on a finer grid; 'linear', Joseph's interpolation.
 
     Backends, float32; tensors on other devices go through the host and come back:
-        'matrix': ASTRA's projector as a sparse matrix, built at the first use and freed with the object; one
-            product for the whole batch. Takes float64 too.
+        'matrix': the projector as a sparse matrix, built at the first use and freed with the object; one product
+            for the whole batch. Takes float64 too. Best for a slice or two.
+        'joseph': our own loops over a batch of slices, model 'linear' only (`operators/joseph.py`); no memory, best
+            from a few slices on.
         'astra': ASTRA's CPU projector slice by slice; no memory, about 5 times slower at 256^2 and 60 views.
+            Model 'linear' for parallel rays only.
         'cuda': ASTRA's 2D GPU projector slice by slice. Its own interpolation whatever the model, and its adjoint is
             approximate (some per cent): good for SIRT, not for CG or gradients. Hence never chosen by 'auto'.
-        'auto': 'matrix' up to `MATRIX_LIMIT` estimated non-zeros, else 'astra'.
+        'auto': model 'linear': 'matrix' for batches below `FEW` where it has at most `MATRIX_LIMIT` estimated
+            non-zeros, else 'joseph'. Other models: 'matrix' up to that limit, else 'astra'.
 
     Raises:
         ValueError: an unknown backend or model, a model that the geometry or the pixels do not allow,
@@ -49,8 +56,7 @@ class CTOperator(LinearOperator):
     def __init__(self, geometry: Geometry, grid: ImageGrid, backend: Backend | Literal["auto"] = "auto",
                  model: Model = "line") -> None:  # fmt: skip
         _check_setting(geometry, grid, backend, model)
-        self.geometry, self.grid, self.model = geometry, grid, model
-        self.backend: Backend = backend if backend != "auto" else self._choose()
+        self.geometry, self.grid, self.model, self.backend = geometry, grid, model, backend
         self.in_shape = grid.shape
         self.out_shape = (len(geometry.angles), geometry.det_count)
 
@@ -60,8 +66,14 @@ class CTOperator(LinearOperator):
         footprint = 2 / math.pi * sum(self.grid.spacing) / self.geometry.iso_spacing
         return pixels * {"line": footprint, "linear": 1.5 * footprint, "strip": footprint + 2}[self.model]
 
-    def _choose(self) -> Backend:
-        return "matrix" if self.nonzeros() <= MATRIX_LIMIT else "astra"
+    def chosen(self, batch: int) -> Backend:
+        """The backend that serves this many slices."""
+        if self.backend != "auto":
+            return self.backend
+        small = self.nonzeros() <= MATRIX_LIMIT
+        if self.model == "linear":
+            return "matrix" if small and batch < FEW else "joseph"
+        return "matrix" if small else "astra"
 
     def subset(self, view_indices: Sequence[int]) -> CTOperator:
         """The operator of these views only, in the given order."""
@@ -79,12 +91,16 @@ class CTOperator(LinearOperator):
         return self._multiply(y, self.out_shape, self.in_shape, "BP")
 
     def _multiply(self, x: Tensor, source: tuple[int, ...], target: tuple[int, ...], way: Way) -> Tensor:
-        dtype = np.float64 if x.dtype == torch.float64 and self.backend == "matrix" else np.float32
+        backend = self.chosen(len(x))
+        dtype = np.float64 if x.dtype == torch.float64 and backend == "matrix" else np.float32
         host = x.detach().to("cpu", torch.float64 if dtype is np.float64 else torch.float32).numpy()
-        if self.backend == "matrix":
+        if backend == "matrix":
             matrix = self._matrix if way == "FP" else self._transpose
             columns = np.ascontiguousarray(host.reshape(len(host), math.prod(source)).T)
             out = np.ascontiguousarray((matrix @ columns).T).reshape(len(host), *target)
+        elif backend == "joseph":
+            rays = self._rays
+            out = joseph.forward(host, rays) if way == "FP" else joseph.adjoint(host, rays, self.grid.shape)
         else:
             out = self._slice_by_slice(host, target, way)
         return torch.from_numpy(out).to(x.device, x.dtype)
@@ -142,8 +158,14 @@ class CTOperator(LinearOperator):
             astra.projector.delete(projector)
 
     @cached_property
+    def _rays(self) -> joseph.Rays:
+        return joseph.trace(self.geometry, self.grid)
+
+    @cached_property
     def _matrix(self) -> Any:
         """scipy CSR (V * D, H * W), float32."""
+        if self.model == "linear":
+            return joseph.matrix(self._rays, self.grid.shape)
         import astra
 
         with self._projector() as projector:
@@ -173,22 +195,26 @@ class CTOperator(LinearOperator):
         yield cls(parallel, grid)
         yield cls(parallel, grid, "astra")
         yield cls(parallel, square, model="strip")
+        yield cls(parallel, grid, "astra", model="linear")
         yield cls(parallel, grid, model="linear")
+        yield cls(fan, grid, "joseph", model="linear")
         yield cls(FanGeometry(angles, 25, 1.6, 40.0, 25.0, det_offset=-0.4), grid)
         yield cls(fan, grid, "astra")
         yield cls(fan, square, model="strip")
 
 
 def _check_setting(geometry: Geometry, grid: ImageGrid, backend: str, model: str) -> None:
-    if backend not in ("auto", "matrix", "astra", "cuda"):
-        raise ValueError(f"CTOperator: backend must be 'auto', 'matrix', 'astra' or 'cuda', got {backend!r}")
+    if backend not in ("auto", "matrix", "joseph", "astra", "cuda"):
+        raise ValueError(f"CTOperator: backend must be 'auto', 'matrix', 'joseph', 'astra' or 'cuda', got {backend!r}")
     if model not in ("line", "strip", "linear"):
         raise ValueError(f"CTOperator: model must be 'line', 'strip' or 'linear', got {model!r}")
     if model == "strip" and not math.isclose(*grid.spacing, rel_tol=1e-6):
         raise ValueError(f"CTOperator: ASTRA's 'strip' model needs square pixels, got {grid.spacing}; use 'line'")
+    if backend == "joseph" and model != "linear":
+        raise ValueError(f"CTOperator: backend 'joseph' has the 'linear' model only, got {model!r}")
     if isinstance(geometry, FanGeometry):
-        if model == "linear":
-            raise ValueError("CTOperator: ASTRA has no 'linear' model for fan beams; use 'line' or 'strip'")
+        if model == "linear" and backend == "astra":
+            raise ValueError("CTOperator: ASTRA has no 'linear' model for fan beams; use backend='joseph'")
         if model == "strip" and geometry.det_offset != 0:
             raise ValueError("CTOperator: ASTRA has no 'strip' model for fan beams with det_offset; use model='line'")
         if geometry.source_origin <= grid.reach:

@@ -34,11 +34,13 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     (PARALLEL, ImageGrid((300, 256), (1.2, 1.4), (5.0, -8.0)), "linear"),
     (FAN, GRID, "line"),
     (FAN, GRID, "strip"),
+    (FAN, GRID, "linear"),
+    (FanGeometry(views(60), 350, 2.2, 600.0, 500.0, 0.55), ImageGrid((300, 256), (1.2, 1.4), (5.0, -8.0)), "linear"),
     (FanGeometry(views(60), 350, 2.2, 600.0, 500.0, det_offset=0.55), GRID, "line"),
     (FanGeometry(views(60), 350, 2.2, 600.0, 500.0), ImageGrid((300, 256), (1.2, 1.4), (5.0, -8.0)), "line"),
 ])  # fmt: skip
 def test_projects_an_ellipse_in_mm(geometry: ParallelGeometry | FanGeometry, grid: ImageGrid, model: str) -> None:
-    A = CTOperator(geometry, grid, "astra", model)  # type: ignore[arg-type]
+    A = CTOperator(geometry, grid, "joseph" if model == "linear" else "astra", model)  # type: ignore[arg-type]
     exact, image = BODY.sinogram(geometry), BODY.image(grid)
     wrong = torch.stack([image.flip(0), image.flip(1), image.flip(0, 1)])
     projection = A(torch.cat([image[None], wrong]))
@@ -133,7 +135,9 @@ def test_subset_and_pickle(A: CTOperator) -> None:
 def test_auto_chooses_by_size() -> None:
     small = CTOperator(ParallelGeometry(views(60), 363, 1.5), ImageGrid((256, 256), (1.5, 1.5)))
     large = CTOperator(ParallelGeometry(views(720), 736, 0.7), ImageGrid((512, 512), (0.7, 0.7)))
-    assert (small.backend, large.backend) == ("matrix", "astra") and large.nonzeros() > MATRIX_LIMIT
+    assert (small.chosen(64), large.chosen(1)) == ("matrix", "astra") and large.nonzeros() > MATRIX_LIMIT
+    small, large = (CTOperator(A.geometry, A.grid, model="linear") for A in (small, large))
+    assert [small.chosen(1), small.chosen(64), large.chosen(1)] == ["matrix", "joseph", "joseph"]
 
 
 def test_estimate_of_nonzeros() -> None:
@@ -205,7 +209,8 @@ def test_cuda_projects_the_ellipse() -> None:
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: CTOperator(FAN, GRID, model="linear"), "linear"),
+    (lambda: CTOperator(FAN, GRID, "astra", model="linear"), "linear"),
+    (lambda: CTOperator(FAN, GRID, "joseph"), "linear"),
     (lambda: CTOperator(FanGeometry((0.0,), 9, 1.0, 600.0, 500.0, 0.1), GRID, model="strip"), "det_offset"),
     (lambda: CTOperator(PARALLEL, ImageGrid((9, 9), (1.0, 2.0)), model="strip"), "square"),
     (lambda: CTOperator(FAN, ImageGrid((256, 256), (14.0, 14.0))), "beyond the source"),

@@ -53,7 +53,7 @@ class CTProblem:
         self.mu_water = float(scan.noise.get("mu_water", MU_WATER))
         self.A = CTOperator(scan_geometry(scan), scan_grid(scan))
         self.facts = {
-            "mu_water_per_mm": self.mu_water, "projector": f"{self.A.model}, {self.A.backend}",
+            "mu_water_per_mm": self.mu_water, "projector": f"{self.A.model}, {self.A.chosen(1)}",
             "noise_model": {k: v for k, v in scan.noise.items() if k != "mu_water"} or "estimated from the data",
         }  # fmt: skip
 
