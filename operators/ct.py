@@ -23,7 +23,7 @@ __all__ = ["CTOperator", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeomet
 Backend = Literal["matrix", "joseph", "astra", "cuda"]
 Model = Literal["line", "strip", "linear"]
 Way = Literal["FP", "BP"]
-FEW = 4
+FEW = 32
 """Slices from which 'auto' prefers our batched loops to the matrix (benchmarks/projectors.py)."""
 MATRIX_LIMIT = 60_000_000
 """Estimated non-zeros up to which 'auto' stores the matrix: 0.48 GB, and as much for its transpose."""
@@ -37,9 +37,9 @@ class CTOperator(LinearOperator):
 
     Backends, float32; tensors on other devices go through the host and come back:
         'matrix': the projector as a sparse matrix, built at the first use and freed with the object; one product
-            for the whole batch. Takes float64 too. Best for a slice or two.
+            for the whole batch. Takes float64 too. Best for few and small slices.
         'joseph': our own loops over a batch of slices, model 'linear' only (`operators/joseph.py`); no memory, best
-            from a few slices on.
+            for many slices or large ones.
         'astra': ASTRA's CPU projector slice by slice; no memory, about 5 times slower at 256^2 and 60 views.
             Model 'linear' for parallel rays only.
         'cuda': ASTRA's 2D GPU projector slice by slice. Its own interpolation whatever the model, and its adjoint is

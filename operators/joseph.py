@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid
 
-BLOCK = 32
-"""Image rows or columns that stay in cache while the rays of a view pass."""
+BLOCK = 8
+"""Image rows or columns that stay in cache while the rays of many views pass."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,14 @@ def _range(start: NDArray[np.float64], slope: NDArray[np.float64], count: NDArra
 
 def forward(x: NDArray[np.float32], rays: Rays) -> NDArray[np.float32]:
     """Line integrals (B, V, D) of slices x (B, H, W)."""
+    import numba
+
     from medrecon.operators import joseph_kernels
 
     padded = np.zeros((x.shape[1] + 2, x.shape[2] + 2, len(x)), dtype=np.float32)
     padded[1:-1, 1:-1] = np.moveaxis(x, 0, -1)
     y = np.zeros((*rays.rows.shape, len(x)), dtype=np.float32)
-    joseph_kernels.forward(padded, y, *_tables(rays))
+    joseph_kernels.forward(padded, y, *_tables(rays, 2 * numba.get_num_threads()))
     return np.ascontiguousarray(np.moveaxis(y, -1, 0))
 
 
@@ -113,5 +115,5 @@ def matrix(rays: Rays, shape: tuple[int, int]) -> Any:
     return csr_matrix((np.concatenate(weight_of), where), shape=(rays.rows.size, shape[0] * shape[1]))
 
 
-def _tables(rays: Rays) -> tuple[Any, ...]:
-    return rays.rows, rays.start, rays.slope, rays.length, rays.first, rays.last, BLOCK
+def _tables(rays: Rays, *more: int) -> tuple[Any, ...]:
+    return rays.rows, rays.start, rays.slope, rays.length, rays.first, rays.last, BLOCK, *more

@@ -25,25 +25,29 @@ def _cross(start, slope, length, i):
 
 
 @numba.njit(cache=True, parallel=True, fastmath={"contract"})
-def forward(x, y, rows, start, slope, length, first, last, block):
-    """y += A x. A thread owns a view; blocks of the image stay in cache while its rays pass."""
+def forward(x, y, rows, start, slope, length, first, last, block, parts):
+    """y += A x. A thread owns some views, in about `parts` portions; a block of the image stays in cache while
+    all their rays pass."""
     views, detectors, batch = y.shape
-    longest = max(x.shape[0], x.shape[1]) - 2
-    for v in numba.prange(views):
-        for low in range(0, longest, block):
-            for d in range(detectors):
-                out = y[v, d]
-                for i in range(max(first[v, d], low), min(last[v, d], low + block)):
-                    j, w0, w1 = _cross(start[v, d], slope[v, d], length[v, d], i)
-                    if rows[v, d]:
-                        if 0 <= j < x.shape[1] - 1:
-                            a, b = x[i + 1, j], x[i + 1, j + 1]
+    share = max(1, views // parts)
+    for part in numba.prange((views + share - 1) // share):
+        for along_rows in (True, False):
+            count = x.shape[0] - 2 if along_rows else x.shape[1] - 2
+            across = x.shape[1] if along_rows else x.shape[0]
+            for low in range(0, count, block):
+                for v in range(part * share, min(views, (part + 1) * share)):
+                    for d in range(detectors):
+                        if rows[v, d] != along_rows:
+                            continue
+                        out = y[v, d]
+                        for i in range(max(first[v, d], low), min(last[v, d], low + block)):
+                            j, w0, w1 = _cross(start[v, d], slope[v, d], length[v, d], i)
+                            if j < 0 or j >= across - 1:
+                                continue
+                            a = x[i + 1, j] if along_rows else x[j, i + 1]
+                            b = x[i + 1, j + 1] if along_rows else x[j + 1, i + 1]
                             for k in range(batch):
                                 out[k] += w0 * a[k] + w1 * b[k]
-                    elif 0 <= j < x.shape[0] - 1:
-                        a, b = x[j, i + 1], x[j + 1, i + 1]
-                        for k in range(batch):
-                            out[k] += w0 * a[k] + w1 * b[k]
 
 
 @numba.njit(cache=True, parallel=True, fastmath={"contract"})
