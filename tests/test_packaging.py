@@ -126,7 +126,8 @@ def test_import_is_light() -> None:
     code = (
         "import importlib, pkgutil, sys, medrecon\n"
         "for m in pkgutil.walk_packages(medrecon.__path__, 'medrecon.'):\n"
-        "    if not m.name.endswith('_kernels'): importlib.import_module(m.name)\n"  # compiled code, imported where used
+        # Compiled code is imported where it is used.
+        "    if not m.name.endswith('_kernels'): importlib.import_module(m.name)\n"
         "print(*sys.modules)"
     )
     loaded = set(run(sys.executable, "-c", code, cwd=ROOT).split())
