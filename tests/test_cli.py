@@ -129,6 +129,16 @@ def test_errors_in_a_configuration_name_file_and_key(
     assert all(part in error for part in expected if part != "--config")
 
 
+def test_settings_of_a_group_reach_the_solver(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["recon", str(folder / "ct.h5"), "-o", str(folder / "y.nii.gz"), "--solver", "resample", "--mode", "paper"]
+    argv += ["--settings.original.steps", "40", "--settings.original.pixel-lr=0.5", "--settings.start", "0.3"]
+    assert main([*argv, "--dry-run", "--json"]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert settings == {"original.steps": "40", "original.pixel_lr": "0.5", "start": "0.3", "mode": "paper"}
+    assert main([*argv, "--settings.original.step", "3"]) == 2
+    assert "did you mean steps?" in capsys.readouterr().err
+
+
 def test_flags_win_over_the_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = folder / "good.yaml"
     config.write_text("modality: ct\nviews: 30\ni0: 1000\nseed: 5\n")

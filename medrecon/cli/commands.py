@@ -119,7 +119,7 @@ def recon(
     batch
         slices solved at once; the result does not depend on it
     settings
-        hyper-parameters of the solver, such as --settings.iterations 50
+        hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100
     prior
         a shipped prior's name or a .safetensors file, instead of the modality's own
     """
@@ -130,7 +130,8 @@ def recon(
 
     scan = load_scan(measurement)
     start, stop = parse_slices(slices, len(scan.data))
-    options = {**(settings or {}), **({"mode": mode} if mode else {})}
+    options = {name.replace("/", ".").replace("-", "_"): value for name, value in (settings or {}).items()}
+    options |= {"mode": mode} if mode else {}
     try:
         chosen = solver_class(solver, scan.modality, options)
     except ValueError as error:

@@ -101,9 +101,16 @@ def _bad_value(entry: dict[str, Any], config: Path | None) -> str:
     return f"{where}--{key.replace('_', '-')}: {entry['msg']}, got {entry['input']!r}"
 
 
+def flat(token: str) -> str:
+    """--settings.group.name as --settings.group/name: cyclopts takes one level of keys."""
+    head, dot, rest = token.partition(".")
+    name, equals, value = rest.partition("=")
+    return head + dot + name.replace(".", "/") + equals + value if head == "--settings" else token
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    tokens = list(sys.argv[1:] if argv is None else argv)
+    tokens = [flat(token) for token in (sys.argv[1:] if argv is None else argv)]
     try:
         result = _call(app.meta, tokens)
         return result if isinstance(result, int) else 0
