@@ -135,6 +135,11 @@ def test_settings_of_a_group_reach_the_solver(folder: Path, capsys: pytest.Captu
     assert main([*argv, "--dry-run", "--json"]) == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
     assert settings == {"original.steps": "40", "original.pixel_lr": "0.5", "start": "0.3", "mode": "paper"}
+    for text in ("original: {steps: 30}", "original.steps: 30"):
+        (folder / "settings.yaml").write_text(f"settings:\n  start: 0.3\n  {text}\n")
+        assert main([*argv[:6], "--dry-run", "--json", "--config", str(folder / "settings.yaml")]) == 0
+        assert json.loads(capsys.readouterr().out)["settings"] == {"start": "0.3", "original.steps": "30"}
+    (folder / "settings.yaml").unlink()
     assert main([*argv, "--settings.original.step", "3"]) == 2
     assert "did you mean steps?" in capsys.readouterr().err
 

@@ -54,9 +54,10 @@ def _with_config(
         show tracebacks
     """
     del debug  # main() looks for it before anything can fail
+    app.config = ()
     if config is not None:
-        check_yaml(config)
-    app.config = () if config is None else (cyclopts.config.Yaml(config, use_commands_as_keys=False),)
+        source = str(config.absolute())
+        app.config = (cyclopts.config.Dict(read_yaml(config), use_commands_as_keys=False, source=source),)
     try:
         return _call(app, tokens)
     except cyclopts.CycloptsError as error:
@@ -65,8 +66,12 @@ def _with_config(
         app.config = ()
 
 
-def check_yaml(path: Path) -> None:
-    """Raise UsageError unless `path` is a YAML file with options."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The options in a YAML file; settings of a group (original: {steps: 12}) as one level of keys, see `flat`.
+
+    Raises:
+        UsageError: not a YAML file with options.
+    """
     import yaml
 
     if not path.is_file():
@@ -77,6 +82,13 @@ def check_yaml(path: Path) -> None:
         raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected lines such as `views: 60`")
+    settings = content.get("settings")
+    if isinstance(settings, dict):
+        groups = {k: v if isinstance(v, dict) else {"": v} for k, v in settings.items()}
+        content["settings"] = {
+            f"{k}/{name}".rstrip("/").replace(".", "/"): value for k, v in groups.items() for name, value in v.items()
+        }
+    return content
 
 
 def explain(error: cyclopts.CycloptsError, config: Path | None) -> str:
