@@ -7,6 +7,8 @@ between two rows. The other rays step along the columns.
 
 from __future__ import annotations
 
+import functools
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +82,10 @@ def forward(x: NDArray[np.float32], rays: Rays) -> NDArray[np.float32]:
     padded = np.zeros((x.shape[1] + 2, x.shape[2] + 2, len(x)), dtype=np.float32)
     padded[1:-1, 1:-1] = np.moveaxis(x, 0, -1)
     y = np.zeros((*rays.rows.shape, len(x)), dtype=np.float32)
-    joseph_kernels.forward(padded, y, *_tables(rays, 2 * numba.get_num_threads()))
+    if _forked():
+        joseph_kernels.forward_serial(padded, y, *_tables(rays, 1))
+    else:
+        joseph_kernels.forward(padded, y, *_tables(rays, 2 * numba.get_num_threads()))
     return np.ascontiguousarray(np.moveaxis(y, -1, 0))
 
 
@@ -90,7 +95,8 @@ def adjoint(y: NDArray[np.float32], rays: Rays, shape: tuple[int, int]) -> NDArr
 
     last = np.ascontiguousarray(np.moveaxis(y, 0, -1), dtype=np.float32)
     padded = np.zeros((shape[0] + 2, shape[1] + 2, len(y)), dtype=np.float32)
-    joseph_kernels.adjoint(last, padded, *_tables(rays))
+    run = joseph_kernels.adjoint_serial if _forked() else joseph_kernels.adjoint
+    run(last, padded, *_tables(rays))
     return np.ascontiguousarray(np.moveaxis(padded[1:-1, 1:-1], -1, 0))
 
 
@@ -113,6 +119,17 @@ def matrix(rays: Rays, shape: tuple[int, int]) -> Any:
             weight_of.append(weight[inside])
     where = (np.concatenate(ray_of), np.concatenate(pixel_of))
     return csr_matrix((np.concatenate(weight_of), where), shape=(rays.rows.size, shape[0] * shape[1]))
+
+
+@functools.cache
+def _first_process() -> int:
+    """The process that projected first; a fork inherits the answer."""
+    return os.getpid()
+
+
+def _forked() -> bool:
+    """Whether this process was forked after its parent projected: GNU OpenMP then ends it at the first thread."""
+    return _first_process() != os.getpid()
 
 
 def _tables(rays: Rays, *more: int) -> tuple[Any, ...]:

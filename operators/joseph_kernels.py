@@ -73,3 +73,9 @@ def adjoint(y, x, rows, start, slope, length, first, last, block):
                         for k in range(batch):
                             a[k] += w0 * ray[k]
                             b[k] += w1 * ray[k]
+
+
+# In a process forked from one whose OpenMP threads already ran, new threads would be its end. Not cached: numba's
+# cache tells functions apart by name, and would load the parallel ones.
+forward_serial = numba.njit(fastmath={"contract"})(forward.py_func)
+adjoint_serial = numba.njit(fastmath={"contract"})(adjoint.py_func)

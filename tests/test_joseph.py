@@ -100,3 +100,28 @@ def test_the_same_bits_for_any_number_of_threads():
         done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, env=env, check=True)
         digests.add(done.stdout)
     assert len(digests) == 1
+
+
+FORK = """
+import math, os, threading, torch
+from medrecon.operators.ct import *
+A = CTOperator(ParallelGeometry((0.0, 0.7, 1.9), 31, 1.0), ImageGrid((20, 22), (1.0, 1.0)), "joseph", "linear")
+x = torch.randn(5, 20, 22, generator=torch.Generator().manual_seed(0))
+y = A(x)
+back = A.adjoint(y)
+same = lambda: torch.equal(A(x), y) and torch.equal(A.adjoint(y), back)
+results = []
+threads = [threading.Thread(target=lambda: results.append(same())) for _ in range(4)]
+[t.start() for t in threads], [t.join() for t in threads]
+assert results == [True] * 4
+child = os.fork()
+if child == 0:
+    os._exit(0 if same() else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_threads_and_forks_project_the_same_bits():
+    env = {"NUMBA_NUM_THREADS": "2", "PYTHONPATH": ":".join(p for p in sys.path if p), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
