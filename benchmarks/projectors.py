@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from medrecon.operators.ct import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct import Backend, CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
 
 SIZES = {"256, 60 views": (256, 60), "512, 180 views": (512, 180)}
 
@@ -65,8 +65,9 @@ def compare(case: str, geometry: Geometry, grid: ImageGrid, batches: list[int], 
     base = times(astra, 1)
     print(f"| {case} | 1 | astra | {base[0] * 1e3:.2f} | 1 | {base[1] * 1e3:.2f} | 1 |", flush=True)
     # The matrix of 512 x 512 and 180 views takes minutes to build.
-    for backend in ("matrix", "joseph") if grid.shape[0] <= 256 else ("joseph",):
-        A = CTOperator(geometry, grid, backend, "linear")  # type: ignore[arg-type]
+    backends: tuple[Backend, ...] = ("matrix", "joseph") if grid.shape[0] <= 256 else ("joseph",)
+    for backend in backends:
+        A = CTOperator(geometry, grid, backend, "linear")
         for batch in batches:
             cells = [f"{t * 1e3:.2f} | {b / t:.1f}" for t, b in zip(times(A, batch), base, strict=True)]
             print(f"| {case} | {batch} | {backend} | {' | '.join(cells)} |", flush=True)

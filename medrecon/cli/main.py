@@ -82,13 +82,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected lines such as `views: 60`")
-    settings = content.get("settings")
-    if isinstance(settings, dict):
-        groups = {k: v if isinstance(v, dict) else {"": v} for k, v in settings.items()}
-        content["settings"] = {
-            f"{k}/{name}".rstrip("/").replace(".", "/"): value for k, v in groups.items() for name, value in v.items()
-        }
+    if isinstance(content.get("settings"), dict):
+        content["settings"] = one_level(content["settings"])
     return content
+
+
+def one_level(settings: dict[str, Any]) -> dict[str, Any]:
+    """{group: {name: value}} and {group.name: value} as {group/name: value}."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+    return {key.replace(".", "/"): value for key, value in found.items()}
 
 
 def explain(error: cyclopts.CycloptsError, config: Path | None) -> str:

@@ -10,15 +10,16 @@ from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator, whiten
 
 SHARE = 0.5
+"""Chosen on validation slices: for CT 0.1 to 0.4 end alike, MRI at 4x gains from 0.2 to 0.5 and nothing beyond."""
 
 
 class DataConsistency:
     """Proximal steps for y = A x + n with the precision W of every sample; everything per batch item.
 
     prox(v, tau) = argmin_x |W^(1/2) (A x - y)|^2 + |(x - v) / tau|^2, the posterior mean when v is known to a
-    standard deviation tau, one a pixel. tau^2 is read off v's own misfit, E chi^2(v) = m + trace(tau
-    A^H W A tau), but is at most `SHARE` of the squared error expected of v: that error is not white, it sits in edges
-    and texture, and a larger tau fits noise (best on validation slices, denoised truth and data of 30 or 60 views).
+    standard deviation tau, one a pixel. Its size is read off v's own misfit, E chi^2(v) = m + tau^2 trace(A^H W A) as
+    if tau were one number, but tau^2 is at most `SHARE` of the squared error expected of v, which is not white: it sits
+    in edges and texture.
     """
 
     def __init__(self, A: LinearOperator, y: Measurement, iterations: int = 10, tolerance: float = 1e-4) -> None:

@@ -101,8 +101,7 @@ class ReSample:
         error: Callable[[float], Tensor], monitor: Monitor,
     ) -> tuple[Tensor, bool]:  # fmt: skip
         """The image at the end of the reverse process from z at noise sigmas[0], and whether it was stopped."""
-        sigmas, stopped = self._levels(), False
-        x = space.decode(z)
+        sigmas = self._levels()
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             denoised = space.denoise(z, sigma)
             latent, x = encoder_residual(space, dc, denoised, error(sigma), self.rounds)
