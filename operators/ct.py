@@ -131,7 +131,7 @@ class CTOperator(LinearOperator):
         """(V, D) or (1, 1): length of a ray in mm over its length in the squared coordinates."""
         if self._aspect == 1:
             return np.ones((1, 1), dtype=np.float32)
-        direction = self.geometry.directions()
+        direction = self.geometry.rays()[1]
         ratio = np.hypot(*np.moveaxis(direction, -1, 0)) / np.hypot(direction[..., 0], direction[..., 1] * self._aspect)
         return np.broadcast_to(ratio, self.out_shape).astype(np.float32)
 
@@ -149,7 +149,7 @@ class CTOperator(LinearOperator):
             distances = (np.array(g.angles), g.source_origin, g.origin_detector)
             rays = astra.create_proj_geom("fanflat", g.det_spacing, g.det_count, *distances)
         else:
-            vectors = self.geometry.vectors() * np.tile([1.0, self._aspect], 3)
+            vectors = astra_vectors(self.geometry) * np.tile([1.0, self._aspect], 3)
             rays = astra.create_proj_geom("fanflat_vec" if fan else "parallel_vec", self.geometry.det_count, vectors)
         projector = astra.create_projector(kind, rays, volume)
         try:
@@ -225,3 +225,13 @@ def _check_setting(geometry: Geometry, grid: ImageGrid, backend: str, model: str
 
         if not astra.use_cuda():
             raise RuntimeError("CTOperator: backend='cuda', but ASTRA finds no CUDA device; use backend='auto'")
+
+
+def astra_vectors(geometry: Geometry) -> NDArray[np.float64]:
+    """ASTRA's parallel_vec or fanflat_vec rows (V, 6): ray direction or source, detector centre, detector step."""
+    c, s = np.cos(geometry.angles), np.sin(geometry.angles)
+    axis = np.stack([c, s], axis=1)
+    centre, first = geometry.det_offset * axis, np.stack([s, -c], axis=1)
+    if isinstance(geometry, FanGeometry):
+        centre, first = centre - geometry.origin_detector * first, geometry.sources()
+    return np.concatenate([first, centre, geometry.det_spacing * axis], axis=1)

@@ -1,4 +1,4 @@
-"""Where the rays and the pixels are: parallel and fan-flat scans, and the image grid; mm and rad.
+"""Where the rays and the pixels are: parallel and fan scans, and the image grid; mm and rad.
 
 Convention (ASTRA's): x to the right, y up, image row 0 at the top (+y), no flips. At angle t the detector axis is
 (cos t, sin t); parallel rays run along (sin t, -cos t); the fan source is at source_origin * (sin t, -cos t).
@@ -9,9 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def _positions(count: int, spacing: float, offset: float) -> NDArray[np.float64]:
+    return np.asarray((np.arange(count) - (count - 1) / 2) * spacing + offset)
 
 
 def _check_detector(name: str, angles: tuple[float, ...], count: int, spacing: float, offset: float) -> None:
@@ -47,15 +52,20 @@ class ParallelGeometry:
         """Ray spacing at the rotation centre [mm]."""
         return self.det_spacing
 
-    def vectors(self) -> NDArray[np.float64]:
-        """ASTRA's parallel_vec rows, (V, 6): ray direction, detector centre, detector step."""
-        c, s = np.cos(self.angles), np.sin(self.angles)
-        columns = (s, -c, self.det_offset * c, self.det_offset * s, self.det_spacing * c, self.det_spacing * s)
-        return np.stack(columns, axis=1)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(V, D)."""
+        return len(self.angles), self.det_count
 
-    def directions(self) -> NDArray[np.float64]:
-        """(V, 1, 2): direction of the rays of each view."""
-        return self.vectors()[:, None, :2]
+    def positions(self) -> NDArray[np.float64]:
+        """(D,) places of the elements along the detector axis [mm]."""
+        return _positions(self.det_count, self.det_spacing, self.det_offset)
+
+    def rays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A point on each ray and its direction, (V, D, 2) each [mm]."""
+        c, s = np.cos(self.angles)[:, None], np.sin(self.angles)[:, None]
+        point = self.positions()[:, None] * np.stack([c, s], axis=-1)
+        return point, np.broadcast_to(np.stack([s, -c], axis=-1), point.shape)
 
     def subset(self, views: Sequence[int]) -> ParallelGeometry:
         """The scan with these views only."""
@@ -64,12 +74,16 @@ class ParallelGeometry:
 
 @dataclass(frozen=True)
 class FanGeometry:
-    """Fan beam on a flat detector; det_spacing and det_offset are measured at the detector.
+    """Fan beam on a flat detector, or on an arc around the source; det_spacing and det_offset are lengths on it.
 
     Attributes:
         angles, det_count, det_spacing, det_offset: as for parallel rays.
         source_origin: distance of the source from the rotation centre [mm].
         origin_detector: distance of the detector from the rotation centre [mm].
+        detector: 'flat', or 'arc': centred on the source, elements at equal angles det_spacing / (source_origin +
+            origin_detector).
+        focal_shifts: flying focal spot, for each view (angle [rad] about the rotation centre, distance [mm] away from
+            it) by which the source leaves its place; the detector stays. None at all: ().
     """
 
     angles: tuple[float, ...]
@@ -78,41 +92,81 @@ class FanGeometry:
     source_origin: float
     origin_detector: float
     det_offset: float = 0.0
+    detector: Literal["flat", "arc"] = "flat"
+    focal_shifts: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "angles", tuple(float(a) for a in self.angles))
+        object.__setattr__(self, "focal_shifts", tuple((float(a), float(r)) for a, r in self.focal_shifts))
         _check_detector("FanGeometry", self.angles, self.det_count, self.det_spacing, self.det_offset)
         if not (0 < self.source_origin < math.inf and 0 <= self.origin_detector < math.inf):
             raise ValueError(f"FanGeometry: needs source_origin > 0 mm and origin_detector >= 0 mm, "
                              f"got {self.source_origin} and {self.origin_detector}")  # fmt: skip
+        if self.detector not in ("flat", "arc"):
+            raise ValueError(f"FanGeometry: detector must be 'flat' or 'arc', got {self.detector!r}")
+        if self.detector == "arc" and max(abs(self.fan_angles())) >= math.pi / 2:
+            raise ValueError(f"FanGeometry: the arc detector opens {2 * max(abs(self.fan_angles())):.2f} rad, "
+                             "more than half a circle; check det_spacing and the distances")  # fmt: skip
+        if len(self.focal_shifts) not in (0, len(self.angles)) or not np.isfinite(self.focal_shifts).all():
+            raise ValueError(f"FanGeometry: focal_shifts must be finite, one for each of the {len(self.angles)} "
+                             f"views, got {len(self.focal_shifts)}")  # fmt: skip
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(V, D)."""
+        return len(self.angles), self.det_count
+
+    @property
+    def source_detector(self) -> float:
+        """Distance of the detector from the source [mm]."""
+        return self.source_origin + self.origin_detector
 
     @property
     def magnification(self) -> float:
         """Size at the detector over size at the rotation centre."""
-        return (self.source_origin + self.origin_detector) / self.source_origin
+        return self.source_detector / self.source_origin
 
     @property
     def iso_spacing(self) -> float:
         """Ray spacing at the rotation centre [mm]."""
         return self.det_spacing / self.magnification
 
-    def vectors(self) -> NDArray[np.float64]:
-        """ASTRA's fanflat_vec rows, (V, 6): source, detector centre, detector step."""
-        c, s = np.cos(self.angles), np.sin(self.angles)
-        source, detector = self.source_origin, self.origin_detector
-        centre_x, centre_y = self.det_offset * c - detector * s, self.det_offset * s + detector * c
-        columns = (source * s, -source * c, centre_x, centre_y, self.det_spacing * c, self.det_spacing * s)
-        return np.stack(columns, axis=1)
+    def positions(self) -> NDArray[np.float64]:
+        """(D,) places of the elements along the detector [mm], on an arc along the arc."""
+        return _positions(self.det_count, self.det_spacing, self.det_offset)
 
-    def directions(self) -> NDArray[np.float64]:
-        """(V, D, 2): from the source to each detector element [mm]."""
-        source, center, step = np.split(self.vectors()[:, None, :], 3, axis=-1)
-        element = np.arange(self.det_count)[:, None] - (self.det_count - 1) / 2
-        return np.asarray(center + element * step - source)
+    def fan_angles(self) -> NDArray[np.float64]:
+        """(D,) angle of each ray to the central one [rad], without focal shifts; positive towards the detector axis."""
+        u = self.positions() / self.source_detector
+        return u if self.detector == "arc" else np.arctan(u)
+
+    def sources(self) -> NDArray[np.float64]:
+        """(V, 2) places of the focal spot [mm]."""
+        angle, radius = np.array(self.angles), np.full(len(self.angles), self.source_origin)
+        if self.focal_shifts:
+            turn, out = np.array(self.focal_shifts).T
+            angle, radius = angle + turn, radius + out
+        return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
+
+    def elements(self) -> NDArray[np.float64]:
+        """(V, D, 2) places of the detector elements [mm]."""
+        c, s = np.cos(self.angles)[:, None], np.sin(self.angles)[:, None]
+        across, ahead = self.positions(), np.full(self.det_count, self.source_detector)
+        if self.detector == "arc":
+            gamma = self.fan_angles()
+            across, ahead = self.source_detector * np.sin(gamma), self.source_detector * np.cos(gamma)
+        ahead = ahead - self.source_origin
+        return np.stack([across * c - ahead * s, across * s + ahead * c], axis=-1)
+
+    def rays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A point on each ray (its detector element) and its direction, (V, D, 2) each [mm]."""
+        elements = self.elements()
+        return elements, elements - self.sources()[:, None, :]
 
     def subset(self, views: Sequence[int]) -> FanGeometry:
         """The scan with these views only."""
-        return replace(self, angles=tuple(self.angles[i] for i in views))
+        shifts = tuple(self.focal_shifts[i] for i in views) if self.focal_shifts else ()
+        return replace(self, angles=tuple(self.angles[i] for i in views), focal_shifts=shifts)
 
 
 @dataclass(frozen=True)

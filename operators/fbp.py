@@ -97,8 +97,7 @@ def parker_weights(beta: NDArray[np.float64], gamma: NDArray[np.float64], arc: f
 
 def _ray_positions(geometry: Geometry) -> NDArray[np.float64]:
     """(D,) signed distances along the detector axis, scaled to the rotation centre [mm]."""
-    elements = np.arange(geometry.det_count) - (geometry.det_count - 1) / 2
-    return np.asarray((elements + geometry.det_offset / geometry.det_spacing) * geometry.iso_spacing)
+    return geometry.positions() * (geometry.iso_spacing / geometry.det_spacing)
 
 
 def _filter(rays: Tensor, spacing: float, window: Window) -> Tensor:

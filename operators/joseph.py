@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid
+from medrecon.operators.ct_geometry import Geometry, ImageGrid
 
 BLOCK = 8
 """Image rows or columns that stay in cache while the rays of many views pass."""
@@ -42,11 +42,7 @@ class Rays:
 
 def trace(geometry: Geometry, grid: ImageGrid) -> Rays:
     """The rays of a geometry on a grid, float64 throughout."""
-    vectors = geometry.vectors()[:, None, :]
-    element = (np.arange(geometry.det_count) - (geometry.det_count - 1) / 2)[:, None]
-    centre, step = vectors[..., 2:4], vectors[..., 4:6]
-    onto = centre + element * step
-    along = onto - vectors[..., :2] if isinstance(geometry, FanGeometry) else vectors[..., :2] + 0 * onto
+    onto, along = geometry.rays()
     (height, width), (pitch_y, pitch_x), (x0, _, _, y1) = grid.shape, grid.spacing, grid.window
     column, row = (onto[..., 0] - x0) / pitch_x - 0.5, (y1 - onto[..., 1]) / pitch_y - 0.5
     d_column, d_row = along[..., 0] / pitch_x, -along[..., 1] / pitch_y

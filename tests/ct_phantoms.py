@@ -26,10 +26,7 @@ class Ellipse:
 
     def sinogram(self, geometry: Geometry) -> Tensor:
         """(V, D) exact line integrals: chords of the ellipse along the rays of `geometry`."""
-        v = geometry.vectors()
-        j = (np.arange(geometry.det_count) - (geometry.det_count - 1) / 2)[None, :, None]
-        point = v[:, None, 2:4] + j * v[:, None, 4:6]
-        direction = np.broadcast_to(geometry.directions(), point.shape)
+        point, direction = geometry.rays()
         direction = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
         px, py = self._local(point[..., 0] - self.x, point[..., 1] - self.y)
         dx, dy = self._local(direction[..., 0], direction[..., 1])
