@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrecon.operators import joseph
-from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
+from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid, check_source_outside
 
 BLOCK = 4
 """Image rows or columns that a thread owns at a time, and views that pass a plane of voxels while it is in cache."""
@@ -32,6 +32,7 @@ class ConeRays:
         source: (V,) place of the source along z [slices].
         climb: (V,) height of detector row 0 over the source [slice pitches].
         pitch: row pitch of the detector [slice pitches].
+        heights: number of detector rows.
     """
 
     plane: joseph.Rays
@@ -50,11 +51,8 @@ def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
     Raises:
         ValueError: a source within the volume, seen along z.
     """
+    check_source_outside(geometry, grid)
     fan, image = geometry.plane(), grid.plane()
-    closest = float(np.hypot(*fan.sources().T).min())
-    if closest <= image.reach:
-        raise ValueError(f"cone: the volume reaches {image.reach:.1f} mm from the rotation axis, beyond the source at "
-                         f"{closest:.1f} mm; check the units")  # fmt: skip
     plane = joseph.trace(fan, image)
     element, along = fan.rays()
     (pitch_y, pitch_x), (x0, _, _, y1) = image.spacing, image.window
@@ -70,37 +68,33 @@ def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
 
 
 def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
-    """Line integrals (B, V, R, D) of volumes x (B, Z, H, W). Memory beside the two: one volume, and one view or so."""
+    """Line integrals (B, V, R, D) of volumes x (B, Z, H, W). Memory beside the two: a copy of the volumes."""
     import numba
 
     from medrecon.operators import cone_kernels
 
     batch, slices, height, width = x.shape
     views, columns = rays.plane.rows.shape
-    y = np.zeros((batch, views, rays.heights, columns), dtype=np.float32)
-    padded = np.zeros((height + 2, width + 2, slices), dtype=np.float32)
-    forked = joseph._forked()
-    together = 1 if forked else max(1, min(BLOCK, views // (2 * numba.get_num_threads())))
-    run = cone_kernels.forward_serial if forked else cone_kernels.forward
-    for volume, out in zip(x, y, strict=True):
-        padded[1:-1, 1:-1] = np.moveaxis(volume, 0, -1)
-        run(padded, out, *_tables(rays), together)
+    padded = np.zeros((batch, height + 2, width + 2, slices), dtype=np.float32)
+    padded[:, 1:-1, 1:-1] = np.moveaxis(x, 1, -1)
+    y = np.empty((batch, views, rays.heights, columns), dtype=np.float32)
+    if joseph._forked():
+        cone_kernels.forward_serial(padded, y, *_tables(rays), BLOCK)
+    else:
+        together = max(1, min(BLOCK, batch * views // (2 * numba.get_num_threads())))
+        cone_kernels.forward(padded, y, *_tables(rays), together)
     return y
 
 
 def adjoint(y: NDArray[np.float32], rays: ConeRays, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """The exact transpose of `forward`: (B, V, R, D) -> (B, Z, H, W). Memory beside the two: one item of each."""
+    """The exact transpose of `forward`: (B, V, R, D) -> (B, Z, H, W). Memory beside the two: a copy of each."""
     from medrecon.operators import cone_kernels
 
     slices, height, width = shape
-    x = np.empty((len(y), *shape), dtype=np.float32)
-    padded = np.empty((height + 2, width + 2, slices), dtype=np.float32)
+    padded = np.zeros((len(y), height + 2, width + 2, slices), dtype=np.float32)
     run = cone_kernels.adjoint_serial if joseph._forked() else cone_kernels.adjoint
-    for item, volume in zip(np.ascontiguousarray(y, dtype=np.float32), x, strict=True):
-        padded[:] = 0
-        run(item, padded, *_tables(rays), BLOCK)
-        volume[:] = np.moveaxis(padded[1:-1, 1:-1], -1, 0)
-    return x
+    run(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays), BLOCK)
+    return np.ascontiguousarray(np.moveaxis(padded[:, 1:-1, 1:-1], -1, 1))
 
 
 def _tables(rays: ConeRays) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@ plane, so all of them share the neighbours and weights there; at each step the t
 mixed into one, and the rows take from it at equal distances. No two threads write one place, and every sum has one
 order, so the result does not depend on the number of threads.
 
-Volumes are (H + 2, W + 2, Z), zero-padded by a pixel in the plane; sinograms (V, R, D).
+Volumes are (B, H + 2, W + 2, Z), zero-padded by a pixel in the plane; sinograms (B, V, R, D).
 """  # fmt: skip
 
 from __future__ import annotations
@@ -76,32 +76,40 @@ def _rows(share, source, climb, pitch, heights, slices):
     return low, high, place, step, bottom, top
 
 
+@numba.njit(cache=True, inline="always")
+def _length(climb, pitch, r, flat, length):
+    """mm of the ray to row r between two steps."""
+    rise = (climb + r * pitch) / flat
+    return np.float32(length * math.sqrt(1 + rise * rise))
+
+
 @numba.njit(cache=True, parallel=True, fastmath={"contract"})
 def forward(x, y, rows, start, slope, first, last, length, flat, near, nearer, source, climb, pitch, together):
     """y = A x. A thread owns portions of `together` views, which take each plane of voxels while it is in cache."""
-    views, heights, columns = y.shape
-    slices = x.shape[2]
-    for part in numba.prange((views + together - 1) // together):
-        begin, end = part * together, min(views, (part + 1) * together)
+    batch, views, heights, columns = y.shape
+    slices = x.shape[3]
+    parts = (views + together - 1) // together
+    for task in numba.prange(batch * parts):
+        begin = task % parts * together
+        end = min(views, begin + together)
+        item = x[task // parts]
         sums = np.zeros((end - begin, columns, heights), dtype=np.float32)
         line = np.zeros(slices + 3, dtype=np.float32)  # slice -1, all slices, the one behind, and one for rounding
         for along_rows in (True, False):
-            count = x.shape[0] - 2 if along_rows else x.shape[1] - 2
-            across = x.shape[1] if along_rows else x.shape[0]
+            count = item.shape[0] - 2 if along_rows else item.shape[1] - 2
+            across = item.shape[1] if along_rows else item.shape[0]
             for i in range(count):
                 for v in range(begin, end):
                     for d in range(columns):
                         if rows[v, d] != along_rows or i < first[v, d] or i >= last[v, d]:
                             continue
                         j, w0, w1 = _cross(start[v, d], slope[v, d], i)
-                        if j < 0 or j >= across - 1:
-                            continue
                         low, high, place, step, bottom, top = _rows(
                             near[v, d] + nearer[v, d] * i, source[v], climb[v], pitch, heights, slices)
-                        if low == high:
+                        if j < 0 or j >= across - 1 or low == high:
                             continue
-                        a = (x[i + 1, j] if along_rows else x[j, i + 1])[bottom:top]
-                        b = (x[i + 1, j + 1] if along_rows else x[j + 1, i + 1])[bottom:top]
+                        a = (item[i + 1, j] if along_rows else item[j, i + 1])[bottom:top]
+                        b = (item[i + 1, j + 1] if along_rows else item[j + 1, i + 1])[bottom:top]
                         mixed = line[bottom + 1 : top + 1]
                         for k in range(len(mixed)):
                             mixed[k] = w0 * a[k] + w1 * b[k]
@@ -110,42 +118,44 @@ def forward(x, y, rows, start, slope, first, last, length, flat, near, nearer, s
         for v in range(begin, end):
             for r in range(heights):
                 for d in range(columns):
-                    rise = (climb[v] + r * pitch) / flat[v, d]
-                    y[v, r, d] = sums[v - begin, d, r] * np.float32(length[v, d] * math.sqrt(1 + rise * rise))
+                    mm = _length(climb[v], pitch, r, flat[v, d], length[v, d])
+                    y[task // parts, v, r, d] = sums[v - begin, d, r] * mm
 
 
 @numba.njit(cache=True, parallel=True, fastmath={"contract"})
 def adjoint(y, x, rows, start, slope, first, last, length, flat, near, nearer, source, climb, pitch, block):
     """x += A^T y. First a thread owns a block of rows and takes the rays that step along them, then of columns."""
-    views, heights, columns = y.shape
-    slices = x.shape[2]
-    given = np.empty((views, columns, heights), dtype=np.float32)
-    for v in numba.prange(views):
+    batch, views, heights, columns = y.shape
+    slices = x.shape[3]
+    given = np.empty((batch, views, columns, heights), dtype=np.float32)
+    for task in numba.prange(batch * views):
+        v = task % views
         for d in range(columns):
             for r in range(heights):
-                rise = (climb[v] + r * pitch) / flat[v, d]
-                given[v, d, r] = y[v, r, d] * np.float32(length[v, d] * math.sqrt(1 + rise * rise))
+                mm = _length(climb[v], pitch, r, flat[v, d], length[v, d])
+                given[task // views, v, d, r] = y[task // views, v, r, d] * mm
     for along_rows in (True, False):
-        count = x.shape[0] - 2 if along_rows else x.shape[1] - 2
-        across = x.shape[1] if along_rows else x.shape[0]
-        for part in numba.prange((count + block - 1) // block):
+        count = x.shape[1] - 2 if along_rows else x.shape[2] - 2
+        across = x.shape[2] if along_rows else x.shape[1]
+        parts = (count + block - 1) // block
+        for task in numba.prange(batch * parts):
+            begin = task % parts * block
+            item = x[task // parts]
             line = np.zeros(slices + 3, dtype=np.float32)
             for v in range(views):
-                for i in range(part * block, min(count, (part + 1) * block)):
+                for i in range(begin, min(count, begin + block)):
                     for d in range(columns):
                         if rows[v, d] != along_rows or i < first[v, d] or i >= last[v, d]:
                             continue
                         j, w0, w1 = _cross(start[v, d], slope[v, d], i)
-                        if j < 0 or j >= across - 1:
-                            continue
                         low, high, place, step, bottom, top = _rows(
                             near[v, d] + nearer[v, d] * i, source[v], climb[v], pitch, heights, slices)
-                        if low == high:
+                        if j < 0 or j >= across - 1 or low == high:
                             continue
                         line[bottom : top + 2] = 0
-                        _give(line, given[v, d, low:high], place, step)
-                        a = (x[i + 1, j] if along_rows else x[j, i + 1])[bottom:top]
-                        b = (x[i + 1, j + 1] if along_rows else x[j + 1, i + 1])[bottom:top]
+                        _give(line, given[task // parts, v, d, low:high], place, step)
+                        a = (item[i + 1, j] if along_rows else item[j, i + 1])[bottom:top]
+                        b = (item[i + 1, j + 1] if along_rows else item[j + 1, i + 1])[bottom:top]
                         mixed = line[bottom + 1 : top + 1]
                         for k in range(len(mixed)):
                             a[k] += w0 * mixed[k]
