@@ -14,10 +14,12 @@ from medrecon.discover import modules
 from medrecon.io.scan import Scan
 from medrecon.raw.options import RawOptions
 
-__all__ = ["RawOptions", "read_raw"]
+__all__ = ["RawOptions", "formats", "read_raw"]
+
+DEFAULT = RawOptions()
 
 
-def read_raw(path: str | Path, options: RawOptions = RawOptions()) -> Scan:
+def read_raw(path: str | Path, options: RawOptions = DEFAULT) -> Scan:
     """Read a raw data file or folder; the format is recognised by its content unless `options` names it.
 
     Raises:
