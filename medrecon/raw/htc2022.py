@@ -3,7 +3,9 @@
 Zenodo 8041800 describes the data: flat-field and centre of rotation corrected, logarithm taken. The challenge's own
 operator (HelTomo toolbox, create_ct_operator_2d_fan_astra.m) gives the angles, in degrees and as they are, to ASTRA's
 `fanflat` with the detector centred. ASTRA's convention is ours, so images lie as the challenge's ground truth does.
-Whether that is the disc seen from above or from below, its mirror image, is not said anywhere.
+The sense of rotation against the detector is in the data: the five files of disc tb, together 455 views, fit one disc
+(chi^2/m 1.02), and do not with the angles negated (19.4). Both negated is the mirror image, which fits as well: whether
+the disc is seen from above or from below is not said anywhere.
 """
 
 from __future__ import annotations
