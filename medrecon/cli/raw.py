@@ -55,14 +55,15 @@ def import_raw(
         options = RawOptions(parse_range(slices), size, pixel, pixel_size, centre, slice_spacing, format)
         name, _ = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}
-        if writing.dry_run:
-            (show_json if out.json else show_tree)({**plan, "dry_run": True})
-            return 0
         scan = read_raw(raw, options)
     except OptionError as error:
         raise UsageError(str(error)) from error
+    result = {**plan, **facts(scan)}
+    if writing.dry_run:
+        (show_json if out.json else show_tree)({**result, "dry_run": True})
+        return 0
     save_scan(scan, output, overwrite=writing.overwrite)
-    (show_json if out.json else show_tree)({**plan, **facts(scan)})
+    (show_json if out.json else show_tree)(result)
     note(f"wrote {output}")
     return 0
 

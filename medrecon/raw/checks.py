@@ -20,7 +20,7 @@ IN_MM = {
 }  # fmt: skip
 PITCHES = (1e-5, 10.0)
 """Detector elements of real scanners [mm]: from 10 nm to 10 mm."""
-SOURCES = (1.0, 1e4)
+SOURCES = (1.0, 3e3)
 """Distances between source and axis [mm]."""
 
 
@@ -73,7 +73,7 @@ def finite(key: str, values: Array) -> Array:
     """
     bad = ~np.isfinite(values)
     if bad.any():
-        raise ValueError(f"{key}: {int(bad.sum())} NaN or infinite values, the first at {tuple(np.argwhere(bad)[0])}; "
+        raise ValueError(f"{key}: {int(bad.sum())} NaN or infinite values, the first at {np.argwhere(bad)[0].tolist()}; "
                          f"zero counts before the logarithm?")  # fmt: skip
     return values
 

@@ -82,9 +82,14 @@ def photons(flats: Array, darks: Array) -> dict[str, float]:
     flats = flats * (level.mean() / level)
     mean, readout = flats.mean(0), (darks - dark).var(0, ddof=1)
     good = mean > DEAD * np.median(mean)
-    variance = float(np.median((flats.var(0, ddof=1) / mean**2)[good]))
-    electronic = float(np.median((readout / mean**2)[good]))
+    variance = _typical((flats.var(0, ddof=1) / mean**2)[good], len(flats) - 1)
+    electronic = _typical((readout / mean**2)[good], len(darks) - 1)
     if not variance > electronic:
         return {}
     i0 = 1 / (variance - electronic)
     return {"i0": i0, "sigma_e": i0 * electronic**0.5} if 10 < i0 < 1e9 else {}
+
+
+def _typical(variances: Array, freedom: int) -> float:
+    """The median, without the bias of the median of a chi^2 (Wilson and Hilferty 1931): outliers do not count."""
+    return float(np.median(variances)) / (1 - 2 / (9 * freedom)) ** 3
