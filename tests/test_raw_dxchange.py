@@ -17,6 +17,7 @@ from medrecon.raw import RawOptions, read_raw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PITCH = 0.004  # mm
+PITCH_KEY = "measurement/instrument/detector/actual_pixel_size_x"
 OBJECT = tuple(Ellipse(x, y, a, b, t, mu) for x, y, a, b, t, mu in (
     (0.02, -0.03, 0.2, 0.15, 0.4, 2.0), (0.09, 0.02, 0.05, 0.03, 0.0, 1.0), (-0.06, -0.06, 0.02, 0.03, 0.0, -1.5),
 ))  # fmt: skip
@@ -144,8 +145,8 @@ BROKEN = [
     (attribute("exchange/theta", "units", "rad"), r"exchange/theta: spans 178.5 rad, 28 turns; check the units"),
     (attribute("exchange/theta", "units", "grad"), r"exchange/theta: unknown units 'grad'"),
     (attribute("exchange/data", "axes", "a:b:c"), r"axes is 'a:b:c'; expected theta:y:x"),
-    (attribute("measurement/instrument/detector/actual_pixel_size_x", "units", "cm"), r"4 cm is 40 mm.*check the units"),
-    (attribute("measurement/instrument/detector/actual_pixel_size_x", "units", "inch"), r"unknown units of length"),
+    (attribute(PITCH_KEY, "units", "cm"), r"4 cm is 40 mm.*check the units"),
+    (attribute(PITCH_KEY, "units", "inch"), r"unknown units of length"),
 ]
 
 
@@ -179,5 +180,6 @@ def test_tooth(corpus: Path) -> None:
     scan = read_raw(corpus / "raw" / "raw_ct_tooth" / "tooth.h5", RawOptions(slices=(0, 1)))
     assert scan.data.shape == (1, 181, 640) and 4e4 < scan.noise["i0"] < 5.5e4
     image = reconstruct(scan, "fbp")[0].data[0]
-    enamel, dentine, air = image[225:235, 300:340].mean(), image[290:300, 380:400].mean(), image[100:150, 100:150].mean()
+    spots = (image[225:235, 300:340], image[290:300, 380:400], image[100:150, 100:150])
+    enamel, dentine, air = (float(spot.mean()) for spot in spots)
     assert enamel > 1.4 * dentine > 0.005 and abs(air) < 0.02 * enamel

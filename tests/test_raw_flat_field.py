@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medrecon.noise import CTNoise
-from medrecon.raw.flat_field import flat_field, interpolated, photons
+from medrecon.raw.flat_field import flat_field, photons
 
 
 def case() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -51,10 +51,10 @@ def test_bad_input(spoil, message: str) -> None:
 
 
 def test_a_view_without_beam_is_named() -> None:
-    lines, bad = np.zeros((1, 3, 5)), np.zeros((1, 3, 5), dtype=bool)
-    bad[0, 2] = True
-    with pytest.raises(ValueError, match="no counts in view 2 of slice 0"):
-        interpolated(lines, bad)
+    _, counts, flat, dark = case()
+    counts[1, 2] = dark[1]
+    with pytest.raises(ValueError, match="data: slice 1: no counts in view 2"):
+        flat_field(counts, flat, dark)
 
 
 @pytest.mark.parametrize("gain", [0.3, 7.0])

@@ -13,7 +13,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from medrecon.raw.options import OptionError
+
 Array = NDArray[np.float64]
+NO_COUNTS = "; zero counts before the logarithm?"
 IN_MM = {
     "m": 1e3, "meter": 1e3, "metre": 1e3, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "um": 1e-3, "µm": 1e-3, "μm": 1e-3,
     "micron": 1e-3, "micrometer": 1e-3, "nm": 1e-6, "nanometer": 1e-6,
@@ -36,6 +39,8 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as h5:
             yield h5
+    except OptionError as error:
+        raise OptionError(f"{path}: {error}") from error
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path}: not HDF5, truncated or damaged ({error})") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -65,7 +70,7 @@ def dataset(h5: Any, key: str, ranks: tuple[int, ...]) -> Any:
     return found
 
 
-def finite(key: str, values: Array) -> Array:
+def finite(key: str, values: Array, hint: str = "") -> Array:
     """The same values.
 
     Raises:
@@ -73,8 +78,8 @@ def finite(key: str, values: Array) -> Array:
     """
     bad = ~np.isfinite(values)
     if bad.any():
-        raise ValueError(f"{key}: {int(bad.sum())} NaN or infinite values, the first at {np.argwhere(bad)[0].tolist()}; "
-                         f"zero counts before the logarithm?")  # fmt: skip
+        first = np.argwhere(bad)[0].tolist()
+        raise ValueError(f"{key}: {int(bad.sum())} NaN or infinite values, the first at {first}{hint}")
     return values
 
 

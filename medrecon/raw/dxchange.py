@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medrecon.io.scan import Scan
 from medrecon.raw import checks
@@ -83,10 +84,10 @@ def _axes(data: Any) -> tuple[int, int, int]:
     return names.index("theta"), names.index("y"), names.index("x")
 
 
-def _rows(data: Any, order: tuple[int, int, int], start: int, stop: int) -> checks.Array:
+def _rows(data: Any, order: tuple[int, int, int], start: int, stop: int) -> NDArray[Any]:
     """(V, stop - start, D) of a dataset with axes in some order, only those rows read."""
     picked = tuple(slice(start, stop) if axis == order[1] else slice(None) for axis in range(3))
-    return np.asarray(data[picked], dtype=float).transpose(order)
+    return np.asarray(data[picked]).transpose(order)
 
 
 def _field(h5: Any, key: str, rows: int, elements: int, start: int, stop: int) -> checks.Array:

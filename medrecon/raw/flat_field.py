@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ class Corrected:
         return {"dead_elements_interpolated": self.dead, "samples_without_counts_interpolated": self.empty}
 
 
-def flat_field(counts: Array, flat: Array, dark: Array) -> Corrected:
-    """-ln((counts - dark) / (flat - dark)) of counts (Z, V, D) with mean flat and dark (Z, D).
+def flat_field(counts: NDArray[Any], flat: Array, dark: Array) -> Corrected:
+    """-ln((counts - dark) / (flat - dark)) of counts (Z, V, D), any type, with mean flat and dark (Z, D).
 
     Dead elements, and samples with no more counts than the dark field, are interpolated along the detector.
 
@@ -36,7 +37,7 @@ def flat_field(counts: Array, flat: Array, dark: Array) -> Corrected:
         ValueError: NaN or infinite values, flats no brighter than darks, or too much to mend.
     """
     for name, array in (("data", counts), ("flat field", flat), ("dark field", dark)):
-        if strange := int(array.size - np.isfinite(array).sum()):
+        if strange := sum(int(part.size - np.isfinite(part).sum()) for part in array):
             raise ValueError(f"{name}: {strange} NaN or infinite values")
     open_beam = flat - dark
     middle = float(np.median(open_beam))
@@ -44,28 +45,39 @@ def flat_field(counts: Array, flat: Array, dark: Array) -> Corrected:
         raise ValueError(f"flat field: no brighter than the dark field (median difference {middle:.4g}); "
                          f"are the two swapped?")  # fmt: skip
     dead = open_beam <= DEAD * middle
-    signal = counts - dark[:, None]
-    empty = (signal <= 0) & ~dead[:, None]
-    for name, mask in (("flat field: dead elements", dead), ("data: samples at or below the dark field", empty)):
-        if mask.mean() > LIMIT:
-            raise ValueError(f"{name}: {mask.mean():.0%} of all; are flat field, dark field and data of one scan?")
-    bad = empty | dead[:, None]
-    ratio = np.where(bad, 1.0, signal) / np.where(dead, 1.0, open_beam)[:, None]
-    return Corrected(interpolated(-np.log(ratio), bad).astype(np.float32), int(dead.sum()), int(empty.sum()))
+    empty = sum(int(((part <= black) & ~out).sum()) for part, black, out in zip(counts, dark, dead))
+    for name, part in (("flat field: dead elements", dead.mean()),
+                       ("data: samples at or below the dark field", empty / counts.size)):  # fmt: skip
+        if part > LIMIT:
+            raise ValueError(f"{name}: {part:.0%} of all; are flat field, dark field and data of one scan?")
+    lines = np.empty(counts.shape, dtype=np.float32)
+    for z in range(len(counts)):  # slice by slice: the double precision needs memory
+        try:
+            lines[z] = _slice(counts[z], open_beam[z], dark[z], dead[z])
+        except ValueError as error:
+            raise ValueError(f"data: slice {z}: {error}") from error
+    return Corrected(lines, int(dead.sum()), empty)
+
+
+def _slice(counts: NDArray[Any], open_beam: Array, dark: Array, dead: NDArray[np.bool_]) -> Array:
+    """Line integrals (V, D) of one slice."""
+    signal = counts - dark
+    bad = (signal <= 0) | dead
+    return interpolated(-np.log(np.where(bad, 1.0, signal) / np.where(dead, 1.0, open_beam)), bad)
 
 
 def interpolated(lines: Array, bad: NDArray[np.bool_]) -> Array:
-    """(Z, V, D) with bad samples replaced by the line between their good neighbours in the view.
+    """(V, D) with bad samples replaced by the line between their good neighbours in the view.
 
     Raises:
         ValueError: a view without a good sample.
     """
     elements = np.arange(lines.shape[-1])
-    for z, v in zip(*np.nonzero(bad.any(-1))):
-        good = ~bad[z, v]
+    for view in np.flatnonzero(bad.any(-1)):
+        good = ~bad[view]
         if not good.any():
-            raise ValueError(f"data: no counts in view {v} of slice {z}; is it dark? leave it out of the file")
-        lines[z, v, ~good] = np.interp(elements[~good], elements[good], lines[z, v, good])
+            raise ValueError(f"no counts in view {view}; is it dark? leave it out of the file")
+        lines[view, ~good] = np.interp(elements[~good], elements[good], lines[view, good])
     return lines
 
 

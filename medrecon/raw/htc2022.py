@@ -71,7 +71,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
         "det_offset": 0.0, "source_origin": source, "origin_detector": distance - source,
         "pixel_spacing": [pixel, pixel],
     }  # fmt: skip
-    data = torch.from_numpy(checks.finite("sinogram", sinogram).astype(np.float32))[None]
+    data = torch.from_numpy(checks.finite("sinogram", sinogram, checks.NO_COUNTS).astype(np.float32))[None]
     return Scan(
         "ct", data, (size, size), checks.centred_affine((size, size), pixel, 1.0), "1/mm", geometry=geometry,
         provenance={"source": path.name, "format": "htc2022", "views": views,

@@ -45,6 +45,9 @@ class RawOptions:
             if value is not None and not 0 < value < float("inf"):
                 raise OptionError(f"{name}: expected a number > 0, got {value}")
 
+        if self.centre is not None and not abs(self.centre) < float("inf"):
+            raise OptionError(f"centre: expected a number, got {self.centre}")
+
     def given(self) -> dict[str, Any]:
         """The options that were set, without `format`."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "format"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -60,7 +61,7 @@ def full_turn_centre(lines: Tensor) -> float:
     Every line is seen from both sides, at positions mirrored about the axis: the mean of all views is symmetric
     about it. A fan's flat detector has to be perpendicular to the central ray.
     """
-    mean = lines.double().mean(1).numpy()
+    mean = lines.mean(1, dtype=torch.float64).numpy()
     return mirror_centre(mean, mean)
 
 
@@ -96,7 +97,10 @@ def opposite_centre(lines: Array, angles: Array) -> float:
     Raises:
         ValueError: no two views are about 180 degrees apart.
     """
-    first, second = np.triu_indices(len(angles), 1)
+    rising = np.argsort(angles)
+    after = np.searchsorted(angles[rising], angles[rising] + math.pi)
+    first, second = np.repeat(rising, 9), np.add.outer(after, np.arange(-4, 5)).ravel()
+    first, second = first[within := (second >= 0) & (second < len(angles))], rising[second[within]]
     miss = np.abs(angles[second] - angles[first]) - math.pi
     order = np.argsort(np.abs(miss), kind="stable")[:PAIRS]
     first, second, found = first[order], second[order], miss[order]
