@@ -138,6 +138,7 @@ BROKEN = [
     (change("exchange/data_white", np.ones((10, 3, 100))), r"data_white: expected images of 3 rows and 128 columns"),
     (change("exchange/data_white", np.full((10, 3, 128), np.inf)), r"exchange/data_white: 3840 NaN or infinite"),
     (change("exchange/data_white", np.zeros((10, 3, 128))), r"no brighter than the dark field.*swapped"),
+    (change("exchange/data_shift_x", np.zeros(120)), r"exchange/data_shift_x: views that were moved"),
     (change("exchange/theta", THETA[:-1]), r"exchange/theta: expected 120 angles, one per view, got 119"),
     (change("exchange/theta", np.roll(THETA, 5)), r"exchange/theta: the angles are not monotone.*view 5"),
     (change("exchange/theta", np.where(np.arange(120) == 7, np.nan, THETA)), r"exchange/theta: 1 NaN.*at \[7\]"),

@@ -48,6 +48,8 @@ def read(path: Path, options: RawOptions) -> Scan:
     """
     with checks.opened(path) as h5:
         data = checks.dataset(h5, "exchange/data", (3,))
+        if moved := [key for key in ("data_shift_x", "data_shift_y") if f"exchange/{key}" in h5]:
+            raise ValueError(f"exchange/{moved[0]}: views that were moved are not read; shift them back first")
         order = _axes(data)
         views, rows, elements = (data.shape[axis] for axis in order)
         start, stop = options.range(rows)
