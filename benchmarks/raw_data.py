@@ -1,6 +1,7 @@
-"""Real raw data of the corpus through every applicable solver: 8-coil brain k-space, HTC2022 fan-beam sinograms.
+"""Real raw data of the corpus through every applicable solver: brain k-space, HTC2022 fan beam, synchrotron tooth.
 
-    python benchmarks/raw_data.py --out runs/raw        # measurement files, pictures, raw.json
+    python benchmarks/raw_data.py --out runs/raw                                  # all: files, pictures, raw.json
+    python benchmarks/raw_data.py --out runs/raw --case tooth --solver fbp cgls  # some of them
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from medrecon.io.scan import Scan, save_scan
 from medrecon.operators.coils import espirit
 from medrecon.pipeline import reconstruct
 from medrecon.pipeline.choose import describe_solvers
+from medrecon.raw import RawOptions, read_raw
 from medrecon.volume import Volume
 
 RAW = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "raw"
@@ -34,55 +36,40 @@ def brain() -> Scan:
     )  # fmt: skip
 
 
-NUMBERS = ("angles", "distanceSourceOrigin", "distanceSourceDetector", "pixelSizePost", "effectivePixelSizePost")
+def disc(name: str) -> Scan:
+    """HTC2022: 560 detectors (binned to 0.2 mm), views half a degree apart, acrylic disc in air; 1/mm."""
+    return read_raw(RAW / "raw_ct_htc2022" / name, RawOptions(size=256))
 
 
-def matlab(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Sinogram (views, detectors) and geometry of a HTC2022 file, MATLAB 5 or 7.3 (HDF5)."""
-    import h5py
-    from scipy.io import loadmat
-
-    if h5py.is_hdf5(path):
-        with h5py.File(path) as file:
-            group = file["CtDataLimited"]
-            return np.asarray(group["sinogram"]).T, {k: np.ravel(group["parameters"][k]) for k in NUMBERS}
-    data = loadmat(path, simplify_cells=True)["CtDataLimited"]
-    return data["sinogram"], {k: np.ravel(data["parameters"][k]) for k in NUMBERS}
+def tooth() -> Scan:
+    """Synchrotron, parallel beam, 181 views of 640 elements, flat field, centre found; per element, size not known."""
+    return read_raw(RAW / "raw_ct_tooth" / "tooth.h5", RawOptions(size=256))
 
 
-def disc(name: str, size: int = 256) -> Scan:
-    """HTC2022: 560 detectors (binned to 0.2 mm), views half a degree apart, acrylic disc in air; log-transformed."""
-    values, p = matlab(RAW / "raw_ct_htc2022" / name)
-    sinogram = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
-    source, detector = float(p["distanceSourceOrigin"][0]), float(p["distanceSourceDetector"][0])
-    pixel = float(p["effectivePixelSizePost"][0]) * 512 / size
-    geometry = {
-        "type": "fan", "angles": torch.from_numpy(np.deg2rad(p["angles"])), "det_count": sinogram.shape[-1],
-        "det_spacing": float(p["pixelSizePost"][0]), "det_offset": 0.0, "source_origin": source,
-        "origin_detector": detector - source, "pixel_spacing": [pixel, pixel],
-    }  # fmt: skip
-    affine = torch.diag(torch.tensor([-pixel, -pixel, 1.0, 1.0], dtype=torch.float64))
-    arc = float(np.ptp(p["angles"]))
-    return Scan("ct", sinogram, (size, size), affine, "HU", geometry=geometry,
-                provenance={"source": name, "views": sinogram.shape[1], "arc_degrees": arc})  # fmt: skip
+CASES = {
+    "brain8ch": brain,
+    "htc_90_degrees": lambda: disc("tb_subsample_90.mat"),
+    "htc_30_degrees": lambda: disc("ta_subsample73.mat"),
+    "tooth": tooth,
+}
 
 
 def picture(images: dict[str, Volume], path: Path) -> None:
-    """All solvers side by side, one grey scale: 0..99.5th percentile for MR, air to twice water for CT."""
+    """All solvers side by side, one grey scale: 0 .. 99.5th percentile of the first."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     first = next(iter(images.values()))
-    low, high = (-1000.0, 1500.0) if first.units == "HU" else (0.0, float(first.data.quantile(0.995)))
+    high = float(first.data.quantile(0.995))
     columns = min(4, len(images))
     rows = math.ceil(len(images) / columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, volume) in zip(axes.flat, images.items(), strict=False):
-        axis.imshow(volume.data[0], cmap="gray", vmin=low, vmax=high)
+        axis.imshow(volume.data[0], cmap="gray", vmin=0.0, vmax=high)
         axis.set_title(name, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
@@ -92,18 +79,17 @@ def picture(images: dict[str, Volume], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--solver", nargs="+", help="all by default")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    scans = {
-        "brain8ch": brain(),
-        "htc_90_degrees": disc("tb_subsample_90.mat"),
-        "htc_30_degrees": disc("ta_subsample73.mat"),
-    }
     rows: list[dict[str, Any]] = []
-    for case, scan in scans.items():
+    for case in options.case:
+        scan = CASES[case]()
         save_scan(scan, options.out / f"{case}.h5", overwrite=True)
         images = {}
-        for solver in (s["name"] for s in describe_solvers() if scan.modality in s["modalities"]):
+        names = [s["name"] for s in describe_solvers() if scan.modality in s["modalities"]]
+        for solver in (name for name in names if name in (options.solver or names)):
             images[solver], report = reconstruct(scan, solver)
             rows.append({"case": case, "solver": solver, "chi2": report["chi2"], "seconds": report["seconds"],
                          "converged": report["converged"]})  # fmt: skip
