@@ -12,7 +12,7 @@ LAYERS = (
     {"io", "operators", "models", "metrics"},
     {"samplers"},
     {"solvers"},
-    {"pipeline", "simulate", "evaluate", "picture", "report", "training"},
+    {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "training"},
     {"demo"},
     {"cli", "__main__"},
 )

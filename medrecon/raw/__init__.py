@@ -1,0 +1,57 @@
+"""Read what scanners and public data sets deliver before reconstruction: raw data into a `Scan`.
+
+A format is one module in this package: SUMMARY, one line; USES, the fields of `RawOptions` it has a use for;
+`reads(path) -> bool`, by content and cheap; `read(path, options) -> Scan`, with errors that name the file and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from types import ModuleType
+
+from medrecon.discover import modules
+from medrecon.io.scan import Scan
+from medrecon.raw.options import RawOptions
+
+__all__ = ["RawOptions", "formats", "read_raw"]
+
+DEFAULT = RawOptions()
+
+
+def read_raw(path: str | Path, options: RawOptions = DEFAULT) -> Scan:
+    """Read a raw data file or folder; the format is recognised by its content unless `options` names it.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: an unknown format (lists the known ones), an option the format does not use, or what is wrong
+            with which file and key.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    name, module = _format(path, options.format)
+    if unused := sorted(set(options.given()) - set(module.USES)):
+        raise ValueError(f"{path}: {', '.join(unused)}: not for {name}, which uses {', '.join(module.USES)}")
+    scan: Scan = module.read(path, options)
+    return scan
+
+
+def formats() -> dict[str, ModuleType]:
+    """The formats by name."""
+    return {m.__name__.rpartition(".")[2]: m for m in modules(__name__) if hasattr(m, "reads")}
+
+
+def _format(path: Path, wanted: str | None) -> tuple[str, ModuleType]:
+    known = formats()
+    if wanted is not None:
+        if wanted not in known:
+            near = difflib.get_close_matches(wanted, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown raw format {wanted!r}; {hint}")
+        return wanted, known[wanted]
+    for name, module in known.items():
+        if module.reads(path):
+            return name, module
+    listed = "; ".join(f"{name}: {module.SUMMARY}" for name, module in known.items())
+    raise ValueError(f"{path}: not raw data medrecon reads ({listed})")

@@ -1,0 +1,58 @@
+"""What a user may say about raw data that its file does not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RawOptions:
+    """Options of `read_raw`. None: the file says it, or the format's default; an option a format has no use for is
+    refused.
+
+    Attributes:
+        slices: (start, stop) of the slices to read; all by default.
+        size: rows of the reconstructed image, which is square unless the format says otherwise.
+        pixel: pitch of the reconstructed image [mm].
+        pixel_size: pitch of the detector elements [mm], where the file lacks it.
+        centre: where the rotation axis projects to [detector elements from the middle of the first one]; found by
+            itself or taken from the file by default.
+        slice_spacing: distance of the slices that helical data are rebinned to [mm].
+        format: name of the format, instead of recognising it by the file's content.
+
+    Raises:
+        ValueError: a value that no format could use.
+    """
+
+    slices: tuple[int, int] | None = None
+    size: int | None = None
+    pixel: float | None = None
+    pixel_size: float | None = None
+    centre: float | None = None
+    slice_spacing: float | None = None
+    format: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.slices is not None and not 0 <= self.slices[0] < self.slices[1]:
+            raise ValueError(f"slices: expected (start, stop) with 0 <= start < stop, got {self.slices}")
+        for name in ("size", "pixel", "pixel_size", "slice_spacing"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name}: expected a number > 0, got {value}")
+
+    def given(self) -> dict[str, Any]:
+        """The options that were set, without `format`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "format"}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def range(self, count: int) -> tuple[int, int]:
+        """The slices to read, out of `count`.
+
+        Raises:
+            ValueError: the file has fewer slices.
+        """
+        start, stop = self.slices or (0, count)
+        if stop > count:
+            raise ValueError(f"slices {start}:{stop} are not within 0:{count}")
+        return start, stop
