@@ -104,7 +104,7 @@ class Scanner:
             (tags.ROW_SPACING, self.spacing[0], 0.1, 50), (tags.COLUMN_SPACING, self.spacing[1], 0.1, 50),
         ):  # fmt: skip
             if not low <= value <= high:
-                raise ValueError(f"{self.path}: {tag} is {value:g} mm, expected {low:g} to {high:g}; in cm or m?")
+                raise ValueError(f"{self.path}: {tag} is {value:g} mm, expected {low:g} to {high:g} mm; in cm or m?")
         if tags.present(self.first, tags.LOG) and tags.text(self.first, tags.LOG, self.path) == "NO":
             raise ValueError(f"{self.path}: {tags.LOG} is NO: intensities, not line integrals")
 

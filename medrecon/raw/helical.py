@@ -134,7 +134,7 @@ class _Helix:
         self.angles, self.sources, self.centres = (np.zeros(self.views.shape) for _ in range(3))
         self.slopes = []
         for s, group in enumerate(groups):
-            order = group[np.argsort(angles[group], kind="stable")]
+            order = group if angles[group[-1]] > angles[group[0]] else group[::-1]
             if not (np.diff(angles[order]) > 0).all():
                 raise ValueError("rebin: the angles of the views must rise or fall all along the scan")
             self.views[s, : len(order)] = order
