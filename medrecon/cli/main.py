@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from medrecon.cli import commands, tools
+from medrecon.cli import commands, raw, tools
 from medrecon.cli.options import UsageError
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError)
@@ -32,6 +32,7 @@ app = App(
 for command in (commands.simulate, commands.recon, commands.evaluate, tools.info, tools.solvers, tools.doctor,
                 tools.train, tools.demo):  # fmt: skip
     app.command(command)
+app.command(raw.import_raw, name="import")
 
 
 def _call(target: App, tokens: Sequence[str]) -> Any:

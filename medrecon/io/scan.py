@@ -31,7 +31,7 @@ class Scan:
         data: CT (Z, V, D) float32 line integrals; MRI (Z, C, H, W) complex64 centred k-space, 0 where not sampled.
         image_shape: (H, W) of the reconstruction.
         affine: (4, 4) float64, voxel (x, y, z) of the reconstruction to RAS mm.
-        units: of the reconstruction, "HU" or "a.u.".
+        units: of the reconstruction: "HU" or "1/mm" (CT), "a.u." (MRI).
         geometry: CT: type "parallel" or "fan", angles (V,) rad, det_count, det_spacing mm, det_offset mm; fan also
             source_origin mm and origin_detector mm, and may have detector, "flat" (default) or "arc". Further keys
             are kept.

@@ -43,13 +43,13 @@ class Problem(Protocol):
 
 
 class CTProblem:
-    """Images are attenuation in 1/mm, volumes HU."""
+    """Images are attenuation in 1/mm, volumes HU, or 1/mm where the scan says so: HU mean nothing at 25 keV."""
 
-    units: Units = "HU"
     modality: Modality = "CT"
 
     def __init__(self, scan: Scan, device: str) -> None:
         self.scan, self.device = scan, device
+        self.units: Units = scan.units
         self.mu_water = float(scan.noise.get("mu_water", MU_WATER))
         self.A = CTOperator(scan_geometry(scan), scan_grid(scan))
         self.facts = {
@@ -68,7 +68,7 @@ class CTProblem:
         return prior.with_units(slope=1000 / self.mu_water, intercept=-1000.0)
 
     def values(self, image: Tensor) -> Tensor:
-        return mu_to_hu(image, self.mu_water)
+        return mu_to_hu(image, self.mu_water) if self.units == "HU" else image
 
 
 class MRIProblem:

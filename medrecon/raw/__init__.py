@@ -12,9 +12,9 @@ from types import ModuleType
 
 from medrecon.discover import modules
 from medrecon.io.scan import Scan
-from medrecon.raw.options import RawOptions
+from medrecon.raw.options import OptionError, RawOptions
 
-__all__ = ["RawOptions", "formats", "read_raw"]
+__all__ = ["OptionError", "RawOptions", "formats", "read_raw", "recognise"]
 
 DEFAULT = RawOptions()
 
@@ -27,14 +27,24 @@ def read_raw(path: str | Path, options: RawOptions = DEFAULT) -> Scan:
         ValueError: an unknown format (lists the known ones), an option the format does not use, or what is wrong
             with which file and key.
     """
+    _, module = recognise(path, options)
+    scan: Scan = module.read(Path(path), options)
+    return scan
+
+
+def recognise(path: str | Path, options: RawOptions = DEFAULT) -> tuple[str, ModuleType]:
+    """The name and the module of a file's format, which has a use for all the options given.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_raw`, but for errors within the file.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     name, module = _format(path, options.format)
     if unused := sorted(set(options.given()) - set(module.USES)):
-        raise ValueError(f"{path}: {', '.join(unused)}: not for {name}, which uses {', '.join(module.USES)}")
-    scan: Scan = module.read(path, options)
-    return scan
+        raise OptionError(f"{', '.join(unused)}: not for {name}, which uses {', '.join(module.USES)}")
+    return name, module
 
 
 def formats() -> dict[str, ModuleType]:
@@ -48,7 +58,7 @@ def _format(path: Path, wanted: str | None) -> tuple[str, ModuleType]:
         if wanted not in known:
             near = difflib.get_close_matches(wanted, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown raw format {wanted!r}; {hint}")
+            raise OptionError(f"unknown raw format {wanted!r}; {hint}")
         return wanted, known[wanted]
     for name, module in known.items():
         if module.reads(path):

@@ -6,6 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 
+class OptionError(ValueError):
+    """An option that is wrong in itself, or that the format has no use for."""
+
+
 @dataclass(frozen=True)
 class RawOptions:
     """Options of `read_raw`. None: the file says it, or the format's default; an option a format has no use for is
@@ -22,7 +26,7 @@ class RawOptions:
         format: name of the format, instead of recognising it by the file's content.
 
     Raises:
-        ValueError: a value that no format could use.
+        OptionError: a value that no format could use.
     """
 
     slices: tuple[int, int] | None = None
@@ -35,11 +39,11 @@ class RawOptions:
 
     def __post_init__(self) -> None:
         if self.slices is not None and not 0 <= self.slices[0] < self.slices[1]:
-            raise ValueError(f"slices: expected (start, stop) with 0 <= start < stop, got {self.slices}")
+            raise OptionError(f"slices: expected (start, stop) with 0 <= start < stop, got {self.slices}")
         for name in ("size", "pixel", "pixel_size", "slice_spacing"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name}: expected a number > 0, got {value}")
+                raise OptionError(f"{name}: expected a number > 0, got {value}")
 
     def given(self) -> dict[str, Any]:
         """The options that were set, without `format`."""
@@ -49,10 +53,17 @@ class RawOptions:
     def range(self, count: int) -> tuple[int, int]:
         """The slices to read, out of `count`.
 
-        Raises:
-            ValueError: the file has fewer slices.
+            Raises:
+            OptionError: the file has fewer slices.
         """
         start, stop = self.slices or (0, count)
         if stop > count:
-            raise ValueError(f"slices {start}:{stop} are not within 0:{count}")
+            raise OptionError(f"slices {start}:{stop} are not within 0:{count}")
         return start, stop
+
+    def grid(self, size: int, pixel: float) -> tuple[int, float]:
+        """Rows and pitch [mm] of the image: the format's own, or other ones over the same field of view."""
+        field = size * pixel
+        if self.size is not None:
+            return self.size, self.pixel or field / self.size
+        return (size, pixel) if self.pixel is None else (max(1, round(field / self.pixel)), self.pixel)

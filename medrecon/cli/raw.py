@@ -1,0 +1,90 @@
+"""import: raw data of scanners and public collections into a measurement file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from medrecon.cli.options import Output, UsageError, Writing
+from medrecon.cli.show import check_free, note, show_json, show_tree
+
+if TYPE_CHECKING:
+    from medrecon.io.scan import Scan
+
+
+def import_raw(
+    raw: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], slices: str | None = None,
+    size: int | None = None, pixel: float | None = None, pixel_size: float | None = None, centre: float | None = None,
+    slice_spacing: float | None = None, format: str | None = None,
+    writing: Writing = Writing(), out: Output = Output(),
+) -> int:  # fmt: skip
+    """Make a measurement file of raw scanner data: geometry, flat field, rotation centre, noise.
+
+    Parameters
+    ----------
+    raw
+        file or folder; its format is recognised, see docs/raw_data.md
+    output
+        measurement file (.h5) to write
+    slices
+        A:B, slices (detector rows) A to B-1 only
+    size
+        rows of the reconstructed image
+    pixel
+        pitch of the reconstructed image in mm
+    pixel_size
+        pitch of the detector elements in mm, where the file lacks it
+    centre
+        where the rotation axis projects, in detector elements from the middle of the first; found by itself otherwise
+    slice_spacing
+        distance in mm of the slices that helical data are rebinned to
+    format
+        name of the format, instead of recognising it
+    """
+    if output.suffix != ".h5":
+        raise UsageError(f"-o {output}: a measurement file ends in .h5")
+    check_free(output, writing.overwrite)
+
+    from medrecon.io.scan import save_scan
+    from medrecon.raw import OptionError, RawOptions, read_raw, recognise
+
+    try:
+        options = RawOptions(parse_range(slices), size, pixel, pixel_size, centre, slice_spacing, format)
+        name, _ = recognise(raw, options)
+        plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}
+        if writing.dry_run:
+            (show_json if out.json else show_tree)({**plan, "dry_run": True})
+            return 0
+        scan = read_raw(raw, options)
+    except OptionError as error:
+        raise UsageError(str(error)) from error
+    save_scan(scan, output, overwrite=writing.overwrite)
+    (show_json if out.json else show_tree)({**plan, **facts(scan)})
+    note(f"wrote {output}")
+    return 0
+
+
+def facts(scan: Scan) -> dict[str, Any]:
+    """What the file said and what had to be found or assumed."""
+    return {
+        "data": list(scan.data.shape), "image_shape": list(scan.image_shape), "units": scan.units,
+        "geometry": {k: v for k, v in scan.geometry.items() if k != "angles"},
+        "noise": scan.noise or "estimated from the data", "provenance": scan.provenance,
+    }  # fmt: skip
+
+
+def parse_range(text: str | None) -> tuple[int, int] | None:
+    """'A:B' -> (A, B), ':B' -> (0, B), 'A' -> (A, A + 1): how many there are is known only when the file is read.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d*):(\d+)|(\d+)", text.strip())
+    if not match:
+        raise UsageError(f"--slices {text!r}: expected A:B, such as 10:20, :5 or 12")
+    return (int(match[3]), int(match[3]) + 1) if match[3] else (int(match[1] or 0), int(match[2]))
