@@ -57,13 +57,12 @@ def read(path: Path, options: RawOptions) -> Scan:
     heights = low + step * np.arange(1 + math.floor((high - low) / step), dtype=np.float64)
     start, stop = options.range(len(heights))
     data = _rebinned(projections, geometry, fan, heights[start:stop])
-    size = options.size or SIZE
-    pixel = options.pixel or 2 * field_of_view(fan) / size
+    size, pixel = options.grid(SIZE, 2 * field_of_view(fan) / SIZE)
     return Scan(
         "ct", data, (size, size), _affine(projections.patient_position, size, pixel, heights[start], step), "HU",
         geometry=_as_dict(fan, pixel), noise={} if projections.mu_water is None else {"mu_water": projections.mu_water},
         provenance={
-            "source": str(path), "format": "DICOM-CT-PD", "rebinning": "single slice (Noo 1999), 180-degree linear",
+            "source": path.name, "format": "ct_pd", "rebinning": "single slice (Noo 1999), 180-degree linear",
             "table_feed_mm": 2 * math.pi * float(np.polyfit(geometry.angles, geometry.heights, 1)[0]),
             "patient_position": projections.patient_position or "unknown, taken as HFS",
         },
