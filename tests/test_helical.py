@@ -13,7 +13,7 @@ from torch import Tensor
 from medrecon.operators.cone_geometry import ConeGeometry
 from medrecon.operators.ct_geometry import FanGeometry, ImageGrid, ParallelGeometry
 from medrecon.operators.fbp import fbp
-from medrecon.raw.helical import fan_geometry, reach, rebin
+from medrecon.raw.helical import fan_geometry, reach, rebin, rebin_counted
 from medrecon.units import mu_to_hu
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,6 +134,25 @@ def test_pitch_above_one_uses_opposite_rays() -> None:
     fan = fan_geometry(geometry)
     found = rebin(project(geometry, (CYLINDER,)), geometry, [1.0], fan)[0]
     assert error(found, slice_of(fan, CYLINDER)) < 0.008
+
+
+def test_photons_tell_the_noise(generator: torch.Generator) -> None:
+    """The scatter of rebinned Poisson data is what the photons returned say, one number a ray."""
+    geometry = ConeGeometry.helix(60, 2.2, 14.0, (16, 30), (2.2, 12.0), 400.0, 350.0)
+    fan, truth = fan_geometry(geometry), project(geometry, (CYLINDER,)).double()
+    photons = torch.linspace(2e3, 2e4, len(geometry.angles))[:, None] * torch.linspace(0.5, 1, 30)
+    draws = []
+    for _ in range(200):
+        counts = torch.poisson(photons[:, None] * torch.exp(-truth), generator=generator)
+        draws.append(rebin(-torch.log(counts.clamp_min(1) / photons[:, None]), geometry, [0.5], fan)[0])
+    mean, worth = rebin_counted(truth, photons, geometry, [0.5], fan)
+    ratio = torch.stack(draws).var(0) * worth[0] * torch.exp(-mean[0])
+    edges = torch.stack([mean[0].roll(1, 1) - mean[0], mean[0].roll(-1, 1) - mean[0]]).abs().amax(0) > 0.2
+    smooth = ratio[:, 1:-1][~edges[:, 1:-1]]  # where the eight samples of a ray do not differ much
+    assert 0.95 < float(smooth.mean()) < 1.05
+    assert float(((smooth > 0.6) & (smooth < 1.5)).float().mean()) > 0.98
+    other = rebin_counted(truth, photons * 4, geometry, [0.5], fan)[1]
+    assert torch.allclose(other, 4 * worth)
 
 
 def test_bad_input_is_named() -> None:

@@ -16,7 +16,7 @@ from medrecon.io.ct_pd import Projections, is_ct_pd, read_ct_pd, read_views
 from medrecon.io.scan import Scan
 from medrecon.operators.cone_geometry import ConeGeometry
 from medrecon.operators.ct_geometry import FanGeometry
-from medrecon.raw.helical import fan_geometry, reach, rebin, views_near
+from medrecon.raw.helical import fan_geometry, reach, rebin_counted, views_near
 from medrecon.raw.options import RawOptions
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,12 @@ def read(path: Path, options: RawOptions) -> Scan:
     step = options.slice_spacing or max(THINNEST, geometry.det_spacing[0] / fan.magnification)
     heights = low + step * np.arange(1 + math.floor((high - low) / step), dtype=np.float64)
     start, stop = options.range(len(heights))
-    data = _rebinned(projections, geometry, fan, heights[start:stop])
+    data, photons = _rebinned(projections, geometry, fan, heights[start:stop])
+    noise = {"i0": photons, "mu_water": projections.mu_water}
     size, pixel = options.grid(SIZE, 2 * field_of_view(fan) / SIZE)
     return Scan(
         "ct", data, (size, size), _affine(projections.patient_position, size, pixel, heights[start], step), "HU",
-        geometry=_as_dict(fan, pixel), noise={} if projections.mu_water is None else {"mu_water": projections.mu_water},
+        geometry=_as_dict(fan, pixel), noise={key: value for key, value in noise.items() if value is not None},
         provenance={
             "source": path.name, "format": "ct_pd", "rebinning": "single slice (Noo 1999), 180-degree linear",
             "table_feed_mm": 2 * math.pi * float(np.polyfit(geometry.angles, geometry.heights, 1)[0]),
@@ -96,22 +97,24 @@ def field_of_view(fan: FanGeometry) -> float:
 
 def _rebinned(
     projections: Projections, geometry: ConeGeometry, fan: FanGeometry, heights: NDArray[np.float64]
-) -> Tensor:
-    """(Z, N, D), block by block of slices: the views of a block fit in `BUDGET`."""
+) -> tuple[Tensor, Tensor | None]:
+    """Fans (Z, N, D) and their photons, block by block of slices: the views of a block fit in `BUDGET`."""
     view_bytes = 4 * math.prod(geometry.det_shape)
     dense = len(geometry.angles) / np.ptp(geometry.heights)
     feed = abs(2 * math.pi * float(np.polyfit(geometry.angles, geometry.heights, 1)[0]))
     step = heights[1] - heights[0] if len(heights) > 1 else 1.0
     block = max(1, int((BUDGET / view_bytes / dense - feed) / step))
-    out = torch.empty(len(heights), *fan.shape)
+    out, worth = (torch.empty(len(heights), *fan.shape) for _ in range(2))
+    photons = torch.ones(len(geometry.angles), 1) if projections.photons is None else projections.photons
     for i in range(0, len(heights), block):
         some = heights[i : i + block]
         start, stop = views_near(geometry, some[0], some[-1])
         log.info("slices %d to %d of %d from views %d to %d", i, i + len(some), len(heights), start, stop)
-        out[i : i + block] = rebin(
-            read_views(projections, start, stop), geometry.subset(range(start, stop)), some.tolist(), fan
-        )
-    return out
+        out[i : i + block], worth[i : i + block] = rebin_counted(
+            read_views(projections, start, stop), photons[start:stop], geometry.subset(range(start, stop)),
+            some.tolist(), fan,
+        )  # fmt: skip
+    return out, None if projections.photons is None else worth
 
 
 def _as_dict(fan: FanGeometry, pixel: float) -> dict[str, object]:

@@ -28,23 +28,34 @@ SAME = 0.05
 def rebin(data: Tensor, geometry: ConeGeometry, heights: Sequence[float], fan: FanGeometry | None = None) -> Tensor:
     """(V, R, D) line integrals of a helical scan -> (Z, N, D) of `fan`, by default `fan_geometry(geometry)`.
 
-    Memory beyond data and result is two arrays of (N, D) a thread.
-
     Raises:
         ValueError: data of another shape, not a helix, or a slice some of whose rays were not measured (with the
             range of z that can be reached).
     """
-    if tuple(data.shape) != geometry.shape:
+    return rebin_counted(data, torch.ones(1, 1), geometry, heights, fan)[0]
+
+
+def rebin_counted(
+    data: Tensor, photons: Tensor, geometry: ConeGeometry, heights: Sequence[float], fan: FanGeometry | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `rebin`, and the photons that would give a ray of each fan the noise it has, (Z, N, D).
+
+    Neighbours of a rebinned ray share samples, so their noise is alike; that is not told.
+
+    Args:
+        photons: a ray without an object, (V, D), (V, 1) or (1, 1).
+    """
+    if tuple(data.shape) != geometry.shape or photons.shape[0] not in (1, len(data)):
         raise ValueError(f"rebin: the geometry has (views, rows, columns) = {geometry.shape}, the data "
-                         f"{tuple(data.shape)}")  # fmt: skip
+                         f"{tuple(data.shape)}, the photons {tuple(photons.shape)}")  # fmt: skip
     fan = fan_geometry(geometry) if fan is None else fan
     helix = _Helix(geometry, fan, np.arange(fan.det_count))
-    measured = data.detach().cpu().float().contiguous().numpy()
-    out = torch.empty(len(heights), *fan.shape)
+    measured, counted = (t.detach().cpu().float().contiguous().numpy() for t in (data, photons))
+    out, worth = torch.empty(len(heights), *fan.shape), torch.empty(len(heights), *fan.shape)
 
     def one(index: int) -> None:
-        total = helix.slice(measured, float(heights[index]), out[index].numpy())
-        if not (total > 0).all():
+        helix.slice(measured, counted, float(heights[index]), out[index].numpy(), worth[index].numpy())
+        if not bool((worth[index] > 0).all()):
             low, high = reach(geometry, fan)
             raise ValueError(f"rebin: no slice at z = {heights[index]:g} mm: the scan reaches slices from "
                              f"{low:.2f} to {high:.2f} mm")  # fmt: skip
@@ -52,7 +63,7 @@ def rebin(data: Tensor, geometry: ConeGeometry, heights: Sequence[float], fan: F
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
         for _ in pool.map(one, range(len(heights))):
             pass
-    return out
+    return out, worth
 
 
 def fan_geometry(geometry: ConeGeometry) -> FanGeometry:
@@ -72,11 +83,12 @@ def reach(geometry: ConeGeometry, fan: FanGeometry | None = None) -> tuple[float
     """
     fan = fan_geometry(geometry) if fan is None else fan
     helix = _Helix(geometry, fan, np.unique(np.linspace(0, fan.det_count - 1, 9).round().astype(int)))
-    nothing = np.zeros((1, *geometry.det_shape), np.float32)
-    out = np.empty((len(fan.angles), helix.width), np.float32)
+    nothing, one = np.zeros((1, *geometry.det_shape), np.float32), np.ones((1, 1), np.float32)
+    out, worth = (np.empty((len(fan.angles), helix.width), np.float32) for _ in range(2))
 
     def seen(z: float) -> bool:
-        return bool((helix.slice(nothing, z, out) > 0).all())
+        helix.slice(nothing, one, z, out, worth)
+        return bool((worth > 0).all())
 
     low, high = min(geometry.heights), max(geometry.heights)
     places = np.linspace(low, high, 2 + math.ceil(16 * (high - low) / helix.pitch)).tolist()
@@ -142,17 +154,16 @@ class _Helix:
                 table[s, : len(order)] = values[order]
             self.slopes.append(np.polyfit(sources[order], angles[order], 1))
 
-    def slice(self, data: NDArray[np.float32], z: float, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Fill `out` (N, columns) with the fan at height z; the weights found, 0 where a ray was not measured."""
+    def slice(self, data: NDArray[np.float32], photons: NDArray[np.float32], z: float, out: NDArray[np.float32],
+              worth: NDArray[np.float32]) -> None:  # fmt: skip
+        """Fill `out` (N, columns) with the fan at height z, `worth` with photons, 0 where a ray was not measured."""
         from medrecon.raw.helical_kernels import fan_rays
 
-        total = np.empty(out.shape, np.float32)
         turn_of_z = np.array([np.polyval(slope, z) for slope in self.slopes])
         views = self.views if len(data) == len(self.geometry.angles) else np.zeros_like(self.views)
-        fan_rays(data, self.betas, z, turn_of_z, self.pitch / 2, self.geometry.det_spacing[0],
+        fan_rays(data, photons, self.betas, z, turn_of_z, self.pitch / 2, self.geometry.det_spacing[0],
                  self.geometry.det_offset[0], views, self.counts, self.angles, self.sources, self.centres,
-                 self.which, self.lags, self.places, self.feet, self.ends, out, total)  # fmt: skip
-        return total
+                 self.which, self.lags, self.places, self.feet, self.ends, out, worth)  # fmt: skip
 
 
 def _way(

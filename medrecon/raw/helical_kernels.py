@@ -36,19 +36,21 @@ def _split(place, count):
 
 
 @numba.njit(cache=True, nogil=True)
-def fan_rays(data, betas, z, turn_of_z, half, row_pitch, row_offset, views, counts, angles, heights, centres,
+def fan_rays(data, photons, betas, z, turn_of_z, half, row_pitch, row_offset, views, counts, angles, heights, centres,
              spots, lags, columns, feet, ends, out, total):  # fmt: skip
-    """out (N, D) line integrals of the fan at height z, total (N, D) weight found for each ray.
+    """out (N, D) line integrals of the fan at height z; total (N, D) photons they are worth, 0 for a ray not measured.
 
-    data (V, R, D). Of each focal spot s: counts[s] views, their index, angle (ascending), height of the spot and of
-    the detector's middle, (S, K). Of each way w a fan ray can have been measured, directly or as its opposite, by
-    spot spots[w]: angle beyond beta, detector column (< 0: none), distance of the foot of the perpendicular from the
-    axis and of the detector from the spot, in the plane, (W, D). turn_of_z[s]: angle at which spot s passes z.
+    data (V, R, D), photons (V, D), (V, 1) or (1, 1). Of each focal spot s: counts[s] views, their index, angle
+    (ascending), height of the spot and of the detector's middle, (S, K). Of each way w a fan ray can have been
+    measured, directly or as its opposite, by spot spots[w]: angle beyond beta, detector column (< 0: none), distance of
+    the foot of the perpendicular from the axis and of the detector from the spot, in the plane, (W, D). turn_of_z[s]:
+    angle at which spot s passes z.
     """
     _, rows, detectors = data.shape
+    several, wide = photons.shape[0] > 1, photons.shape[1] > 1
     for b in range(len(betas)):
         for d in range(out.shape[1]):
-            value, weights = 0.0, 0.0
+            value, weights, variance = 0.0, 0.0, 0.0
             for w in range(len(spots)):
                 if columns[w, d] < 0:
                     continue
@@ -78,7 +80,12 @@ def fan_rays(data, betas, z, turn_of_z, half, row_pitch, row_offset, views, coun
                         low = image[r, c] + right * (image[r, c1] - image[r, c])
                         high = image[r1, c] + right * (image[r1, c1] - image[r1, c])
                         sample += (share if k else 1 - share) * (low + up * (high - low))
-                    value += weight * sample / math.sqrt(1 + slope * slope)
+                    short = 1 / math.sqrt(1 + slope * slope)
+                    value += weight * short * sample
                     weights += weight
-            total[b, d] = weights
+                    # The weights of the eight samples squared, over the photons of one: they are much the same.
+                    spread = (1 - 2 * share * (1 - share)) * (1 - 2 * right * (1 - right)) * (1 - 2 * up * (1 - up))
+                    count = photons[views[s, i] if several else 0, c if wide else 0]
+                    variance += (weight * short) ** 2 * spread / max(count, np.float32(1e-6))
+            total[b, d] = weights * weights / variance if weights > 0 else 0.0
             out[b, d] = value / weights if weights > 0 else 0.0
