@@ -270,6 +270,17 @@ def test_centre_of_the_user(helical: Path) -> None:
     assert read_raw(helical, RawOptions(slice_spacing=9.0)).geometry["det_offset"] == pytest.approx(2.25)
 
 
+def test_another_reading_gives_itself_away(helical: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Opposite rays agree best as the files are meant, and a file that means another thing is noticed."""
+    found = read_ct_pd(helical, pixels=False)
+    readings = ct_pd.compare_readings(found, ct_pd.cone_geometry(found), 1.0)
+    assert len(readings) == 5 and not caplog.records
+    assert all(1.1 * readings[ct_pd.AS_READ] < value for name, value in readings.items() if name != ct_pd.AS_READ)
+    wrong = replace(found, det_offset=(found.det_offset[0], -found.det_offset[1] - found.det_spacing[1]))
+    ct_pd.compare_readings(wrong, ct_pd.cone_geometry(wrong), 1.0)
+    assert "with central column from the other end" in caplog.text
+
+
 @pytest.mark.parametrize(("position", "right", "up"), [
     ("HFS", "L", "A"), ("FFS", "R", "A"), ("HFP", "R", "P"), ("FFP", "L", "P"), ("HFDR", "P", "L"), ("", "L", "A"),
 ])  # fmt: skip

@@ -16,7 +16,7 @@ from medrecon.io.ct_pd import Projections, is_ct_pd, read_ct_pd, read_views
 from medrecon.io.scan import Scan
 from medrecon.operators.cone_geometry import ConeGeometry
 from medrecon.operators.ct_geometry import FanGeometry
-from medrecon.raw.helical import fan_geometry, reach, rebin_counted, views_near
+from medrecon.raw.helical import fan_geometry, mismatch, reach, rebin_counted, views_near
 from medrecon.raw.options import RawOptions
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ THINNEST = 1.0
 BUDGET = 2**31
 """Projections held at one time [bytes]."""
 SAME_RADIUS = 0.1
+AS_READ = "as read"
+CLEARLY = 0.9
 UP = {"S": (0, 1, 0), "P": (0, -1, 0), "DR": (-1, 0, 0), "DL": (1, 0, 0)}
 """What lies up, in RAS, of a patient supine, prone, on the right and on the left side."""
 
@@ -53,6 +55,7 @@ def read(path: Path, options: RawOptions) -> Scan:
     geometry = cone_geometry(projections)
     fan = fan_geometry(geometry)
     low, high = reach(geometry, fan)
+    readings = compare_readings(projections, geometry, (low + high) / 2)
     step = options.slice_spacing or max(THINNEST, geometry.det_spacing[0] / fan.magnification)
     heights = low + step * np.arange(1 + math.floor((high - low) / step), dtype=np.float64)
     start, stop = options.range(len(heights))
@@ -65,6 +68,7 @@ def read(path: Path, options: RawOptions) -> Scan:
         provenance={
             "source": path.name, "format": "ct_pd", "rebinning": "single slice (Noo 1999), 180-degree linear",
             "table_feed_mm": 2 * math.pi * float(np.polyfit(geometry.angles, geometry.heights, 1)[0]),
+            "opposite_rays_differ": {name: round(value, 4) for name, value in readings.items()},
             "patient_position": projections.patient_position or "unknown, taken as HFS",
         },
     )  # fmt: skip
@@ -87,6 +91,32 @@ def cone_geometry(projections: Projections) -> ConeGeometry:
         projections.source_detector - radius, tuple(projections.heights), projections.det_offset, projections.detector,
         tuple(map(tuple, shifts)) if shifts.any() else (),
     )  # fmt: skip
+
+
+def compare_readings(projections: Projections, geometry: ConeGeometry, z: float) -> dict[str, float]:
+    """`mismatch` of opposite rays at height z: as the files were read, and were they read otherwise.
+
+    So a scanner that fills the tags another way gives itself away, except that a scan and its mirror image agree with
+    themselves alike. Warns where another reading fits better.
+    """
+    start, stop = views_near(geometry, z, z)
+    data, part = read_views(projections, start, stop), geometry.subset(range(start, stop))
+    (up, across), pitch = part.det_offset, part.det_spacing[1]
+    readings = {
+        AS_READ: (data, part),
+        "columns reversed": (data.flip(2), replace(part, det_offset=(up, -across))),
+        "rows reversed": (data.flip(1), replace(part, det_offset=(-up, across))),
+        "central column from the other end": (data, replace(part, det_offset=(up, -across - pitch))),
+    }
+    if part.focal_shifts:
+        turned = tuple((-a, -r, -h) for a, r, h in part.focal_shifts)
+        readings["focal spot reversed"] = (data, replace(part, focal_shifts=turned))
+    found = {name: mismatch(*reading, z) for name, reading in readings.items()}
+    best = min(found, key=found.__getitem__)
+    if found[best] < CLEARLY * found[AS_READ]:
+        log.warning("opposite rays differ by %.3g, but by %.3g with %s: the files may mean something else than "
+                    "docs/ct_pd.md says", found[AS_READ], found[best], best)  # fmt: skip
+    return found
 
 
 def field_of_view(fan: FanGeometry) -> float:

@@ -66,6 +66,26 @@ def rebin_counted(
     return out, worth
 
 
+def mismatch(data: Tensor, geometry: ConeGeometry, z: float) -> float:
+    """How much the rays of a slice differ when measured along opposite directions, relative to their size.
+
+    What changes with z within half a table feed makes a difference too, so the number says little by itself; but a
+    wrong geometry makes it larger.
+    """
+    fan = fan_geometry(geometry)
+    helix, one = _Helix(geometry, fan, np.arange(fan.det_count)), np.ones((1, 1), np.float32)
+    measured, places = data.detach().cpu().float().contiguous().numpy(), helix.places
+    found = []
+    for opposite in (False, True):
+        out, worth = (np.empty(fan.shape, np.float32) for _ in range(2))
+        helix.places = np.where((np.arange(len(places)) % 2 == opposite)[:, None], places, -1.0)
+        helix.slice(measured, one, z, out, worth)
+        found.append((out, worth > 0))
+    (a, seen_a), (b, seen_b) = found
+    both = seen_a & seen_b
+    return float(np.linalg.norm((a - b)[both]) / max(np.linalg.norm(a[both]), np.finfo(np.float32).tiny))
+
+
 def fan_geometry(geometry: ConeGeometry) -> FanGeometry:
     """The fan of every slice: the scan's own plane over one turn, with as many views as each focal spot has."""
     step = abs(_mean_step(np.array(geometry.angles)[:: _period(geometry)]))
