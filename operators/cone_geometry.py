@@ -141,3 +141,11 @@ class VolumeGrid:
         """(Z,) z of the slices' middles [mm]."""
         count = self.shape[0]
         return np.asarray(self.center[2] + (np.arange(count) - (count - 1) / 2) * self.spacing[0])
+
+
+def check_source_outside(geometry: ConeGeometry, grid: VolumeGrid) -> None:
+    """Raises ValueError where the volume, seen along z, reaches the path of the source."""
+    closest = float(np.hypot(*geometry.plane().sources().T).min())
+    if closest <= grid.reach:
+        raise ValueError(f"cone beam: the volume reaches {grid.reach:.1f} mm from the rotation axis, beyond the source "
+                         f"at {closest:.1f} mm; check the units")  # fmt: skip

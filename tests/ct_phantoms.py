@@ -1,4 +1,4 @@
-"""Analytic CT: an ellipse, its image and its exact line integrals."""
+"""Analytic CT: an ellipse and an ellipsoid, their images and their exact line integrals."""
 
 from dataclasses import dataclass, replace
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.ct import Geometry, ImageGrid
 
 
@@ -45,6 +46,42 @@ class Ellipse:
         x, y = np.meshgrid(*grid.coordinates())
         u, v = self._local(x - self.x, y - self.y)
         return torch.from_numpy(u**2 + v**2 < shrink**2)
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """Centre and half axes along x, y, z [mm], attenuation [1/mm]."""
+
+    center: tuple[float, float, float]
+    axes: tuple[float, float, float]
+    mu: float = 0.0192
+
+    def sinogram(self, geometry: ConeGeometry) -> Tensor:
+        """(V, R, D) exact line integrals: chords along the rays from the focal spot to the detector elements."""
+        plane, shape = geometry.plane(), (*geometry.shape, 3)
+        source, element = np.empty(shape), np.empty(shape)
+        source[..., :2] = plane.sources()[:, None, None]
+        source[..., 2] = geometry.source_heights()[:, None, None]
+        element[..., :2] = plane.elements()[:, None]
+        element[..., 2] = geometry.row_heights()[:, :, None]
+        way = element - source
+        way /= np.linalg.norm(way, axis=-1, keepdims=True)
+        p, d = (source - self.center) / self.axes, way / self.axes
+        a, b, c = (d * d).sum(-1), (p * d).sum(-1), (p * p).sum(-1) - 1
+        return torch.from_numpy(self.mu * 2 * np.sqrt(np.maximum(b * b - a * c, 0)) / a).float()
+
+    def volume(self, grid: VolumeGrid, fine: int = 4) -> Tensor:
+        """(Z, H, W), each voxel the mean of fine^3 points."""
+        small = replace(grid, shape=tuple(n * fine for n in grid.shape), spacing=tuple(d / fine for d in grid.spacing))
+        inside = self.inside(small).float()[None, None]
+        return torch.nn.functional.avg_pool3d(inside, fine)[0, 0] * self.mu
+
+    def inside(self, grid: VolumeGrid, shrink: float = 1.0) -> Tensor:
+        """(Z, H, W) bool: voxel centres within the ellipsoid scaled by `shrink`."""
+        x, y = grid.plane().coordinates()
+        places = (x, y[:, None], grid.heights()[:, None, None])
+        square = sum(((p - m) / a) ** 2 for p, m, a in zip(places, self.center, self.axes, strict=True))
+        return torch.from_numpy(np.asarray(square < shrink**2))
 
 
 def views(count: int, arc: float = 2 * np.pi, start: float = 0.0) -> tuple[float, ...]:
