@@ -8,14 +8,17 @@ Rays steeper than 45 degrees against the image plane are still right, only coars
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medrecon.operators import joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid, check_source_outside
+from medrecon.operators.projector import on_host
 
 BLOCK = 4
 """Image rows or columns that a thread owns at a time, and views that pass a plane of voxels while it is in cache."""
@@ -67,6 +70,22 @@ def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
     )  # fmt: skip
 
 
+class Cone:
+    """A projector in the sense of `projector.Projector`: compiled loops on the CPU, float32, exact adjoint."""
+
+    def __init__(self, geometry: ConeGeometry, grid: VolumeGrid) -> None:
+        self.geometry, self.grid, self.rays = geometry, grid, trace(geometry, grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return on_host(x, lambda host: forward(host, self.rays))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return on_host(y, lambda host: adjoint(host, self.rays, self.grid.shape))
+
+    def subset(self, views: Sequence[int]) -> Cone:
+        return Cone(self.geometry.subset(views), self.grid)
+
+
 def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
     """Line integrals (B, V, R, D) of volumes x (B, Z, H, W). Memory beside the two: a copy of the volumes."""
     import numba
@@ -78,7 +97,7 @@ def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
     padded = np.zeros((batch, height + 2, width + 2, slices), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = np.moveaxis(x, 1, -1)
     y = np.empty((batch, views, rays.heights, columns), dtype=np.float32)
-    if joseph._forked():
+    if joseph.forked():
         cone_kernels.forward_serial(padded, y, *_tables(rays), BLOCK)
     else:
         together = max(1, min(BLOCK, batch * views // (2 * numba.get_num_threads())))
@@ -92,7 +111,7 @@ def adjoint(y: NDArray[np.float32], rays: ConeRays, shape: tuple[int, int, int])
 
     slices, height, width = shape
     padded = np.zeros((len(y), height + 2, width + 2, slices), dtype=np.float32)
-    run = cone_kernels.adjoint_serial if joseph._forked() else cone_kernels.adjoint
+    run = cone_kernels.adjoint_serial if joseph.forked() else cone_kernels.adjoint
     run(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays), BLOCK)
     return np.ascontiguousarray(np.moveaxis(padded[:, 1:-1, 1:-1], -1, 1))
 
