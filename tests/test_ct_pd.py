@@ -1,5 +1,6 @@
 """DICOM-CT-PD: files made by the manual's own definitions, the way there and back, and every way they can be wrong."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from torch import Tensor
 
+from medrecon.cli import main
 from medrecon.io.ct_pd import Projections, read_ct_pd, read_views
 from medrecon.io.ct_pd_write import write_ct_pd
 from medrecon.io.scan import load_scan, save_scan
@@ -236,6 +238,12 @@ def test_water_in_per_cm_is_understood(tmp_path: Path) -> None:
     assert read_ct_pd(folder).mu_water == pytest.approx(0.02)
 
 
+def test_unfit_photons_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_ct_pd(projections(SMALL, photons=torch.ones(VIEWS, COLUMNS)), tmp_path / "scan")
+    put(0x7033, 0x1065, [1.0, 2.0])(folder / FIRST)
+    assert read_ct_pd(folder).photons is None and "2 values for 40 columns" in caplog.text
+
+
 HELIX = ConeGeometry.helix(80.4, 1.9, 24.0, (12, 40), (4.4, 9.0), 400.0, 350.0, start=0.4, det_offset=(1.0, 2.25))
 
 
@@ -244,7 +252,8 @@ def helical(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A helical scan of the phantom, with a flying focal spot."""
     shifts = tuple((0.006, 5.0, -0.9) if i % 2 else (-0.004, 0.0, 0.0) for i in range(len(HELIX.angles)))
     folder = tmp_path_factory.mktemp("ct-pd") / "scan"
-    return write_ct_pd(projections(replace(HELIX, focal_shifts=shifts), patient_position="HFS"), folder)
+    photons = torch.full((len(shifts), HELIX.det_shape[1]), 1e4)
+    return write_ct_pd(projections(replace(HELIX, focal_shifts=shifts), photons=photons), folder)
 
 
 def test_read_raw_gives_fan_slices(helical: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +273,15 @@ def test_read_raw_gives_fan_slices(helical: Path, tmp_path: Path, monkeypatch: p
     )
     some = read_raw(helical, RawOptions(slice_spacing=5.0, size=32, pixel=6.0, slices=(2, 4)))
     assert torch.equal(some.data, scan.data[2:4]) and float(some.affine[2, 3]) == pytest.approx(first + 10.0)
+
+
+def test_import_on_the_command_line(helical: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "scan.h5"
+    assert main(["import", str(helical), "-o", str(out), "--slice-spacing", "5", "--slices", "2:4", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["format"], said["data"], said["geometry"]["detector"]) == ("ct_pd", [2, 40, 40], "arc")
+    assert said["noise"]["i0"]["shape"] == [2, 40, 40] and said["noise"]["i0"]["mean"] > 1e4
+    assert said["provenance"]["opposite_rays_differ"]["as read"] < 0.02
 
 
 def test_centre_of_the_user(helical: Path) -> None:

@@ -81,10 +81,18 @@ class Scanner:
                        (column - (self.columns + 1) / 2) * self.spacing[1])  # fmt: skip
         self.focal_mode = tags.text(dataset, tags.FOCAL_MODE, path) if tags.present(dataset, tags.FOCAL_MODE) else ""
         self.steps = int(tags.number(dataset, tags.STEPS, path)) if tags.present(dataset, tags.STEPS) else 0
-        self.photons = tags.present(dataset, tags.PHOTONS)
+        self.photons = self._photons()
         self.patient_position = str(dataset.get("PatientPosition") or "").strip()
         self.water = self._water()
         self._plausible()
+
+    def _photons(self) -> bool:
+        """Whether the files tell the photons of every column; the scan can be read without."""
+        if not tags.present(self.first, tags.PHOTONS):
+            return False
+        if (count := len(tags.numbers(self.first, tags.PHOTONS, self.path, None))) != self.columns:
+            log.warning("%s: %s: %d values for %d columns, left out", self.path, tags.PHOTONS, count, self.columns)
+        return count == self.columns
 
     def _water(self) -> float | None:
         if not tags.present(self.first, tags.WATER):
