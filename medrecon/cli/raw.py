@@ -70,10 +70,12 @@ def import_raw(
 
 def facts(scan: Scan) -> dict[str, Any]:
     """What the file said and what had to be found or assumed."""
+    noise = {k: {"shape": list(v.shape), "mean": float(v.double().mean())} if hasattr(v, "shape") else v
+             for k, v in scan.noise.items()}  # fmt: skip
     return {
         "data": list(scan.data.shape), "image_shape": list(scan.image_shape), "units": scan.units,
         "geometry": {k: v for k, v in scan.geometry.items() if k != "angles"},
-        "noise": scan.noise or "estimated from the data", "provenance": scan.provenance,
+        "noise": noise or "estimated from the data", "provenance": scan.provenance,
     }  # fmt: skip
 
 

@@ -33,7 +33,8 @@ class Scan:
         affine: (4, 4) float64, voxel (x, y, z) of the reconstruction to RAS mm.
         units: of the reconstruction: "HU" or "1/mm" (CT), "a.u." (MRI).
         geometry: CT: type "parallel" or "fan", angles (V,) rad, det_count, det_spacing mm, det_offset mm; fan also
-            source_origin mm and origin_detector mm. Further keys are kept.
+            source_origin mm and origin_detector mm, and may have detector, "flat" (default) or "arc". Further keys
+            are kept.
         mask: MRI, bool, (H, W) or (Z, H, W): where k-space was sampled.
         maps: MRI, complex64 (Z, C, H, W): coil sensitivities, when known.
         noise: the noise model's parameters; keys in docs/measurement_file.md.
@@ -74,6 +75,8 @@ class Scan:
         kind = self.geometry.get("type")
         if kind not in ("parallel", "fan"):
             raise ValueError(f"geometry/type: expected 'parallel' or 'fan', got {kind!r}")
+        if (detector := self.geometry.get("detector", "flat")) not in ("flat", "arc"):
+            raise ValueError(f"geometry/detector: expected 'flat' or 'arc', got {detector!r}")
         needed = CT_KEYS + (FAN_KEYS if kind == "fan" else ())
         if lacking := [key for key in needed if key not in self.geometry]:
             raise ValueError(f"geometry/{lacking[0]}: missing")
