@@ -80,14 +80,16 @@ class Spectrum:
         """-ln of the signal behind path lengths [mm] of materials at nominal density, float64, shaped like the paths.
 
         p = -ln sum_E w(E) exp(-sum_m mu_m(E) L_m)
+
+        Raises:
+            ValueError: no material, or an unknown one.
         """
-        total: Tensor | None = None
+        if not paths:
+            raise ValueError("line_integrals: needs the path length of at least one material")
         curves = {m: attenuation(m, self.energies) for m in paths}
+        total = torch.full((), -torch.inf, dtype=torch.float64)
         for i, weight in enumerate(self.weights):
             exponent = sum((float(curves[m][i]) * length.double() for m, length in paths.items()), torch.zeros(()))
-            # logaddexp: a signal of e^-800 behind thick metal must not become 0.
-            term = float(np.log(weight)) - exponent
-            total = term if total is None else torch.logaddexp(total, term)
-        if total is None:
-            raise ValueError("line_integrals: needs the path length of at least one material")
+            # Of logarithms: a signal of e^-800 behind thick metal must not become 0.
+            total = torch.logaddexp(total.to(exponent.device), float(np.log(weight)) - exponent)
         return -total

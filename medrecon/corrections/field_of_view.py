@@ -29,8 +29,8 @@ def field_of_view_radius(geometry: Geometry) -> float:
         ends = np.array([-1, 1])[:, None] * (geometry.det_count - 1) / 2
         point = vectors[:, None, 2:4] + ends * vectors[:, None, 4:6]
     # Signed distance of each outermost ray from the centre; the two must lie on both sides of it.
-    across = (point[..., 1] * direction[..., 0] - point[..., 0] * direction[..., 1]) / np.hypot(*np.moveaxis(direction, -1, 0))
-    low, high = np.sort(across, axis=1).T
+    (x, y), (u, v) = np.moveaxis(point, -1, 0), np.moveaxis(direction, -1, 0)
+    low, high = np.sort((y * u - x * v) / np.hypot(u, v), axis=1).T
     return float(max(0.0, np.minimum(-low, high).min()))
 
 

@@ -75,7 +75,7 @@ def metal_trace(A: CTOperator, metal: Tensor) -> Tensor:
 
 
 def tissue_prior(image: Tensor, metal: Tensor, spacing: tuple[float, float], mu_water: float = MU_WATER) -> Tensor:
-    """The prior image (..., H, W) [1/mm] of NMAR: smoothed, air and soft tissue each set to one value, metal to water."""
+    """The prior image (..., H, W) [1/mm] of NMAR: smoothed; air, and soft tissue with metal, each set to one value."""
     hu = mu_to_hu(smooth(torch.where(metal, mu_water, image), spacing), mu_water)
     hu = torch.where(hu < LUNG, -1000.0, hu)
     hu = torch.where((hu >= FAT) & (hu <= BONE) | metal, 0.0, hu)

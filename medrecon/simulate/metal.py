@@ -12,8 +12,10 @@ from medrecon.spectrum import Spectrum
 from medrecon.units import MU_WATER
 
 
-def metal_scan(A: LinearOperator, mu: Tensor, metal: Tensor, spectrum: Spectrum, noise: CTNoise,
-               generator: torch.Generator, material: str = "titanium", mu_water: float = MU_WATER) -> Tensor:  # fmt: skip
+def metal_scan(
+    A: LinearOperator, mu: Tensor, metal: Tensor, spectrum: Spectrum, noise: CTNoise, generator: torch.Generator,
+    material: str = "titanium", mu_water: float = MU_WATER,
+) -> Tensor:  # fmt: skip
     """Noisy polychromatic line integrals (..., V, D) of an image mu (..., H, W) [1/mm] with metal in it.
 
     A water precorrection belongs behind it, as in a scanner (`corrections/beam_hardening.py`).

@@ -10,9 +10,9 @@ from torch import Tensor
 
 def add_rings(p: Tensor, generator: torch.Generator, gain: float = 0.01, dead: Sequence[int] = (),
               dark: float = 11.0) -> Tensor:  # fmt: skip
-    """Line integrals (..., V, D) of a detector whose element j has gain 1 + gain e_j, e ~ Normal(0, 1): p - ln(1 + gain e).
+    """Line integrals (..., V, D) of a detector whose elements have other gains than its calibration says.
 
-    The gains stay the same over views and slices.
+    p_j - ln(1 + gain e_j), e_j ~ Normal(0, 1), the same for all views and slices.
 
     Args:
         gain: standard deviation of the gains; below 1 / 5, so that none is negative.
