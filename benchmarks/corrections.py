@@ -67,7 +67,7 @@ def rings() -> Iterator[Row]:
         for method, correct in RING_METHODS.items():
             before, after = figures(hu(ringed), truth, circle), figures(hu(correct(ringed)), truth, circle)
             yield f"rings, gain error 1 %, {name}", method, before, after
-            yield f"none, {name}", method, "0.0 (+0.0)", figures(hu(correct(clean)), truth, circle)
+            yield f"no artefact, {name}", method, "0.0 (+0.0)", figures(hu(correct(clean)), truth, circle)
 
 
 def smoothed_mean(p: Tensor, width: float = 3.0) -> Tensor:
@@ -129,13 +129,17 @@ def metal() -> Iterator[Row]:
         mu = torch.stack([e.image(fine) for e in body]).sum(0)
         share = torch.stack([replace(e, mu=1.0).image(fine) for e in inserts]).sum(0)
         noise, generator = CTNoise(5e5, 20.0), torch.Generator().manual_seed(3)
-        y = water_precorrection(metal_scan(simulator, mu, share, SPECTRUM, noise, generator, material), SPECTRUM)
+        y, free = (
+            water_precorrection(metal_scan(simulator, mu, s, SPECTRUM, noise, generator, material), SPECTRUM)
+            for s in (share, torch.zeros_like(share))
+        )
         truth = mu_to_hu(torch.stack([e.image(GRID) for e in body]).sum(0))
         near = torch.stack([e.inside(GRID, 2.0) for e in inserts]).any(0)
         region = Ellipse(0, 0, 180, 140).inside(GRID) & ~near
         for method in ("li", "nmar"):
             image = mu_to_hu(reduce_metal(A, y, method).image)  # type: ignore[arg-type]
             yield name, method.upper(), figures(mu_to_hu(A.fbp(y)), truth, region), figures(image, truth, region)
+        yield name, "(the same without metal)", "", figures(mu_to_hu(A.fbp(free)), truth, region)
 
 
 def truncation() -> Iterator[Row]:

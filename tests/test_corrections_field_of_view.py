@@ -96,3 +96,14 @@ def test_what_every_view_sees(geometry: ParallelGeometry | FanGeometry) -> None:
 
 def test_a_detector_beside_the_centre_sees_no_disc() -> None:
     assert field_of_view_radius(ParallelGeometry((0.0, 1.0), 11, 1.0, det_offset=20.0)) == 0.0
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["edge of the image", "padding"])
+def test_a_lung_cut_open_is_body(padded: bool) -> None:
+    hu, truth = patient()
+    seen = torch.zeros(256, 256, dtype=torch.bool)
+    seen[:, 83:] = True  # through the left lung
+    hu = torch.where(seen, hu, -2000.0) if padded else hu[..., 83:]
+    truth = truth & seen if padded else truth[..., 83:]
+    mask = body_mask(hu, GRID.spacing)
+    assert float((mask & truth).sum() / (mask | truth).sum()) > 0.99
