@@ -102,6 +102,8 @@ def test_bad_input_is_named(generator: torch.Generator) -> None:
         add_rings(torch.zeros(3, 9), generator, gain=0.5)
     with pytest.raises(ValueError, match=r"0 \.\. 8"):
         add_rings(torch.zeros(3, 9), generator, dead=(9,))
+    with pytest.raises(ValueError, match="9 detector elements"):
+        defective_elements(torch.zeros(3, 8))
     with pytest.raises(ValueError, match="every"):
         repair_elements(torch.zeros(3, 9), torch.ones(9, dtype=torch.bool))
 

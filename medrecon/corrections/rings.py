@@ -29,7 +29,10 @@ def remove_rings(p: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     where w = 0 beyond 4 robust standard deviations of m: there an edge of the object stays at one element for most
     views, as of a phantom in the rotation centre. A single element far off (m = s, -2 s, s) is told from such an edge
     by this pattern and taken out first. On our phantoms this removes more than subtracting a smoothed mean over the
-    views or sorting (Vo et al., Opt. Express 26:28396, 2018), and changes clean data less: docs/corrections.md.
+    views or sorting (Vo et al., Opt. Express 26:28396, 2018): docs/corrections.md.
+
+    Raises:
+        ValueError: fewer than 5 detector elements.
     """
     if p.shape[-1] < 5:
         raise ValueError(f"remove_rings: needs at least 5 detector elements, got line integrals {tuple(p.shape)}")
@@ -49,7 +52,12 @@ def defective_elements(p: Tensor, threshold: float = DEFECT) -> Tensor:
 
     In most views of all slices they differ by more than `threshold` from the median of nine elements around them, and
     from what the elements that do not differ give by interpolation: on a slope a dead element shifts the median.
+
+    Raises:
+        ValueError: fewer than 9 detector elements.
     """
+    if p.shape[-1] < WINDOW:
+        raise ValueError(f"defective_elements: needs at least {WINDOW} detector elements, got {tuple(p.shape)}")
     half = WINDOW // 2
     padded = torch.cat([p[..., :half].flip(-1), p, p[..., -half:].flip(-1)], dim=-1)
     around = padded.unfold(-1, WINDOW, 1).median(-1).values
