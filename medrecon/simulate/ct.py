@@ -48,11 +48,11 @@ def simulate_ct(
         geometry: rays; the detector has one element per reconstruction pixel at the isocentre and covers the
             image's diagonal. Fan: flat detector, 595 mm source to isocentre, 490.6 mm isocentre to detector.
         views: projections spread over [0, arc), end excluded.
-        couch: False puts air where the image shows something outside the body (`corrections/field_of_view.py`).
         arc: rad; full circle for fan and half for parallel by default.
         i0, sigma_e: photons a ray without object; standard deviation of the electronic noise in photons.
         tube_current: how the photons change from view to view around their mean i0 (`simulate/tube_current.py`).
         size: rows of the reconstructed image, its columns in proportion; the native matrix by default.
+        couch: False puts air where the image shows something outside the body (`corrections/field_of_view.py`).
 
     Raises:
         ValueError: not a CT volume in HU, or a size that is not in the range 8 .. native rows.
