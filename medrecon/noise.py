@@ -9,39 +9,59 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CTNoise:
     """Counts N ~ Poisson(i0 exp(-p)) + Normal(0, sigma_e^2) of a line integral p; p_hat = -ln(max(N, 1) / i0).
 
     Attributes:
-        i0: photons a ray without an object.
+        i0: photons a ray without an object; a number, or a tensor that broadcasts to the line integrals (..., V, D):
+            (V, 1) for a tube current that changes from view to view, (D,) for a bowtie filter.
         sigma_e: standard deviation of the electronic noise [counts].
         model_absolute, model_relative: what a discretised projector gets wrong, as a standard deviation
             model_absolute + model_relative |p| of the line integral. Without it chi^2/m of the truth is far
             above 1 on bright rays, and a solver that stops at the noise fits the discretisation instead.
     """
 
-    i0: float
+    i0: float | Tensor
     sigma_e: float = 0.0
     model_absolute: float = 0.005
     model_relative: float = 0.002
 
     def __post_init__(self) -> None:
-        if not 0 < self.i0 < math.inf:
-            raise ValueError(f"CTNoise: i0 must be a positive number of photons, got {self.i0}")
+        i0 = torch.as_tensor(self.i0)
+        if not i0.numel() or not bool(((i0 > 0) & (i0 < math.inf)).all()):
+            got = f"{tuple(i0.shape)} with values that are not" if i0.ndim else self.i0
+            raise ValueError(f"CTNoise: i0 must be a positive number of photons, got {got}")
         for name in ("sigma_e", "model_absolute", "model_relative"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"CTNoise: {name} must be >= 0, got {getattr(self, name)}")
 
+    def photons(self, p: Tensor) -> Tensor:
+        """i0 in float64, broadcast-ready for line integrals p (..., V, D), on their device.
+
+        Raises:
+            ValueError: i0 does not broadcast to the shape of p.
+        """
+        i0 = torch.as_tensor(self.i0, dtype=torch.float64, device=p.device)
+        try:
+            fits = torch.broadcast_shapes(i0.shape, p.shape) == p.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(f"CTNoise: i0 {tuple(i0.shape)} does not broadcast to line integrals {tuple(p.shape)}; "
+                             "one value per view is (V, 1)")  # fmt: skip
+        return i0
+
     def simulate(self, p: Tensor, generator: torch.Generator) -> Tensor:
         """Noisy line integrals, shaped like p, which stays as it is. At least one count: p_hat <= ln i0."""
-        counts = torch.poisson(self.i0 * torch.exp(-p.detach().double()), generator=generator)
+        p_, i0 = p.detach().double(), self.photons(p)
+        counts = torch.poisson(i0 * torch.exp(-p_), generator=generator)
         electronic = torch.randn(counts.shape, dtype=counts.dtype, device=p.device, generator=generator)
-        return -torch.log((counts + self.sigma_e * electronic).clamp_min(1) / self.i0).to(p.dtype)
+        return -torch.log((counts + self.sigma_e * electronic).clamp_min(1) / i0).to(p.dtype)
 
     def weights(self, p_hat: Tensor) -> Tensor:
         """1 / variance of p_hat from counting and electronics alone, N^2 / (N + sigma_e^2)."""
-        counts = self.i0 * torch.exp(-p_hat)
+        counts = self.photons(p_hat).to(p_hat.dtype) * torch.exp(-p_hat)
         return counts.square() / (counts + self.sigma_e**2)
 
     def precision(self, p_hat: Tensor) -> Tensor:

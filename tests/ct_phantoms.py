@@ -87,3 +87,18 @@ class Ellipsoid:
 def views(count: int, arc: float = 2 * np.pi, start: float = 0.0) -> tuple[float, ...]:
     """`count` angles evenly over an arc, its end left out."""
     return tuple(float(a) for a in start + np.arange(count) * arc / count)
+
+
+THORAX = (
+    Ellipse(8.0, -5.0, 150.0, 110.0, 0.2),
+    Ellipse(-60.0, 10.0, 40.0, 50.0, 0.3, mu=-0.75 * 0.0192),
+    Ellipse(70.0, 5.0, 38.0, 48.0, -0.2, mu=-0.75 * 0.0192),
+    Ellipse(0.0, -70.0, 18.0, 18.0, mu=0.8 * 0.0192),
+    Ellipse(20.0, 30.0, 12.0, 12.0, mu=0.05 * 0.0192),
+)
+"""Body, two lungs (-750 HU), spine (800 HU) and a lesion (50 HU), which add up."""
+
+
+def thorax(geometry: Geometry) -> Tensor:
+    """(V, D) exact line integrals of the thorax."""
+    return torch.stack([e.sinogram(geometry) for e in THORAX]).sum(0)

@@ -8,16 +8,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"__init__", "volume", "linalg", "measurement", "noise", "units", "discover", "manifest"},
+    {"__init__", "volume", "linalg", "measurement", "noise", "units", "discover", "manifest", "spectrum"},
     {"io", "operators", "models", "metrics"},
     {"samplers"},
-    {"solvers"},
+    {"solvers", "corrections"},
     {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "training"},
     {"demo"},
     {"cli", "__main__"},
 )
 SIBLINGS = {"io", "operators", "models", "metrics"}  # one layer, and never import each other
-TENSORS_ONLY = {"linalg", "measurement", "operators", "models", "metrics", "samplers", "solvers"}
+TENSORS_ONLY = {
+    "linalg", "measurement", "spectrum", "operators", "models", "metrics", "samplers", "solvers", "corrections",
+}  # fmt: skip
 HEAVY = {
     "astra", "sigpy", "monai", "pydicom", "highdicom", "nibabel", "h5py", "matplotlib", "scipy", "skimage", "PIL",
     "openjpeg", "pylibjpeg", "numba", "cupy",

@@ -44,6 +44,26 @@ def test_measurement_to_nifti_to_figures_as_pure_json(folder: Path, capsys: pyte
     assert {"full", "soft"} <= set(scores["windows"])
 
 
+def test_tube_current_from_simulation_to_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Photons of each slice and view reach the solver whatever the batch, and reports stay short and JSON."""
+    scan, reports = str(folder / "mA.h5"), []
+    argv = ["simulate", str(folder / "ct.nii.gz"), "-o", scan, "--modality", "ct", "--views", "24", "--size", "32"]
+    assert main([*argv, "--tube-current", "attenuation", "--no-couch", "--quiet"]) == 0
+    assert main(["info", scan, "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert [len(row) for row in info["noise"]["i0"]] == [24, 24, 24]
+    assert info["provenance"]["tube_current"] == "attenuation" and info["provenance"]["couch"] is False
+    for batch in ("1", "3"):
+        out = str(folder / f"mA{batch}.nii.gz")
+        assert main(["recon", scan, "-o", out, "--solver", "cgls", "--batch", batch, "--json", "--quiet"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["chi2"] == pytest.approx(reports[1]["chi2"], rel=1e-4)
+    i0 = reports[0]["noise_model"]["i0"]
+    assert i0["mean"] == pytest.approx(5e4) and i0["min"] < i0["max"]
+    assert main(["info", scan]) == 0
+    assert "24 in all" in capsys.readouterr().out
+
+
 def test_slices_and_dicom_out(
     folder: Path, capsys: pytest.CaptureFixture[str], disc_volume: Callable[..., Volume]
 ) -> None:

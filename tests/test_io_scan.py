@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from medrecon.io.scan import Scan, load_scan, save_scan
+from medrecon.pipeline.noise_level import ct_precision
 
 AFFINE = torch.tensor([[-1.0, 0, 0.2, 5], [0, 0.9, 0, -7], [0, 0.1, 2.5, 3], [0, 0, 0, 1]], dtype=torch.float64)
 
@@ -197,3 +198,26 @@ def test_bad_values_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="noise/i0: dict cannot be stored"):
         save_scan(replace(ct(), noise={"i0": {}}), path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["views", "slices and views", "rays", "bowtie"])
+def test_photons_of_each_view_round_trip(tmp_path: Path, form: str) -> None:
+    scan = ct()
+    z, v, d = scan.data.shape
+    shape = {"views": (v,), "slices and views": (z, v), "rays": (z, v, d), "bowtie": (1, 1, d)}[form]
+    i0 = 1e4 + torch.arange(float(torch.Size(shape).numel()), dtype=torch.float64).reshape(shape)
+    path = save_scan(replace(scan, noise={**scan.noise, "i0": i0}), tmp_path / "scan.h5")
+    back = load_scan(path)
+    assert torch.equal(back.noise["i0"], i0)
+    precision = ct_precision(back.data, back.noise)
+    for part in (load_scan(path, slices=(1, 2)), back.slices(1, 2)):
+        assert torch.equal(part.noise["i0"], i0[1:2] if shape[0] == z and len(shape) > 1 else i0)
+        assert torch.equal(ct_precision(part.data, part.noise), precision[1:2])
+
+
+def test_photons_of_a_wrong_shape_are_named() -> None:
+    scan = ct()
+    z, v, d = scan.data.shape
+    for shape in ((v + 1,), (v, z), (z, v, d + 1), (d,)):
+        with pytest.raises(ValueError, match="noise/i0"):
+            replace(scan, noise={"i0": torch.full(shape, 1e4)})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medrecon.noise import CTNoise, MRINoise
-from medrecon.units import MU_WATER, hu_to_mu, mu_to_hu
+from medrecon.units import MU_WATER, hu_to_mu, mu_to_hu, water_calibration
 
 
 @pytest.mark.parametrize(("i0", "sigma_e"), [(1e3, 0.0), (1e4, 0.0), (1e5, 0.0), (1e4, 10.0), (1e5, 30.0)])
@@ -52,6 +52,26 @@ def test_ct_precision_adds_the_model_error() -> None:
     assert torch.allclose(CTNoise(1e5, 10.0, 0.0, 0.0).precision(p), noise.weights(p))
 
 
+def test_ct_photons_of_each_view(generator: torch.Generator) -> None:
+    """(V, 1), (Z, V, 1), (D,) and (V, D) broadcast: each view has the statistics of its own i0."""
+    i0 = torch.tensor([1e3, 1e4, 1e5])
+    p = torch.full((2, 3, 20_000), 1.0)
+    noise = CTNoise(i0[:, None], 5.0)
+    drawn = noise.simulate(p, generator)
+    for view, photons in enumerate(i0.tolist()):
+        single = CTNoise(photons, 5.0)
+        assert float(drawn[:, view].var() * single.weights(p[0, 0, :1])) == pytest.approx(1, abs=0.03)
+        assert torch.allclose(noise.precision(p)[:, view], single.precision(p[:, view]))
+    assert torch.allclose(noise.weights(p)[1], noise.weights(p[1]))
+    small = torch.full((2, 3, 4), 1.0)
+    for shape in ((3, 1), (2, 3, 1), (4,), (3, 4), (2, 3, 4), ()):
+        flat = CTNoise(torch.full(shape, 1e4)).precision(small)
+        assert flat.shape == small.shape and torch.allclose(flat, CTNoise(1e4).precision(small))
+    for shape in ((3,), (2, 1), (5, 2, 3, 4)):
+        with pytest.raises(ValueError, match="does not broadcast"):
+            CTNoise(torch.full(shape, 1e4)).weights(small)
+
+
 def test_mri_covariance(generator: torch.Generator) -> None:
     root = torch.randn(4, 4, dtype=torch.complex128, generator=generator)
     covariance = root @ root.mH + 0.1 * torch.eye(4)
@@ -91,6 +111,9 @@ def test_mri_precision_is_per_coil() -> None:
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: CTNoise(0.0), "i0"),
+    (lambda: CTNoise(torch.tensor([[1e4], [0.0]])), "i0"),
+    (lambda: CTNoise(torch.tensor([[1e4], [math.nan]])), "i0"),
+    (lambda: CTNoise(torch.zeros(0, 1)), "i0"),
     (lambda: CTNoise(1e4, -1.0), "sigma_e"),
     (lambda: CTNoise(1e4, 0.0, math.nan), "model_absolute"),
     (lambda: MRINoise(0.0), "sigma"),
@@ -109,3 +132,21 @@ def test_hounsfield_units() -> None:
     assert torch.allclose(mu_to_hu(hu_to_mu(hu)), hu, atol=1e-3)
     assert float(hu_to_mu(torch.tensor(-2000.0))) == 0.0  # padding is not negative matter
     assert float(mu_to_hu(torch.tensor(0.02), mu_water=0.02)) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_water_calibration(generator: torch.Generator) -> None:
+    """A scanner with an offset and another energy: one point makes water 0 HU, two make air -1000 HU as well."""
+    water, air = torch.zeros(32, 32, dtype=torch.bool), torch.zeros(32, 32, dtype=torch.bool)
+    water[10:20, 10:20], air[:4] = True, True
+    mu = torch.full((2, 32, 32), 0.0003)
+    mu[:, 8:22, 8:22] = 0.0206
+    mu = mu + 1e-5 * torch.randn(mu.shape, generator=generator)
+    mu_water, mu_air = water_calibration(mu, water, air)
+    hu = mu_to_hu(mu, mu_water, mu_air)
+    assert abs(float(hu[:, water].mean())) < 1e-2 and abs(float(hu[:, air].mean()) + 1000) < 1e-2
+    one = mu_to_hu(mu, *water_calibration(mu, water))
+    assert abs(float(one[:, water].mean())) < 1e-2 and float(one[:, air].mean()) > -990
+    with pytest.raises(ValueError, match="region of air is empty"):
+        water_calibration(mu, water, torch.zeros_like(air))
+    with pytest.raises(ValueError, match="1/mm"):
+        water_calibration(mu, air, water)

@@ -9,7 +9,8 @@ import torch
 from medrecon.operators.ct import CTOperator, ImageGrid
 from medrecon.operators.masks import acceleration
 from medrecon.operators.mri import CartesianMRI
-from medrecon.pipeline.problem import scan_geometry, scan_grid
+from medrecon.pipeline.noise_level import ct_precision
+from medrecon.pipeline.problem import CTProblem, scan_geometry, scan_grid
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
 from medrecon.simulate.mri import Scanner, centred_fft, free_axis, mean_signal, place
@@ -81,6 +82,40 @@ def test_ct_noise_is_what_the_file_says(disc_volume: Make) -> None:
     variance = (counts + noisy.noise["sigma_e"] ** 2) / counts.square()
     chi2 = ((noisy.data - quiet.data).double().square() / variance).mean()
     assert float(chi2) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "attenuation"])
+def test_tube_current_changes_with_the_view(disc_volume: Make, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same mean, more photons where the patient is thicker; the noise of every ray is what the file says."""
+    monkeypatch.setattr("medrecon.simulate.ct.CHUNK", 2)
+    axis = (torch.arange(64) - 31.5) / 32
+    wide = (axis[:, None].square() / 0.2 + axis.square() / 0.8 < 1).float()  # twice as wide as it is thick
+    volume = disc_volume("CT").map(lambda x: torch.stack([1000 * (wide * s - 1) for s in (0.5, 1.0, 1.5)]))
+    quiet = simulate_ct(volume, views=40, i0=1e12, sigma_e=0.0, generator=seeded())
+    scan = simulate_ct(volume, views=40, i0=2e4, sigma_e=10.0, tube_current=kind, generator=seeded())  # type: ignore[arg-type]
+    i0 = scan.noise["i0"]
+    assert tuple(i0.shape) == ((40,) if kind == "sinusoidal" else (3, 40))
+    assert float(i0.mean()) == pytest.approx(2e4) and float(i0.max() / i0.min()) > 2
+    assert bool((i0[..., 10] > i0[..., 0]).all())  # t = 90 degrees: lateral
+    if kind == "attenuation":
+        assert bool((i0[2] > i0[0]).all())  # the denser slice
+    photons = i0[..., None].expand(quiet.data.shape) if kind == "attenuation" else i0[:, None].expand(quiet.data.shape)
+    counts = photons * torch.exp(-quiet.data.double())
+    chi2 = (scan.data - quiet.data).double().square() * counts.square() / (counts + 100)
+    assert bool(((chi2.mean((0, 2)) - 1).abs() < 0.3).all()) and float(chi2.mean()) == pytest.approx(1, abs=0.03)
+    part = CTProblem(scan, "cpu").measurement(slice(1, 3))
+    assert torch.equal(part.precision, ct_precision(scan.data, scan.noise)[1:3])
+
+
+def test_without_the_couch_there_is_less_to_see(disc_volume: Make) -> None:
+    volume = disc_volume("CT", slices=1)
+    plate = volume.map(lambda x: torch.where(torch.arange(64)[:, None] == 62, 100.0, x))
+    bare, with_couch, without = (
+        simulate_ct(v, views=8, i0=1e12, sigma_e=0.0, couch=c, generator=seeded()).data
+        for v, c in ((volume, True), (plate, True), (plate, False))
+    )  # fmt: skip
+    assert float((with_couch - bare).abs().max()) > 0.3
+    torch.testing.assert_close(without, bare, rtol=0, atol=0.02)
 
 
 def test_same_seed_same_bits_and_chunks_do_not_show(disc_volume: Make, monkeypatch: pytest.MonkeyPatch) -> None:

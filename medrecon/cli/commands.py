@@ -70,7 +70,8 @@ def simulate(
         if modality == "ct":
             scan = simulate_ct(
                 volume, geometry=ct.geometry, views=ct.views, arc=None if ct.arc is None else ct.arc * torch.pi / 180,
-                i0=ct.i0, sigma_e=ct.sigma_e, size=ct.size, matched=matched, generator=generator, on_progress=report,
+                i0=ct.i0, sigma_e=ct.sigma_e, tube_current=ct.tube_current, size=ct.size, couch=ct.couch,
+                matched=matched, generator=generator, on_progress=report,
             )  # fmt: skip
         else:
             scan = simulate_mri(

@@ -37,7 +37,8 @@ def _measurement(path: Path) -> dict[str, Any]:
         from medrecon.operators.masks import acceleration
 
         found["coils"], found["acceleration"] = scan.data.shape[1], round(acceleration(scan.mask), 3)
-    return {**found, "noise": scan.noise, "provenance": scan.provenance}
+    noise = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in scan.noise.items()}
+    return {**found, "noise": noise, "provenance": scan.provenance}
 
 
 def _volume(path: Path) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class CTOptions(Model):
     """CT: photons per detector element without object"""
     sigma_e: float = Field(10.0, ge=0)
     """CT: electronic noise, standard deviation in photons"""
+    tube_current: Literal["constant", "sinusoidal", "attenuation"] = "constant"
+    """CT: how i0 changes from view to view around its mean; attenuation follows the thickest ray of the view"""
+    couch: bool = True
+    """CT: --no-couch puts air where the image shows something outside the body"""
     size: int | None = Field(None, ge=8)
     """CT: rows of the reconstructed image over the same field of view; the source's own unless given"""
 

@@ -31,6 +31,8 @@ def number(value: Any) -> str:
     """A value for people; long lists are cut, the JSON has them whole."""
     if isinstance(value, list | tuple) and len(value) > 6:
         return f"[{number(value[0])}, ... {len(value)} in all ..., {number(value[-1])}]"
+    if isinstance(value, list | tuple) and any(isinstance(v, list | tuple) for v in value):
+        return f"[{', '.join(map(number, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 

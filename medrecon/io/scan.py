@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,8 @@ class Scan:
             are kept.
         mask: MRI, bool, (H, W) or (Z, H, W): where k-space was sampled.
         maps: MRI, complex64 (Z, C, H, W): coil sensitivities, when known.
-        noise: the noise model's parameters; keys in docs/measurement_file.md.
+        noise: the noise model's parameters; keys in docs/measurement_file.md. CT: i0 is a number or (V,), (Z, V) or
+            (Z, V, D), where Z, V and D may be 1 in the last form.
         provenance: where it came from, as JSON values; never patient data.
 
     Raises:
@@ -89,6 +91,18 @@ class Scan:
             raise ValueError("geometry/angles: NaN or infinite angles")
         if not float(self.geometry["det_spacing"]) > 0:
             raise ValueError(f"geometry/det_spacing: expected mm > 0, got {self.geometry['det_spacing']}")
+        self._check_i0()
+
+    def _check_i0(self) -> None:
+        """A number, or an array whose axes are those of the data: V; Z, V; or Z, V, D."""
+        i0 = self.noise.get("i0")
+        if not isinstance(i0, Tensor) or not i0.ndim:
+            return
+        z, v, d = self.data.shape
+        allowed = {(v,), (z, v), *product({1, z}, {1, v}, {1, d})}
+        if tuple(i0.shape) not in allowed:
+            raise ValueError(f"noise/i0: expected a number, ({v},), ({z}, {v}) or ({z}, {v}, {d}), "
+                             f"got {tuple(i0.shape)}")  # fmt: skip
 
     def _check_mri(self) -> None:
         slices, _, *image = self.data.shape
@@ -114,6 +128,7 @@ class Scan:
             self,
             data=self.data[start:stop],
             affine=_moved(self.affine, start),
+            noise=_noise_of(self.noise, start, stop, len(self.data)),
             mask=self.mask[start:stop] if self.mask is not None and self.mask.ndim == 3 else self.mask,
             maps=None if self.maps is None else self.maps[start:stop],
         )
@@ -167,7 +182,7 @@ def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Sca
                 geometry=_load_values(h5["geometry"]),
                 mask=_load(h5, "mask", start, stop) if "mask" in h5 else None,
                 maps=_load(h5, "maps", start, stop) if "maps" in h5 else None,
-                noise=_load_values(h5["noise"]),
+                noise=_noise_of(_load_values(h5["noise"]), start, stop, len(h5["data"])),
                 provenance=json.loads(h5.attrs["provenance"]),
             )
         except KeyError as error:
@@ -245,6 +260,13 @@ def _require_finite(tensor: Tensor, name: str, first: int) -> None:
     for index, part in enumerate(tensor):
         if not bool((torch.view_as_real(part) if part.is_complex() else part).isfinite().all()):
             raise ValueError(f"{name}: NaN or infinite samples in slice {first + index}; set them to 0 and mask them")
+
+
+def _noise_of(noise: dict[str, Any], start: int, stop: int, count: int) -> dict[str, Any]:
+    """The noise model of slices start..stop-1: an i0 of every slice is cut along."""
+    i0 = noise.get("i0")
+    by_slice = isinstance(i0, Tensor) and i0.ndim > 1 and len(i0) == count
+    return {**noise, "i0": i0[start:stop]} if isinstance(i0, Tensor) and by_slice else noise
 
 
 def _within(start: int, stop: int, count: int) -> tuple[int, int]:

@@ -16,15 +16,28 @@ MAD = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""
 
 
+def ct_noise(noise: Mapping[str, Any]) -> CTNoise:
+    """The noise model of a measurement file: its i0 (), (V,), (Z, V) or (Z, V, D) made to broadcast to (Z, V, D).
+
+    Raises:
+        ValueError: no i0, or values that make no sense.
+    """
+    if "i0" not in noise:
+        raise ValueError("this scan does not say how many photons it was made with: give noise/i0")
+    known = {f.name: float(noise[f.name]) for f in fields(CTNoise) if f.name in noise and f.name != "i0"}
+    i0 = torch.as_tensor(noise["i0"], dtype=torch.float64)
+    return CTNoise(i0[..., None] if i0.ndim in (1, 2) else i0, **known)
+
+
 def ct_precision(sinogram: Tensor, noise: Mapping[str, Any]) -> Tensor:
     """1 / variance of line integrals (B, V, D), model error included.
 
     With i0 the counting statistics; without, white noise whose level is read off second differences along the
     detector, in which the object hardly shows.
     """
+    if "i0" in noise:
+        return ct_noise(noise).precision(sinogram)
     known = {f.name: float(noise[f.name]) for f in fields(CTNoise) if f.name in noise}
-    if "i0" in known:
-        return CTNoise(**known).precision(sinogram)
     second = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
     sigma = MAD * second.abs().flatten(1).median(1).values / math.sqrt(6)
     default = CTNoise(1.0, **{k: v for k, v in known.items() if k.startswith("model")})

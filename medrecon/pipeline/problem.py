@@ -54,15 +54,17 @@ class CTProblem:
         self.A = CTOperator(scan_geometry(scan), scan_grid(scan))
         self.facts = {
             "mu_water_per_mm": self.mu_water, "projector": f"{self.A.model}, {self.A.chosen(1)}",
-            "noise_model": {k: v for k, v in scan.noise.items() if k != "mu_water"} or "estimated from the data",
+            "noise_model": _summary(scan.noise) or "estimated from the data",
         }  # fmt: skip
 
     def operator(self, index: slice) -> LinearOperator:
         return self.A
 
     def measurement(self, index: slice) -> Measurement:
-        data = self.scan.data[index].to(self.device)
-        return Measurement(data, ct_precision(data, self.scan.noise))
+        start, stop, _ = index.indices(len(self.scan.data))
+        part = self.scan.slices(start, stop)
+        data = part.data.to(self.device)
+        return Measurement(data, ct_precision(data, part.noise))
 
     def prior(self, prior: Prior, index: slice) -> Prior:
         return prior.with_units(slope=1000 / self.mu_water, intercept=-1000.0)
@@ -128,6 +130,15 @@ class MRIProblem:
         if not scale > 0:
             raise ValueError("the k-space of this scan has no signal: every acquired sample is 0")
         return scale
+
+
+def _summary(noise: dict[str, Any]) -> dict[str, Any]:
+    """A CT noise model for a report: the range of what changes from view to view, not all of it."""
+    return {
+        k: {"min": float(v.min()), "mean": float(v.double().mean()), "max": float(v.max())}
+        if isinstance(v, Tensor) and v.ndim else v
+        for k, v in noise.items() if k != "mu_water"
+    }  # fmt: skip
 
 
 def scan_geometry(scan: Scan) -> Geometry:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from medrecon.corrections.field_of_view import remove_couch
 from medrecon.io.scan import Scan
 from medrecon.noise import CTNoise
 from medrecon.operators.ct import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.pipeline.noise_level import ct_noise
 from medrecon.simulate.source import OnProgress, provenance, silent
+from medrecon.simulate.tube_current import TubeCurrent
+from medrecon.simulate.tube_current import tube_current as modulated
 from medrecon.units import MU_WATER, hu_to_mu
 from medrecon.volume import Volume
 
@@ -22,11 +26,14 @@ SOURCE_ORIGIN = 595.0
 ORIGIN_DETECTOR = 490.6
 """Isocentre to detector [mm]."""
 CHUNK = 8
+MATCHED = {"model_absolute": 0.0, "model_relative": 0.0}
+"""Model error of an inverse crime."""
 
 
 def simulate_ct(
     volume: Volume, *, geometry: Literal["fan", "parallel"] = "fan", views: int = 60, arc: float | None = None,
-    i0: float = 5e4, sigma_e: float = 10.0, size: int | None = None, matched: bool = False,
+    i0: float = 5e4, sigma_e: float = 10.0, tube_current: TubeCurrent = "constant", size: int | None = None,
+    couch: bool = True, matched: bool = False,
     generator: torch.Generator, on_progress: OnProgress = silent,
 ) -> Scan:  # fmt: skip
     """Sinograms of all slices of a CT volume, with its noise model and the grid to reconstruct on.
@@ -43,7 +50,9 @@ def simulate_ct(
         views: projections spread over [0, arc), end excluded.
         arc: rad; full circle for fan and half for parallel by default.
         i0, sigma_e: photons a ray without object; standard deviation of the electronic noise in photons.
+        tube_current: how the photons change from view to view around their mean i0 (`simulate/tube_current.py`).
         size: rows of the reconstructed image, its columns in proportion; the native matrix by default.
+        couch: False puts air where the image shows something outside the body (`corrections/field_of_view.py`).
 
     Raises:
         ValueError: not a CT volume in HU, or a size that is not in the range 8 .. native rows.
@@ -55,22 +64,35 @@ def simulate_ct(
     rays = scan_geometry(geometry, views, default if arc is None else arc, grid)
     fine = grid if matched else fine_grid(volume, grid)
     A = CTOperator(rays, fine, model="linear" if matched else "strip")
-    noise = CTNoise(i0, sigma_e) if not matched else CTNoise(i0, sigma_e, model_absolute=0.0, model_relative=0.0)
-    count, parts = volume.data.shape[0], []
+    hu = volume.data.float() if couch else remove_couch(volume.data.float(), volume.spacing[:2][::-1])
+    count, parts = hu.shape[0], []
     for start in range(0, count, CHUNK):
-        mu = hu_to_mu(volume.data[start : start + CHUNK].float())
-        parts.append(noise.simulate(A(resize(mu, fine.shape)), generator))
+        parts.append(A(resize(hu_to_mu(hu[start : start + CHUNK]), fine.shape)))
         on_progress(min(start + CHUNK, count), count)
+    clean = torch.cat(parts)
+    photons = modulated(tube_current, i0, rays.angles, clean)
+    noise = ct_noise({"i0": photons, "sigma_e": sigma_e, **(MATCHED if matched else {})})
     details = {
         "views": views, "arc_rad": default if arc is None else arc, "simulation_grid": list(fine.shape),
-        "simulation_model": A.model, "inverse_crime": matched,
+        "simulation_model": A.model, "inverse_crime": matched, "tube_current": tube_current, "couch": couch,
     }  # fmt: skip
     angles = torch.tensor(rays.angles, dtype=torch.float64)
     return Scan(
-        modality="ct", data=torch.cat(parts), image_shape=grid.shape, affine=affine, units="HU",
+        modality="ct", data=noisy(clean, noise, generator), image_shape=grid.shape, affine=affine, units="HU",
         geometry={"type": geometry, **asdict(rays), "angles": angles, "pixel_spacing": list(grid.spacing)},
-        noise={**asdict(noise), "mu_water": MU_WATER}, provenance=provenance(volume, generator, details),
+        noise={**vars(noise), "i0": photons, "mu_water": MU_WATER}, provenance=provenance(volume, generator, details),
     )  # fmt: skip
+
+
+def noisy(clean: Tensor, noise: CTNoise, generator: torch.Generator) -> Tensor:
+    """Noise a few slices at a time: the counts are drawn in float64."""
+    parts = []
+    for start in range(0, len(clean), CHUNK):
+        i0 = noise.i0
+        if isinstance(i0, Tensor) and i0.ndim == 3:
+            i0 = i0[start : start + CHUNK]
+        parts.append(replace(noise, i0=i0).simulate(clean[start : start + CHUNK], generator))
+    return torch.cat(parts)
 
 
 def reconstruction_grid(volume: Volume, size: int | None) -> tuple[ImageGrid, Tensor]:
