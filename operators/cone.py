@@ -32,7 +32,7 @@ class ConeRays:
         source: (V,) place of the source along z [slices].
         climb: (V,) height of detector row 0 over the source [slice pitches].
         pitch: row pitch of the detector [slice pitches].
-        heights: number of detector rows.
+        det_rows: number of detector rows.
     """
 
     plane: joseph.Rays
@@ -42,7 +42,7 @@ class ConeRays:
     source: NDArray[np.float64]
     climb: NDArray[np.float64]
     pitch: float
-    heights: int
+    det_rows: int
 
 
 def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
@@ -77,12 +77,12 @@ def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
     views, columns = rays.plane.rows.shape
     padded = np.zeros((batch, height + 2, width + 2, slices), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = np.moveaxis(x, 1, -1)
-    y = np.empty((batch, views, rays.heights, columns), dtype=np.float32)
+    y = np.empty((batch, views, rays.det_rows, columns), dtype=np.float32)
     if joseph._forked():
-        cone_kernels.forward_serial(padded, y, *_tables(rays), BLOCK)
+        cone_kernels.forward_serial(padded, y, *_tables(rays, BLOCK))
     else:
         together = max(1, min(BLOCK, batch * views // (2 * numba.get_num_threads())))
-        cone_kernels.forward(padded, y, *_tables(rays), together)
+        cone_kernels.forward(padded, y, *_tables(rays, together))
     return y
 
 
@@ -93,11 +93,11 @@ def adjoint(y: NDArray[np.float32], rays: ConeRays, shape: tuple[int, int, int])
     slices, height, width = shape
     padded = np.zeros((len(y), height + 2, width + 2, slices), dtype=np.float32)
     run = cone_kernels.adjoint_serial if joseph._forked() else cone_kernels.adjoint
-    run(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays), BLOCK)
+    run(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays, BLOCK))
     return np.ascontiguousarray(np.moveaxis(padded[:, 1:-1, 1:-1], -1, 1))
 
 
-def _tables(rays: ConeRays) -> tuple[Any, ...]:
+def _tables(rays: ConeRays, *more: int) -> tuple[Any, ...]:
     plane = rays.plane
     return (plane.rows, plane.start, plane.slope, plane.first, plane.last, plane.length, rays.flat, rays.near,
-            rays.nearer, rays.source, rays.climb, rays.pitch)  # fmt: skip
+            rays.nearer, rays.source, rays.climb, rays.pitch, *more)  # fmt: skip

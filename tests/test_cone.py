@@ -1,4 +1,4 @@
-"""Cone-beam projector: exact adjoint, analytic ellipsoids, an independent matrix, the fan beam, any number of threads."""
+"""Cone-beam projector: exact adjoint, analytic ellipsoids, an independent matrix, the fan beam, threads and forks."""
 
 import math
 import subprocess
@@ -107,7 +107,7 @@ def test_equals_an_independent_matrix(name: str) -> None:
     few = range(0, len(CASES[name].angles), 3)
     geometry = replace(CASES[name].subset(few), det_shape=(7, 9), det_spacing=(6.0, 8.5))
     grid = VolumeGrid((5, 7, 9), (3.1, 3.3, 2.9), center=(1.0, -2.0, 1.5))
-    # Views of 0 and 90 degrees with square voxels leave no tie between the axes here.
+    # The voxels are not square: no ray ties between the axes.
     dense, A = reference(geometry, grid), Cone(geometry, grid)
     basis = torch.eye(dense.shape[1]).reshape(-1, *grid.shape)
     np.testing.assert_allclose(A(basis).reshape(dense.shape[1], -1).numpy().T, dense, atol=2e-5)

@@ -10,6 +10,7 @@ from ct_phantoms import Ellipsoid, views
 from torch import Tensor
 
 from medrecon.operators import fdk as module
+from medrecon.operators import joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.fbp import parker_weights
 from medrecon.operators.fdk import fdk
@@ -133,6 +134,13 @@ def test_batch_and_dtype() -> None:
     assert fdk(y.double(), geometry, grid).dtype == torch.float64
     strided = y.transpose(-1, -2).contiguous().transpose(-1, -2)
     assert torch.equal(fdk(strided, geometry, grid), image)
+
+
+def test_the_build_for_forked_processes_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry, grid, y = case()
+    threads = fdk(y, geometry, grid)
+    monkeypatch.setattr(joseph, "_forked", lambda: True)
+    assert torch.equal(fdk(y, geometry, grid), threads)
 
 
 def test_bad_input_is_named() -> None:
