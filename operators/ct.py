@@ -1,28 +1,31 @@
-"""CTOperator: line integrals of the attenuation along parallel or fan-flat rays, by our own projector or ASTRA's."""
+"""CTOperator: line integrals of the attenuation along the rays of a scan, slice by slice or through a volume."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.operators import joseph
+from medrecon.operators.astra_2d import Astra2D, check_model, require_gpu
+from medrecon.operators.astra_3d import Astra3D
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.cone import Cone
+from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.operators.fbp import Window, fbp
+from medrecon.operators.fdk import fdk
+from medrecon.operators.joseph import Joseph, matrix
+from medrecon.operators.joseph_torch import JosephTorch
+from medrecon.operators.projector import Projector
+from medrecon.operators.sparse import SparseMatrix
 
-__all__ = ["CTOperator", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeometry"]
+__all__ = ["CTOperator", "ConeGeometry", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeometry", "VolumeGrid"]
 
-Backend = Literal["matrix", "joseph", "astra", "cuda"]
-Model = Literal["line", "strip", "linear"]
-Way = Literal["FP", "BP"]
+Backend = Literal["matrix", "joseph", "torch", "astra", "cuda"]
+Model = Literal["linear", "line", "strip"]
 FEW = 32
 """Slices from which 'auto' prefers our batched loops to the matrix (benchmarks/projectors.py)."""
 MATRIX_LIMIT = 60_000_000
@@ -30,161 +33,97 @@ MATRIX_LIMIT = 60_000_000
 
 
 class CTOperator(LinearOperator):
-    """y = A x: x (..., H, W) attenuation [1/mm] -> y (..., V, D) line integrals [unitless].
+    """y = A x: attenuation x [1/mm] -> line integrals y [unitless].
 
-    Models: 'line', exact lengths of intersection (default); 'strip', area-weighted over the width of a detector
-    element, for simulating on a finer grid; 'linear', Joseph's interpolation.
+    Parallel and fan beams: x (..., H, W) -> y (..., V, D). Cone beams, circular and helical, with a `VolumeGrid`:
+    x (..., Z, H, W) -> y (..., V, R, D).
 
-    Backends, float32; tensors on other devices go through the host and come back:
+    Models: 'linear', Joseph's interpolation (default); 'line', exact lengths of intersection; 'strip', area-weighted
+    over the width of a detector element, for simulating on a finer grid. Arc detectors, cones: 'linear' only.
+
+    Backends; all but 'torch' and 'cuda' compute on the CPU, from tensors of any device:
         'matrix': the projector as a sparse matrix, built at the first use and freed with the object; one product
-            for the whole batch. Takes float64 too. Best for few and small slices.
-        'joseph': our own loops over a batch of slices, model 'linear' only (`operators/joseph.py`); no memory, best
-            for many slices or large ones.
-        'astra': ASTRA's CPU projector slice by slice; no memory, about 5 times slower at 256^2 and 60 views.
-            Model 'linear' for parallel rays only.
-        'cuda': ASTRA's 2D GPU projector slice by slice. Its own interpolation whatever the model, and its adjoint is
-            approximate (some per cent): good for SIRT, not for CG or gradients. Hence never chosen by 'auto'.
-        'auto': model 'linear': 'matrix' for batches below `FEW` where it has at most `MATRIX_LIMIT` estimated
-            non-zeros, else 'joseph'. Other models: 'matrix' up to that limit, else 'astra'.
+            for the whole batch. Takes float64 too. Best for few and small slices. Not for cones.
+        'joseph': our own compiled loops, model 'linear' only; no memory, best for many slices or large ones.
+        'torch': the same weights in torch operations, on the device and in the dtype of the data: the exact pair on
+            a GPU. Model 'linear' only.
+        'astra': ASTRA's CPU projector slice by slice; no memory, slow. Not for cones; 'linear' for parallel rays only.
+        'cuda': ASTRA's GPU projector: slices of a parallel beam as one volume, of a fan one by one, cones. Its own
+            interpolation whatever the model, and an adjoint that is off by some per cent: needs adjoint='fast'.
+        'auto': on a GPU 'torch' for the model 'linear', or 'cuda' for adjoint='fast' where ASTRA finds the GPU. Else,
+            model 'linear': 'matrix' for batches below `FEW` where it has at most `MATRIX_LIMIT` estimated non-zeros,
+            else 'joseph'. Other models: 'matrix' up to that limit, else 'astra'.
+
+    Args:
+        adjoint: 'exact', or 'fast' to let `adjoint` be ASTRA's approximate backprojection on a GPU: good for SIRT, not
+            for CG, gradients or claims about data consistency.
 
     Raises:
-        ValueError: an unknown backend or model, a model that the geometry or the pixels do not allow,
-            a source inside the image.
+        ValueError: an unknown setting, a model that the backend, the geometry or the pixels do not allow, a grid that
+            does not fit the geometry, a source inside the image.
         RuntimeError: backend 'cuda' where ASTRA finds no GPU.
     """
 
-    def __init__(self, geometry: Geometry, grid: ImageGrid, backend: Backend | Literal["auto"] = "auto",
-                 model: Model = "line") -> None:  # fmt: skip
-        _check_setting(geometry, grid, backend, model)
-        self.geometry, self.grid, self.model, self.backend = geometry, grid, model, backend
-        self.in_shape = grid.shape
-        self.out_shape = (len(geometry.angles), geometry.det_count)
+    def __init__(self, geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid,
+                 backend: Backend | Literal["auto"] = "auto", model: Model = "linear",
+                 adjoint: Literal["exact", "fast"] = "exact") -> None:  # fmt: skip
+        _check_setting(geometry, grid, backend, model, adjoint)
+        self.geometry, self.grid, self.backend, self.model = geometry, grid, backend, model
+        self.fast = adjoint == "fast"
+        self.in_shape, self.out_shape = grid.shape, geometry.shape
+        self._built: dict[str, Projector] = {}
 
     def nonzeros(self) -> float:
         """Estimated entries of the matrix: rays (or strips) that meet a pixel, over all pixels and views."""
         pixels = math.prod(self.grid.shape) * len(self.geometry.angles)
+        if isinstance(self.geometry, ConeGeometry):
+            return math.inf
         footprint = 2 / math.pi * sum(self.grid.spacing) / self.geometry.iso_spacing
         return pixels * {"line": footprint, "linear": 1.5 * footprint, "strip": footprint + 2}[self.model]
 
-    def chosen(self, batch: int) -> Backend:
-        """The backend that serves this many slices."""
+    def chosen(self, batch: int, device: str | torch.device = "cpu") -> Backend:
+        """The backend that serves this many slices or volumes on this device."""
         if self.backend != "auto":
             return self.backend
+        if torch.device(device).type == "cuda":
+            if self.fast and _astra_gpu() and not _arc(self.geometry):
+                return "cuda"
+            if self.model == "linear":
+                return "torch"
         small = self.nonzeros() <= MATRIX_LIMIT
         if self.model == "linear":
             return "matrix" if small and batch < FEW else "joseph"
         return "matrix" if small else "astra"
 
     def subset(self, view_indices: Sequence[int]) -> CTOperator:
-        """The operator of these views only, in the given order."""
-        return CTOperator(self.geometry.subset(view_indices), self.grid, self.backend, self.model)
+        """The operator of these views only, in the given order; what has been built is shared, not built again."""
+        kind: Literal["exact", "fast"] = "fast" if self.fast else "exact"
+        part = CTOperator(self.geometry.subset(view_indices), self.grid, self.backend, self.model, kind)
+        part._built = {name: projector.subset(view_indices) for name, projector in self._built.items()}
+        return part
 
     def fbp(self, sinogram: Tensor, window: Window = "ramp") -> Tensor:
-        """Filtered backprojection, (..., V, D) -> (..., H, W) [1/mm]; see `medrecon.operators.fbp.fbp`."""
+        """Filtered backprojection [1/mm], see `medrecon.operators.fbp.fbp`; of a cone beam `medrecon.operators.fdk`."""
         self._check(sinogram, self.out_shape, self.out_dtype, "fbp")
+        if isinstance(self.geometry, ConeGeometry) and isinstance(self.grid, VolumeGrid):
+            return fdk(sinogram, self.geometry, self.grid, window)
+        assert not isinstance(self.geometry, ConeGeometry) and not isinstance(self.grid, VolumeGrid)
         return fbp(sinogram, self.geometry, self.grid, window)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._multiply(x, self.in_shape, self.out_shape, "FP")
+        return self._projector(self.chosen(len(x), x.device)).forward(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._multiply(y, self.out_shape, self.in_shape, "BP")
+        return self._projector(self.chosen(len(y), y.device)).adjoint(y)
 
-    def _multiply(self, x: Tensor, source: tuple[int, ...], target: tuple[int, ...], way: Way) -> Tensor:
-        backend = self.chosen(len(x))
-        dtype = np.float64 if x.dtype == torch.float64 and backend == "matrix" else np.float32
-        host = x.detach().to("cpu", torch.float64 if dtype is np.float64 else torch.float32).numpy()
-        if backend == "matrix":
-            matrix = self._matrix if way == "FP" else self._transpose
-            columns = np.ascontiguousarray(host.reshape(len(host), math.prod(source)).T)
-            out = np.ascontiguousarray((matrix @ columns).T).reshape(len(host), *target)
-        elif backend == "joseph":
-            rays = self._rays
-            out = joseph.forward(host, rays) if way == "FP" else joseph.adjoint(host, rays, self.grid.shape)
-        else:
-            out = self._slice_by_slice(host, target, way)
-        return torch.from_numpy(out).to(x.device, x.dtype)
-
-    def _slice_by_slice(self, items: NDArray[Any], target: tuple[int, ...], way: Way) -> NDArray[Any]:
-        import astra
-
-        # A copy: ASTRA wants contiguous and writable memory, of its input too. NaN shows what it left unwritten.
-        items = np.array(items if way == "FP" else items * self._lengths, dtype=np.float32, order="C")
-        out = np.full((len(items), *target), np.nan, dtype=np.float32)
-        apply = astra.projector.direct_FP if way == "FP" else astra.projector.direct_BP
-        with self._projector() as projector:
-            for item, result in zip(items, out, strict=True):
-                apply(projector, item, out=result)
-        # ASTRA reports some GPU failures by a printed line only.
-        if self.backend == "cuda" and np.isfinite(items).all() and np.isnan(out).any():
-            raise RuntimeError("CTOperator: ASTRA's GPU projector failed and wrote no result; use backend='astra'")
-        return out * self._lengths if way == "FP" else out
-
-    @property
-    def _aspect(self) -> float:
-        """Factor on y that makes the pixels square, which ASTRA needs: lines stay lines, only lengths change."""
-        row, column = self.grid.spacing
-        return 1.0 if math.isclose(row, column, rel_tol=1e-6) else column / row
-
-    @cached_property
-    def _lengths(self) -> NDArray[np.float32]:
-        """(V, D) or (1, 1): length of a ray in mm over its length in the squared coordinates."""
-        if self._aspect == 1:
-            return np.ones((1, 1), dtype=np.float32)
-        direction = self.geometry.rays()[1]
-        ratio = np.hypot(*np.moveaxis(direction, -1, 0)) / np.hypot(direction[..., 0], direction[..., 1] * self._aspect)
-        return np.broadcast_to(ratio, self.out_shape).astype(np.float32)
-
-    @contextmanager
-    def _projector(self) -> Iterator[int]:
-        """An ASTRA projector id, deleted at exit: none outlives a call."""
-        import astra
-
-        (height, width), (x0, x1, y0, y1) = self.grid.shape, self.grid.window
-        fan = isinstance(self.geometry, FanGeometry)
-        volume = astra.create_vol_geom(height, width, x0, x1, y0 * self._aspect, y1 * self._aspect)
-        kind = "cuda" if self.backend == "cuda" else f"{self.model}_fanflat" if fan else self.model
-        if isinstance(self.geometry, FanGeometry) and self.model == "strip":  # has no vector form
-            g = self.geometry
-            distances = (np.array(g.angles), g.source_origin, g.origin_detector)
-            rays = astra.create_proj_geom("fanflat", g.det_spacing, g.det_count, *distances)
-        else:
-            vectors = astra_vectors(self.geometry) * np.tile([1.0, self._aspect], 3)
-            rays = astra.create_proj_geom("fanflat_vec" if fan else "parallel_vec", self.geometry.det_count, vectors)
-        projector = astra.create_projector(kind, rays, volume)
-        try:
-            yield projector
-        finally:
-            astra.projector.delete(projector)
-
-    @cached_property
-    def _rays(self) -> joseph.Rays:
-        return joseph.trace(self.geometry, self.grid)
-
-    @cached_property
-    def _matrix(self) -> Any:
-        """scipy CSR (V * D, H * W), float32."""
-        if self.model == "linear":
-            return joseph.matrix(self._rays, self.grid.shape)
-        import astra
-
-        with self._projector() as projector:
-            identifier = astra.projector.matrix(projector)
-            try:
-                matrix = astra.matrix.get(identifier).astype(np.float32)
-            finally:
-                astra.matrix.delete(identifier)
-        if self._aspect != 1:
-            matrix.data *= np.repeat(self._lengths.ravel(), np.diff(matrix.indptr))
-        return matrix
-
-    @cached_property
-    def _transpose(self) -> Any:
-        return self._matrix.T.tocsr()
+    def _projector(self, backend: Backend) -> Projector:
+        if backend not in self._built:
+            self._built[backend] = build(self.geometry, self.grid, backend, self.model)
+        return self._built[backend]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the geometry; the matrix is built again where it is needed."""
-        return CTOperator, (self.geometry, self.grid, self.backend, self.model)
+        """Pickles the geometry; projectors are built again where they are needed."""
+        return CTOperator, (self.geometry, self.grid, self.backend, self.model, "fast" if self.fast else "exact")
 
     @classmethod
     def examples(cls) -> Iterator[CTOperator]:
@@ -192,46 +131,80 @@ class CTOperator(LinearOperator):
         grid, square = (ImageGrid((13, 18), (row, 1.2), center=(1.5, -0.7)) for row in (0.9, 1.2))
         parallel = ParallelGeometry(angles, 23, 1.1, det_offset=0.3)
         fan = FanGeometry(angles, 25, 1.6, source_origin=40.0, origin_detector=25.0)
+        arc = FanGeometry(angles, 25, 1.6, 40.0, 25.0, 0.4, "arc", tuple((0.01 * (-1) ** i, 0.2) for i in range(6)))
         yield cls(parallel, grid)
-        yield cls(parallel, grid, "astra")
+        yield cls(parallel, grid, "astra", "line")
         yield cls(parallel, square, model="strip")
-        yield cls(parallel, grid, "astra", model="linear")
-        yield cls(parallel, grid, model="linear")
-        yield cls(fan, grid, "joseph", model="linear")
-        yield cls(FanGeometry(angles, 25, 1.6, 40.0, 25.0, det_offset=-0.4), grid)
-        yield cls(fan, grid, "astra")
+        yield cls(parallel, grid, "astra")
+        yield cls(parallel, grid, "joseph")
+        yield cls(fan, grid, "joseph")
+        yield cls(arc, grid)
+        yield cls(arc, grid, "torch")
+        yield cls(FanGeometry(angles, 25, 1.6, 40.0, 25.0, det_offset=-0.4), grid, model="line")
+        yield cls(fan, grid, "astra", "line")
         yield cls(fan, square, model="strip")
+        volume = VolumeGrid((5, 7, 9), (1.5, 2.4, 2.1), (0.5, -0.3, 0.7))
+        helix = ConeGeometry.helix(3, 2.0, 4.0, (4, 11), (1.7, 3.3), 40.0, 25.0, det_offset=(0.2, 0.8))
+        yield cls(helix, volume)
+        yield cls(helix, volume, "torch")
+        yield cls(ConeGeometry(angles, (5, 11), (1.7, 3.3), 40.0, 25.0), volume, "joseph")
 
 
-def _check_setting(geometry: Geometry, grid: ImageGrid, backend: str, model: str) -> None:
-    if backend not in ("auto", "matrix", "joseph", "astra", "cuda"):
-        raise ValueError(f"CTOperator: backend must be 'auto', 'matrix', 'joseph', 'astra' or 'cuda', got {backend!r}")
-    if model not in ("line", "strip", "linear"):
-        raise ValueError(f"CTOperator: model must be 'line', 'strip' or 'linear', got {model!r}")
-    if model == "strip" and not math.isclose(*grid.spacing, rel_tol=1e-6):
-        raise ValueError(f"CTOperator: ASTRA's 'strip' model needs square pixels, got {grid.spacing}; use 'line'")
-    if backend == "joseph" and model != "linear":
-        raise ValueError(f"CTOperator: backend 'joseph' has the 'linear' model only, got {model!r}")
-    if isinstance(geometry, FanGeometry):
-        if model == "linear" and backend == "astra":
-            raise ValueError("CTOperator: ASTRA has no 'linear' model for fan beams; use backend='joseph'")
-        if model == "strip" and geometry.det_offset != 0:
-            raise ValueError("CTOperator: ASTRA has no 'strip' model for fan beams with det_offset; use model='line'")
-        if geometry.source_origin <= grid.reach:
-            raise ValueError(f"CTOperator: the image reaches {grid.reach:.1f} mm from the rotation centre, "
-                             f"beyond the source at {geometry.source_origin:.1f} mm; check the units")  # fmt: skip
+def build(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, backend: Backend, model: Model) -> Projector:
+    """The projector of a backend."""
+    if backend == "torch":
+        return JosephTorch(geometry, grid)
+    if isinstance(geometry, ConeGeometry) or (backend == "cuda" and isinstance(geometry, ParallelGeometry)):
+        if backend == "cuda":
+            return Astra3D(geometry, grid)
+        assert isinstance(geometry, ConeGeometry) and isinstance(grid, VolumeGrid)
+        return Cone(geometry, grid)
+    assert isinstance(grid, ImageGrid)
+    if backend == "joseph" or (backend == "matrix" and model == "linear"):
+        projector = Joseph(geometry, grid)
+        if backend == "joseph":
+            return projector
+        return SparseMatrix(matrix(projector.rays, grid.shape), grid.shape, geometry.shape)
+    astra = Astra2D(geometry, grid, "cuda" if backend == "cuda" else model)
+    return SparseMatrix(astra.matrix(), grid.shape, geometry.shape) if backend == "matrix" else astra
+
+
+def _check_setting(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, backend: str, model: str,
+                   adjoint: str) -> None:  # fmt: skip
+    for name, value, known in (
+        ("backend", backend, ("auto", "matrix", "joseph", "torch", "astra", "cuda")),
+        ("model", model, ("linear", "line", "strip")), ("adjoint", adjoint, ("exact", "fast")),
+    ):  # fmt: skip
+        if value not in known:
+            raise ValueError(f"CTOperator: {name} must be one of {', '.join(known)}, got {value!r}")
+    cone = isinstance(geometry, ConeGeometry)
+    if cone != isinstance(grid, VolumeGrid):
+        raise ValueError(f"CTOperator: {type(geometry).__name__} needs {'a VolumeGrid' if cone else 'an ImageGrid'}, "
+                         f"got {type(grid).__name__}")  # fmt: skip
+    if backend in ("joseph", "torch") and model != "linear":
+        raise ValueError(f"CTOperator: backend {backend!r} has the 'linear' model only, got {model!r}")
+    if cone and (model != "linear" or backend in ("matrix", "astra")):
+        raise ValueError(f"CTOperator: cone beams have the 'linear' model and the backends 'joseph', 'torch' and "
+                         f"'cuda' only, got {model!r} and {backend!r}")  # fmt: skip
+    if backend == "cuda" and adjoint != "fast":
+        raise ValueError("CTOperator: the adjoint of ASTRA's GPU projector is approximate; say adjoint='fast' to take "
+                         "it, or backend='torch' for the exact pair on a GPU")  # fmt: skip
+    if not isinstance(geometry, ParallelGeometry) and geometry.source_origin <= grid.reach:
+        raise ValueError(f"CTOperator: the image reaches {grid.reach:.1f} mm from the rotation centre, "
+                         f"beyond the source at {geometry.source_origin:.1f} mm; check the units")  # fmt: skip
     if backend == "cuda":
-        import astra
+        require_gpu()
+    if isinstance(grid, ImageGrid) and not isinstance(geometry, ConeGeometry) and (backend in ("astra", "cuda")
+                                                                                     or model != "linear"):  # fmt: skip
+        check_model(geometry, grid, "cuda" if backend == "cuda" else model)
 
-        if not astra.use_cuda():
-            raise RuntimeError("CTOperator: backend='cuda', but ASTRA finds no CUDA device; use backend='auto'")
+
+def _arc(geometry: Geometry | ConeGeometry) -> bool:
+    """An arc detector in the plane, which ASTRA does not know."""
+    return isinstance(geometry, FanGeometry) and geometry.detector == "arc"
 
 
-def astra_vectors(geometry: Geometry) -> NDArray[np.float64]:
-    """ASTRA's parallel_vec or fanflat_vec rows (V, 6): ray direction or source, detector centre, detector step."""
-    c, s = np.cos(geometry.angles), np.sin(geometry.angles)
-    axis = np.stack([c, s], axis=1)
-    centre, first = geometry.det_offset * axis, np.stack([s, -c], axis=1)
-    if isinstance(geometry, FanGeometry):
-        centre, first = centre - geometry.origin_detector * first, geometry.sources()
-    return np.concatenate([first, centre, geometry.det_spacing * axis], axis=1)
+def _astra_gpu() -> bool:
+    import astra
+
+    return bool(astra.use_cuda())

@@ -212,3 +212,13 @@ class ImageGrid:
 
 
 Geometry = ParallelGeometry | FanGeometry
+
+
+def astra_vectors(geometry: Geometry) -> NDArray[np.float64]:
+    """ASTRA's parallel_vec or fanflat_vec rows (V, 6): ray direction or source, detector centre, detector step."""
+    c, s = np.cos(geometry.angles), np.sin(geometry.angles)
+    axis = np.stack([c, s], axis=1)
+    centre, first = geometry.det_offset * axis, np.stack([s, -c], axis=1)
+    if isinstance(geometry, FanGeometry):
+        centre, first = centre - geometry.origin_detector * first, geometry.sources()
+    return np.concatenate([first, centre, geometry.det_spacing * axis], axis=1)

@@ -122,7 +122,7 @@ def _backproject(filtered: NDArray[np.float32], volume: NDArray[np.float32], geo
     plane, (x, y) = geometry.plane(), grid.plane().coordinates()
     scale = plane.source_detector / geometry.source_origin  # detector columns are counted at the rotation axis
     source, pitch = geometry.source_heights()[0], geometry.det_spacing[0]
-    run = fdk_kernels.backproject_serial if joseph._forked() else fdk_kernels.backproject
+    run = fdk_kernels.backproject_serial if joseph.forked() else fdk_kernels.backproject
     run(filtered, volume, np.cos(geometry.angles), np.sin(geometry.angles), x, y, geometry.detector == "arc",
         geometry.source_origin, plane.positions()[0] / scale, plane.iso_spacing, plane.source_detector / pitch,
         grid.heights()[0] - source, grid.spacing[0], (geometry.row_heights()[0, 0] - source) / pitch, BLOCK,

@@ -8,17 +8,21 @@ between two rows. The other rays step along the columns.
 from __future__ import annotations
 
 import functools
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medrecon.operators.ct_geometry import Geometry, ImageGrid
+from medrecon.operators.projector import on_host
 
-BLOCK = 8
-"""Image rows or columns that stay in cache while the rays of many views pass."""
+CHUNK = 64
+"""Slices that share a weight; more would not be faster, and their copies would take memory."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class Rays:
     length: NDArray[np.float32]
     first: NDArray[np.int32]
     last: NDArray[np.int32]
+
+    def tables(self) -> tuple[NDArray[Any], ...]:
+        """What the compiled loops read."""
+        return self.rows, self.start, self.slope, self.length, self.first, self.last
+
+    def subset(self, views: Sequence[int]) -> Rays:
+        """The rays of these views."""
+        return Rays(*(table[list(views)] for table in self.tables()))
 
 
 def trace(geometry: Geometry, grid: ImageGrid) -> Rays:
@@ -69,31 +81,63 @@ def _range(start: NDArray[np.float64], slope: NDArray[np.float64], count: NDArra
     return first.astype(np.int32), last.astype(np.int32)
 
 
+class Joseph:
+    """A projector in the sense of `projector.Projector`: compiled loops on the CPU, float32, exact adjoint."""
+
+    def __init__(self, geometry: Geometry, grid: ImageGrid, rays: Rays | None = None) -> None:
+        self.geometry, self.grid = geometry, grid
+        self.rays = trace(geometry, grid) if rays is None else rays
+
+    def forward(self, x: Tensor) -> Tensor:
+        return on_host(x, lambda host: forward(host, self.rays))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return on_host(y, lambda host: adjoint(host, self.rays, self.grid.shape))
+
+    def subset(self, views: Sequence[int]) -> Joseph:
+        return Joseph(self.geometry.subset(views), self.grid, self.rays.subset(views))
+
+
 def forward(x: NDArray[np.float32], rays: Rays) -> NDArray[np.float32]:
     """Line integrals (B, V, D) of slices x (B, H, W)."""
     import numba
 
-    from medrecon.operators import joseph_kernels
+    from medrecon.operators import joseph_kernels as kernels
 
-    padded = np.zeros((x.shape[1] + 2, x.shape[2] + 2, len(x)), dtype=np.float32)
-    padded[1:-1, 1:-1] = np.moveaxis(x, 0, -1)
-    y = np.zeros((*rays.rows.shape, len(x)), dtype=np.float32)
-    if _forked():
-        joseph_kernels.forward_serial(padded, y, *_tables(rays, 1))
-    else:
-        joseph_kernels.forward(padded, y, *_tables(rays, 2 * numba.get_num_threads()))
-    return np.ascontiguousarray(np.moveaxis(y, -1, 0))
+    serial = forked()
+    turn_in, run, turn_out, parts = (
+        (kernels.slices_last_serial, kernels.forward_serial, kernels.slices_first_serial, 1) if serial
+        else (kernels.slices_last, kernels.forward, kernels.slices_first, 2 * numba.get_num_threads())
+    )  # fmt: skip
+    out = np.empty((len(x), *rays.rows.shape), dtype=np.float32)
+    for start in range(0, len(x), CHUNK):
+        part = np.ascontiguousarray(x[start : start + CHUNK])
+        padded = aligned_zeros((part.shape[1] + 2, part.shape[2] + 2, len(part)))
+        y = aligned_zeros((*rays.rows.shape, len(part)))
+        turn_in(part, padded, 1)
+        run(padded, y, rays.tables(), _block(len(part)), parts)
+        turn_out(y, out[start : start + CHUNK], 0)
+    return out
 
 
 def adjoint(y: NDArray[np.float32], rays: Rays, shape: tuple[int, int]) -> NDArray[np.float32]:
     """The exact transpose of `forward`: (B, V, D) -> (B, H, W)."""
-    from medrecon.operators import joseph_kernels
+    from medrecon.operators import joseph_kernels as kernels
 
-    last = np.ascontiguousarray(np.moveaxis(y, 0, -1), dtype=np.float32)
-    padded = np.zeros((shape[0] + 2, shape[1] + 2, len(y)), dtype=np.float32)
-    run = joseph_kernels.adjoint_serial if _forked() else joseph_kernels.adjoint
-    run(last, padded, *_tables(rays))
-    return np.ascontiguousarray(np.moveaxis(padded[1:-1, 1:-1], -1, 0))
+    serial = forked()
+    turn_in, run, turn_out = (
+        (kernels.slices_last_serial, kernels.adjoint_serial, kernels.slices_first_serial) if serial
+        else (kernels.slices_last, kernels.adjoint, kernels.slices_first)
+    )  # fmt: skip
+    out = np.empty((len(y), *shape), dtype=np.float32)
+    for start in range(0, len(y), CHUNK):
+        part = np.ascontiguousarray(y[start : start + CHUNK])
+        last = aligned_zeros((*part.shape[1:], len(part)))
+        padded = aligned_zeros((shape[0] + 2, shape[1] + 2, len(part)))
+        turn_in(part, last, 0)
+        run(last, padded, rays.tables(), _block(len(part)))
+        turn_out(padded, out[start : start + CHUNK], 1)
+    return out
 
 
 def matrix(rays: Rays, shape: tuple[int, int]) -> Any:
@@ -117,16 +161,25 @@ def matrix(rays: Rays, shape: tuple[int, int]) -> Any:
     return csr_matrix((np.concatenate(weight_of), where), shape=(rays.rows.size, shape[0] * shape[1]))
 
 
+def _block(slices: int) -> int:
+    """Image rows or columns that stay in cache while the rays of many views pass."""
+    return 8 if slices >= 16 else 32
+
+
+def aligned_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Zeros that start at a cache line: vector loads and stores that cross lines cost a quarter of the time."""
+    count = math.prod(shape)
+    raw = np.zeros(count + 16, dtype=np.float32)
+    offset = -raw.ctypes.data // 4 % 16
+    return raw[offset : offset + count].reshape(shape)
+
+
 @functools.cache
 def _first_process() -> int:
     """The process that projected first; a fork inherits the answer."""
     return os.getpid()
 
 
-def _forked() -> bool:
+def forked() -> bool:
     """Whether this process was forked after its parent projected: GNU OpenMP then ends it at the first thread."""
     return _first_process() != os.getpid()
-
-
-def _tables(rays: Rays, *more: int) -> tuple[Any, ...]:
-    return rays.rows, rays.start, rays.slope, rays.length, rays.first, rays.last, BLOCK, *more

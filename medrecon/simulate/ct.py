@@ -33,8 +33,8 @@ def simulate_ct(
 
     HU become attenuation (mu_water 0.0192 / mm, clamped at 0), projected with the strip (area) model on a grid at
     least twice as fine as the reconstruction's, to which the image is interpolated bilinearly where it is coarser;
-    the measurement file asks for the line model on `size` rows over the same field of view. `matched` projects
-    the reconstruction grid itself with the line model instead: an inverse crime, recorded as such.
+    the reconstruction uses the linear model on `size` rows over the same field of view. `matched` projects
+    the reconstruction grid itself with the linear model instead: an inverse crime, recorded as such.
 
     Args:
         volume: HU, (Z, Y, X).
@@ -54,7 +54,7 @@ def simulate_ct(
     default = 2 * math.pi if geometry == "fan" else math.pi
     rays = scan_geometry(geometry, views, default if arc is None else arc, grid)
     fine = grid if matched else fine_grid(volume, grid)
-    A = CTOperator(rays, fine, model="line" if matched else "strip")
+    A = CTOperator(rays, fine, model="linear" if matched else "strip")
     noise = CTNoise(i0, sigma_e) if not matched else CTNoise(i0, sigma_e, model_absolute=0.0, model_relative=0.0)
     count, parts = volume.data.shape[0], []
     for start in range(0, count, CHUNK):
