@@ -9,7 +9,7 @@ Rays steeper than 45 degrees against the image plane are still right, only coars
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,12 @@ class ConeRays:
     pitch: float
     heights: int
 
+    def subset(self, views: Sequence[int]) -> ConeRays:
+        """The rays of these views."""
+        some = list(views)
+        return replace(self, plane=self.plane.subset(some), flat=self.flat[some], near=self.near[some],
+                       nearer=self.nearer[some], source=self.source[some], climb=self.climb[some])  # fmt: skip
+
 
 def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
     """The rays of a geometry on a grid, float64 throughout.
@@ -73,8 +79,9 @@ def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
 class Cone:
     """A projector in the sense of `projector.Projector`: compiled loops on the CPU, float32, exact adjoint."""
 
-    def __init__(self, geometry: ConeGeometry, grid: VolumeGrid) -> None:
-        self.geometry, self.grid, self.rays = geometry, grid, trace(geometry, grid)
+    def __init__(self, geometry: ConeGeometry, grid: VolumeGrid, rays: ConeRays | None = None) -> None:
+        self.geometry, self.grid = geometry, grid
+        self.rays = trace(geometry, grid) if rays is None else rays
 
     def forward(self, x: Tensor) -> Tensor:
         return on_host(x, lambda host: forward(host, self.rays))
@@ -83,7 +90,7 @@ class Cone:
         return on_host(y, lambda host: adjoint(host, self.rays, self.grid.shape))
 
     def subset(self, views: Sequence[int]) -> Cone:
-        return Cone(self.geometry.subset(views), self.grid)
+        return Cone(self.geometry.subset(views), self.grid, self.rays.subset(views))
 
 
 def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
@@ -98,10 +105,10 @@ def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
     padded[:, 1:-1, 1:-1] = np.moveaxis(x, 1, -1)
     y = np.empty((batch, views, rays.heights, columns), dtype=np.float32)
     if joseph.forked():
-        cone_kernels.forward_serial(padded, y, *_tables(rays), BLOCK)
+        cone_kernels.forward_serial(padded, y, *_tables(rays, BLOCK))
     else:
         together = max(1, min(BLOCK, batch * views // (2 * numba.get_num_threads())))
-        cone_kernels.forward(padded, y, *_tables(rays), together)
+        cone_kernels.forward(padded, y, *_tables(rays, together))
     return y
 
 
@@ -112,11 +119,11 @@ def adjoint(y: NDArray[np.float32], rays: ConeRays, shape: tuple[int, int, int])
     slices, height, width = shape
     padded = np.zeros((len(y), height + 2, width + 2, slices), dtype=np.float32)
     run = cone_kernels.adjoint_serial if joseph.forked() else cone_kernels.adjoint
-    run(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays), BLOCK)
+    run(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays, BLOCK))
     return np.ascontiguousarray(np.moveaxis(padded[:, 1:-1, 1:-1], -1, 1))
 
 
-def _tables(rays: ConeRays) -> tuple[Any, ...]:
+def _tables(rays: ConeRays, *more: int) -> tuple[Any, ...]:
     plane = rays.plane
     return (plane.rows, plane.start, plane.slope, plane.first, plane.last, plane.length, rays.flat, rays.near,
-            rays.nearer, rays.source, rays.climb, rays.pitch)  # fmt: skip
+            rays.nearer, rays.source, rays.climb, rays.pitch, *more)  # fmt: skip

@@ -1,4 +1,4 @@
-"""FDK: filtered backprojection of a circular cone-beam scan (Feldkamp, Davis, Kress 1984, J. Opt. Soc. Am. A 1, 612)."""
+"""FDK: filtered backprojection of a circular cone-beam scan (Feldkamp, Davis, Kress 1984, JOSA A 1, 612-619)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from medrecon.operators import joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid, check_source_outside
 from medrecon.operators.fbp import Window, _window, angular_weights, parker_weights
 
-CHUNK = 8
-"""Views that are filtered at a time: bounds the memory of the transform."""
+CHUNK = 2**22
+"""Numbers that are filtered at a time: bounds the memory of the transform."""
 BLOCK = 4
 """Image rows that a thread owns at a time."""
 
@@ -88,8 +88,9 @@ def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[n
     weights = torch.from_numpy(ray_weights(geometry)).float()[:, None]
     cosines = torch.from_numpy(cone_cosines(geometry)).float()
     out = torch.zeros(views, columns + 2, rows)
-    for first in range(0, views, CHUNK):
-        part = slice(first, first + CHUNK)
+    chunk = max(1, CHUNK // (rows * size))
+    for first in range(0, views, chunk):
+        part = slice(first, first + chunk)
         spectrum = torch.fft.rfft(item[part] * weights[part] * cosines, size) * response
         out[part, 1:-1] = torch.fft.irfft(spectrum, size)[..., :columns].mT
     return out.numpy()
@@ -124,4 +125,5 @@ def _backproject(filtered: NDArray[np.float32], volume: NDArray[np.float32], geo
     run = fdk_kernels.backproject_serial if joseph.forked() else fdk_kernels.backproject
     run(filtered, volume, np.cos(geometry.angles), np.sin(geometry.angles), x, y, geometry.detector == "arc",
         geometry.source_origin, plane.positions()[0] / scale, plane.iso_spacing, plane.source_detector / pitch,
-        grid.heights()[0] - source, grid.spacing[0], (geometry.row_heights()[0, 0] - source) / pitch, BLOCK)  # fmt: skip
+        grid.heights()[0] - source, grid.spacing[0], (geometry.row_heights()[0, 0] - source) / pitch, BLOCK,
+    )  # fmt: skip

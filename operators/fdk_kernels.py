@@ -1,5 +1,6 @@
-"""Compiled loop of `fdk`: pixel-driven backprojection, z innermost. All voxels over one pixel project on one line along
-the detector's rows. A thread owns image rows, and every sum has one order: the same bits for any number of threads."""  # fmt: skip
+"""Compiled loop of `fdk`: pixel-driven backprojection, z innermost. All voxels over one pixel project on one line
+along the detector's rows. A thread owns image rows, and every sum has one order: the bits do not depend on the
+number of threads."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def _project(x, y, c, s, arc, radius):
     return across * radius / depth, depth
 
 
-@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+@numba.njit(cache=True, parallel=True)
 def backproject(p, volume, cosine, sine, x, y, arc, radius, left, spacing, rise, z0, dz, row0, block):
     """volume = sum over views of the filtered projections p (V, D + 2, R), zeros in its first and last column.
 
@@ -54,8 +55,10 @@ def backproject(p, volume, cosine, sine, x, y, arc, radius, left, spacing, rise,
                     a, b, out = p[v, j], p[v, j + 1], sums[h - begin, w]
                     low, high = _inside(row, step, slices, rows)
                     below, above = w0 * a[0] + w1 * b[0], w0 * a[-1] + w1 * b[-1]
-                    out[:low] += below
-                    out[high:] += above
+                    for k in range(low):
+                        out[k] += below
+                    for k in range(high, slices):
+                        out[k] += above
                     if low == high:
                         continue
                     start = row + low * step + 1
@@ -73,4 +76,4 @@ def backproject(p, volume, cosine, sine, x, y, arc, radius, left, spacing, rise,
 
 
 # For forked processes, and not cached: see `cone_kernels`.
-backproject_serial = numba.njit(fastmath={"contract"})(backproject.py_func)
+backproject_serial = numba.njit(backproject.py_func)
