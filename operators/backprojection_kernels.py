@@ -18,6 +18,19 @@ BLOCK = 8
 """Image rows that a view serves while it is in cache."""
 
 
+@numba.njit(cache=True, inline="always", error_model="numpy", fastmath={"contract"})
+def _arctan(t):
+    """To 1e-10 rad, in arithmetic that compilers vectorise: two half-angle steps, atan t = 2 atan(t / (1 +
+    sqrt(1 + t^2))), bring |t| below tan(pi / 8), where the series converges fast."""
+    t /= 1 + math.sqrt(1 + t * t)
+    t /= 1 + math.sqrt(1 + t * t)
+    q = t * t
+    series = 1 / 21
+    for n in (19, 17, 15, 13, 11, 9, 7, 5, 3, 1):
+        series = 1 / n - q * series
+    return 4 * t * series
+
+
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
 def _project(place, weight, x, y, c, s, source, first, scale, kind, end):
     """Where the pixels (x, y) of a row fall, in elements of the padded view, and their weight."""
@@ -28,7 +41,7 @@ def _project(place, weight, x, y, c, s, source, first, scale, kind, end):
             across *= source / ahead
         elif kind == 2:
             weight[j] = source**2 / (across * across + ahead * ahead)
-            across = source * math.atan(across / ahead)
+            across = source * _arctan(across / ahead)
         place[j] = min(max((across - first) * scale + 1, 0.0), end)
 
 

@@ -9,6 +9,7 @@ from medrecon.operators.backprojection import backproject
 from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid
 from medrecon.operators.fbp_weights import angular_weights, parker_weights, ray_weights
 from medrecon.operators.ramp import Window, ramp_filter
+from medrecon.operators.rebin import fan_to_parallel
 
 __all__ = ["Window", "angular_weights", "fbp", "parker_weights", "ray_weights"]
 
@@ -21,17 +22,26 @@ def fbp(sinogram: Tensor, geometry: Geometry, grid: ImageGrid, window: Window = 
     angle) the values are right in HU. A shorter arc gives what the measured directions alone say: directions that
     were not seen count as zero, so structures along them are missing and the values too low.
 
+    A scan with a flying focal spot is rebinned to parallel views first (`fan_to_parallel`).
+
     Args:
-        window: apodisation of the ramp up to the detector's Nyquist frequency.
+        window: apodisation of the ramp up to the Nyquist frequency of the detector (after rebinning, of the parallel
+            rays).
 
     Raises:
-        ValueError: a sinogram of another shape than the geometry says, or an unknown window.
+        ValueError: a sinogram of another shape than the geometry says, an unknown window, or a fan's source inside the image.
 
     Source: Kak & Slaney, Principles of Computerized Tomographic Imaging, ch. 3.
     """
     item = (len(geometry.angles), geometry.det_count)
     if tuple(sinogram.shape[-2:]) != item:
         raise ValueError(f"fbp: the geometry has (views, detectors) = {item}, the sinogram {tuple(sinogram.shape)}")
+    if isinstance(geometry, FanGeometry):
+        if geometry.focal_shifts:
+            return fbp(*fan_to_parallel(sinogram, geometry), grid, window)
+        if geometry.source_origin <= grid.reach:
+            raise ValueError(f"fbp: the image reaches {grid.reach:.1f} mm from the rotation centre, beyond the source "
+                             f"at {geometry.source_origin:.1f} mm; check the units")  # fmt: skip
     work = sinogram.dtype if sinogram.dtype in (torch.float32, torch.float64) else torch.float32
     rays = sinogram.reshape(-1, *item).to(work)
     rays = rays * torch.from_numpy(ray_weights(geometry)).to(rays)

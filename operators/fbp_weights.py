@@ -27,25 +27,42 @@ def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
 def angular_weights(angles: NDArray[np.float64], period: float) -> tuple[NDArray[np.float64], float, float]:
     """Trapezoid weights of angles on a circle of `period`, with the start and the length of the covered arc.
 
-    A gap over four times the median and over 10 degrees was not measured: its two neighbours get half a median
-    step there, and the arc starts behind it. Repeated angles share their weight.
+    The neighbours of a gap that was not measured (see `unmeasured`) get half a median step there, and the arc starts
+    behind the widest. Repeated angles share their weight.
     """
-    turned = np.mod(angles, period)
-    order = np.argsort(turned, kind="stable")
-    gaps = np.diff(turned[order], append=turned[order[0]] + period)  # gap i lies behind sorted view i
-    real = gaps[gaps > 1e-9]
-    step = float(np.median(real))
-    missing = gaps > max(4 * step, math.radians(10))
-    if len(real) < 2 or not missing.any():
-        start, arc = float(turned[order[0]]) - step / 2, period
-    else:
-        widest = int(np.argmax(gaps))
-        arc = period - float(gaps[widest]) + step
-        start = float(turned[order[(widest + 1) % len(order)]]) - step / 2
-    gaps = np.where(missing & (len(real) > 1), step, gaps)
+    order, gaps = circle_gaps(angles, period)
+    step, missing = unmeasured(gaps, period)
+    start = float(np.mod(angles[order[0]], period)) - step / 2
+    arc = period - float(gaps[-1]) + step if missing.any() else period
+    gaps = np.where(missing, step, gaps)
     weights = np.empty_like(gaps)
     weights[order] = (gaps + np.roll(gaps, 1)) / 2
     return weights, start, arc
+
+
+def circle_gaps(angles: NDArray[np.float64], period: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The order of angles around a circle from the widest gap on, and the gap behind each of them, in that order."""
+    turned = np.mod(angles, period)
+    order = np.argsort(turned, kind="stable")
+    gaps = np.diff(turned[order], append=turned[order[0]] + period)
+    widest = len(gaps) - 1 - int(np.argmax(gaps))
+    return np.roll(order, widest), np.roll(gaps, widest)
+
+
+def unmeasured(gaps: NDArray[np.float64], period: float) -> tuple[float, NDArray[np.bool_]]:
+    """The median step of a scan, and which gaps between its views (the widest last) were not measured.
+
+    Those are over four times the median and over 10 degrees. In a fan scan (period 2 pi) a lone gap, four times
+    wider than any other, suffices: its lines were seen from the other side.
+    """
+    usual = (period - gaps[-1]) / max(len(gaps) - 1, 1)
+    real = gaps[gaps > 0.1 * usual]  # without repeated angles
+    if len(real) < 2:
+        return float(gaps[-1]), np.zeros(len(gaps), dtype=bool)
+    step, limit = float(np.median(real)), math.radians(10)
+    if period > math.pi:
+        limit = min(limit, 4 * float(np.sort(gaps)[-2]))
+    return step, gaps > max(4 * step, limit)
 
 
 def parker_weights(beta: NDArray[np.float64], gamma: NDArray[np.float64], arc: float) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ct_phantoms import Ellipse, views
 
-from medrecon.operators import fbp as module
+from medrecon.operators import fbp_weights
 from medrecon.operators.ct import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.operators.fbp import angular_weights, fbp, parker_weights, ray_weights
 from medrecon.units import mu_to_hu
@@ -63,13 +63,13 @@ def test_pixels_not_square_and_off_centre() -> None:
 
 
 def test_wrong_parker_sign_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "parker_weights", lambda b, g, arc: parker_weights(b, -g, arc))
+    monkeypatch.setattr(fbp_weights, "parker_weights", lambda b, g, arc: parker_weights(b, -g, arc))
     mean, std = water(SHORT)
     assert abs(mean) > 20 or std > 20
 
 
 def test_short_scan_without_parker_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "parker_weights", lambda b, g, arc: 0 * b[:, None] * g + 1.0)
+    monkeypatch.setattr(fbp_weights, "parker_weights", lambda b, g, arc: 0 * b[:, None] * g + 1.0)
     assert abs(water(SHORT)[0]) > 20
 
 
