@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -22,14 +25,16 @@ def fbp(sinogram: Tensor, geometry: Geometry, grid: ImageGrid, window: Window = 
     angle) the values are right in HU. A shorter arc gives what the measured directions alone say: directions that
     were not seen count as zero, so structures along them are missing and the values too low.
 
-    A scan with a flying focal spot is rebinned to parallel views first (`fan_to_parallel`).
+    In a full turn with the detector shifted to one side, lines seen once count twice (Wang 2002). A scan with a
+    flying focal spot is rebinned to parallel views first (`fan_to_parallel`).
 
     Args:
         window: apodisation of the ramp up to the Nyquist frequency of the detector (after rebinning, of the parallel
             rays).
 
     Raises:
-        ValueError: a sinogram of another shape than the geometry says, an unknown window, or a fan's source inside the image.
+        ValueError: a sinogram of another shape than the geometry says, an unknown window, a fan's source inside the
+            image.
 
     Source: Kak & Slaney, Principles of Computerized Tomographic Imaging, ch. 3.
     """
@@ -44,8 +49,21 @@ def fbp(sinogram: Tensor, geometry: Geometry, grid: ImageGrid, window: Window = 
                              f"at {geometry.source_origin:.1f} mm; check the units")  # fmt: skip
     work = sinogram.dtype if sinogram.dtype in (torch.float32, torch.float64) else torch.float32
     rays = sinogram.reshape(-1, *item).to(work)
-    rays = rays * torch.from_numpy(ray_weights(geometry)).to(rays)
-    arc = isinstance(geometry, FanGeometry) and geometry.detector == "arc"
-    angle = geometry.det_spacing / geometry.source_detector if arc else 0.0
+    rays, geometry = _both_sides(rays * torch.from_numpy(ray_weights(geometry)).to(rays), geometry)
+    angle = 0.0
+    if isinstance(geometry, FanGeometry) and geometry.detector == "arc":
+        angle = geometry.det_spacing / geometry.source_detector
     image = backproject(ramp_filter(rays, geometry.iso_spacing, window, angle), geometry, grid)
     return image.reshape(*sinogram.shape[:-2], *grid.shape).to(sinogram.dtype)
+
+
+def _both_sides(rays: Tensor, geometry: Geometry) -> tuple[Tensor, Geometry]:
+    """Zeros in place of what a shifted detector lacks on its short side: filtered, they are none."""
+    lack = abs(geometry.positions()[0] + geometry.positions()[-1])
+    count = math.floor(lack / geometry.det_spacing)
+    if count <= 0.05 * geometry.det_count:
+        return rays, geometry
+    left = geometry.det_offset > 0
+    offset = geometry.det_offset - math.copysign(count * geometry.det_spacing / 2, geometry.det_offset)
+    rays = torch.nn.functional.pad(rays, (count, 0) if left else (0, count))
+    return rays, replace(geometry, det_count=geometry.det_count + count, det_offset=offset)

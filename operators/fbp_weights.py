@@ -13,15 +13,29 @@ from medrecon.operators.ct_geometry import FanGeometry, Geometry
 def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
     """(V, D) weight of each ray before the filter [rad]: share of the arc, redundancy, and the fan's obliquity."""
     angles = np.asarray(geometry.angles)
-    if not isinstance(geometry, FanGeometry):  # a ray and its reverse are one: period pi
-        return np.repeat(angular_weights(angles, math.pi)[0][:, None], geometry.det_count, axis=1)
     share, start, arc = angular_weights(angles, 2 * math.pi)
+    sides = np.broadcast_to(offset_weights(geometry.positions()), geometry.shape)
+    if not isinstance(geometry, FanGeometry):
+        if arc < 2 * math.pi or (sides == 1).all():  # a ray and its reverse are one: period pi
+            return np.repeat(angular_weights(angles, math.pi)[0][:, None], geometry.det_count, axis=1)
+        return share[:, None] * sides / 2
     gamma = geometry.fan_angles()
-    if arc >= 2 * math.pi:
-        redundancy = np.full((len(angles), len(gamma)), 0.5)
-    else:
-        redundancy = parker_weights(np.mod(angles - start, 2 * math.pi), gamma, arc)
+    redundancy = sides / 2 if arc >= 2 * math.pi else parker_weights(np.mod(angles - start, 2 * math.pi), gamma, arc)
     return share[:, None] * redundancy * np.cos(gamma)
+
+
+def offset_weights(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(D,) weights of a full turn whose detector is shifted to widen the field of view; a ray and its reverse add up
+    to 2, a ray without reverse gets 2 (Wang, Med. Phys. 29:1634 (2002), eq. 10).
+
+    All 1 where the sides differ by less than a tenth, such as a quarter offset.
+    """
+    left, right = -float(positions[0]), float(positions[-1])
+    overlap = min(left, right)
+    if overlap <= 0 or overlap > 0.9 * max(left, right):
+        return np.ones_like(positions)
+    inside = np.clip(positions / overlap, -1, 1)
+    return np.asarray(1 + math.copysign(1, right - left) * np.sin(math.pi / 2 * inside))
 
 
 def angular_weights(angles: NDArray[np.float64], period: float) -> tuple[NDArray[np.float64], float, float]:

@@ -143,7 +143,7 @@ def _over_angle(rays: Tensor, angles: Floats, target: Floats) -> tuple[Tensor, N
     cells = _pool(turned, 0.1 * unmeasured(gaps, 2 * math.pi)[0])
     node = np.bincount(cells, turned) / np.bincount(cells)
     if len(node) < 4:
-        raise ValueError(f"fan_to_parallel: {len(node)} different source angles for a focal position, at least 4 needed")
+        raise ValueError(f"fan_to_parallel: {len(node)} different source angles for a focal position, needs 4")
     rays = _mean(rays[:, order], cells, 1)
     step, missing = unmeasured(np.diff(node, append=node[0] + 2 * math.pi), 2 * math.pi)
 
