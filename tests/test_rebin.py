@@ -107,7 +107,7 @@ def test_wrong_sign_is_caught(monkeypatch: pytest.MonkeyPatch, detector: str) ->
     geometry = replace(FAN, detector=detector)  # type: ignore[arg-type]
     sinogram, parallel = fan_to_parallel(WATER.sinogram(geometry), geometry)
     image = mu_to_hu(fbp(sinogram, parallel, GRID))[WATER.inside(GRID, 0.8)]
-    assert error(sinogram, WATER.sinogram(parallel)) > 0.05 and abs(float(image.mean())) > 20
+    assert error(sinogram, WATER.sinogram(parallel)) > 0.05 and abs(float(image.mean())) > 5
 
 
 def test_lines_nobody_measured_are_zero() -> None:
