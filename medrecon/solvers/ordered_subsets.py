@@ -85,10 +85,10 @@ class OrderedSubsets:
         curvature = part.A.adjoint(part.weights * part.lengths)
         return torch.where(curvature > 0, 1 / curvature.clamp_min(torch.finfo(curvature.dtype).tiny), 0)
 
-    def sweep(self, x: Tensor, projection: Tensor, relaxation: float, nonnegative: bool = True) -> Tensor:
-        """Every subset once, from x, whose projection A x is known: it saves the first subset's."""
+    def sweep(self, x: Tensor, relaxation: float, nonnegative: bool = True, projection: Tensor | None = None) -> Tensor:
+        """Every subset once, from x; where its projection A x is known, it saves that of the first subset."""
         for k, part in enumerate(self._parts):
-            seen = part.A(x) if k else projection[:, part.views]
+            seen = part.A(x) if k or projection is None else projection[:, part.views]
             step = self._steps[k] if self._steps else self._majorised(part)
             x = x + relaxation * step * part.A.adjoint(part.weights * (self.y.data[:, part.views] - seen))
             x = x.clamp_min(0) if nonnegative else x

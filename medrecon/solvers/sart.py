@@ -28,7 +28,8 @@ class SART:
         subsets: of the views; 0, or more than there are views: one for each view, which is SART; 1: SIRT.
         relaxation: of every step, in (0, 2).
         reduction: factor on the relaxation after each sweep.
-        weights: 'rays', 1 / row sums of A for the rays that were measured; 'precision', the statistical weights.
+        weights: 'precision', the statistical weights; 'rays', classical SART: 1 / row sums of A, for the rays that
+            were measured; not for low dose, where it trusts the darkest rays as much as any.
         nonnegative: project on x >= 0 after each subset.
         discrepancy: a slice stops once its chi^2/m is at most this; 0 runs all iterations.
 
@@ -36,11 +37,11 @@ class SART:
         ValueError: a setting out of its range.
     """
 
-    iterations: int = 20
+    iterations: int = 30
     subsets: int = 10
     relaxation: float = 1.0
     reduction: float = 1.0
-    weights: Weights = "rays"
+    weights: Weights = "precision"
     nonnegative: bool = True
     discrepancy: float = 1.0
 
@@ -63,7 +64,7 @@ class SART:
         projection = torch.zeros_like(y.data)
         active = y.chi2(projection) > self.discrepancy
         while len(monitor.residuals) < self.iterations and bool(active.any()):
-            update = subsets.sweep(x, projection, relaxation, self.nonnegative)
+            update = subsets.sweep(x, relaxation, self.nonnegative, projection)
             x = torch.where(expand(active, ndim), update, x)
             projection, relaxation = A(x), relaxation * self.reduction
             active = active & (y.chi2(projection) > self.discrepancy)
@@ -74,5 +75,5 @@ class SART:
     @classmethod
     def examples(cls) -> Iterator[SART]:
         yield cls(iterations=5)
-        yield cls(iterations=3, subsets=0, relaxation=0.5, nonnegative=False)
-        yield cls(iterations=5, subsets=4, weights="precision", reduction=0.9)
+        yield cls(iterations=3, subsets=0, relaxation=0.5, nonnegative=False, weights="rays")
+        yield cls(iterations=5, subsets=4, reduction=0.9)
