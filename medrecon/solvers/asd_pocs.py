@@ -44,16 +44,16 @@ class ASDPOCS:
         ValueError: a setting out of its range.
     """
 
-    iterations: int = 50
-    epsilon: float = 1.0
+    iterations: int = 60
+    epsilon: float = 0.8
     beta: float = 1.0
-    beta_red: float = 0.995
+    beta_red: float = 0.98
     ng: int = 20
-    alpha: float = 0.2
+    alpha: float = 0.002
     r_max: float = 0.95
     alpha_red: float = 0.95
-    c_alpha: float = -0.95
-    subsets: int = 10
+    c_alpha: float = -0.5
+    subsets: int = 20
     weights: Weights = "precision"
 
     name: ClassVar[str] = "asd-pocs"

@@ -43,7 +43,7 @@ class Huber:
         ValueError: a setting out of its range.
     """
 
-    strength: float = 0.4
+    strength: float = 0.2
     knee: float = 0.01
     iterations: int = 300
     tolerance: float = 2e-5
@@ -96,7 +96,7 @@ class Huber:
 
     def _weight(self, x: Tensor, total: Tensor) -> Tensor:
         """lambda of each item, (B,)."""
-        return self.strength * x[0].numel() / total.clamp_min(TINY)
+        return self.strength * x[0].numel() / torch.where(total > 0, total, 1)
 
     @classmethod
     def examples(cls) -> Iterator[Huber]:
@@ -109,7 +109,7 @@ class Penalty:
 
     def __init__(self, knee: Tensor, ndim: int) -> None:
         self.knee, self.ndim = knee, ndim
-        self._knee = expand(knee.clamp_min(TINY), ndim)
+        self._knee = expand(torch.where(knee > 0, knee, 1), ndim)  # 0: the image is 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, item) -> (B,)."""
