@@ -43,15 +43,15 @@ SOLVERS = ("fbp", "sirt", "sart", "cgls", "huber", "tv", "asd-pocs")
 class Case:
     """The slices measured: operator, measurement, and the reference on the reconstruction's grid."""
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, slices: int = len(SLICES)) -> None:
         affine = torch.diag(torch.tensor([-PIXEL, -PIXEL, 2.0, 1.0], dtype=torch.float64))
-        values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor(SLICES))
+        values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor(SLICES[:slices]))
         volume = Volume(values.clamp(-1024, 3071), affine, "HU", "CT")
         scan = simulate_ct(volume, size=size, generator=torch.Generator().manual_seed(0), **CASES[name])
         grid, self.affine = reconstruction_grid(volume, size)
         self.truth = resize(hu_to_mu(volume.data), grid.shape)
         self.problem = build_problem(scan, "cpu")
-        everything = slice(0, len(SLICES))
+        everything = slice(0, slices)
         A, self.y = self.problem.operator(everything), self.problem.measurement(everything)
         self.A = CTOperator(A.geometry, A.grid, "matrix")  # 360 views too: the same engine for every case
         self.A.gram(self.truth)  # the matrix is built now, outside the timing
@@ -61,7 +61,7 @@ class Case:
         solver = make_solver(solver_classes()[name], None, settings)
         start = time.process_time()
         solution = solver(self.A, self.y, generator=torch.Generator().manual_seed(0))
-        seconds = (time.process_time() - start) / len(SLICES)
+        seconds = (time.process_time() - start) / len(self.truth)
         reference = Volume(mu_to_hu(self.truth), self.affine, "HU", "CT")
         scores = evaluate(Volume(self.problem.values(solution.image), self.affine, "HU", "CT"), reference)
         soft, label = scores["windows"]["soft"], " ".join([name, *(f"{k}={v}" for k, v in settings.items())])
@@ -73,6 +73,7 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256, help="rows of the reconstruction, at most 256")
+    parser.add_argument("--slices", type=int, default=len(SLICES), help="the first so many subjects")
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--solvers", nargs="*", default=list(SOLVERS))
     parser.add_argument("--vary", nargs="+", default=[], help="a setting, then its values")
@@ -82,7 +83,7 @@ def main() -> None:
     print("case | solver | PSNR dB | soft PSNR dB | RMSE HU | χ²/m | iterations (+: not converged) | CPU s/slice")
     print("---|---|---|---|---|---|---|---")
     for name in options.cases:
-        case = Case(name, options.size)
+        case = Case(name, options.size, options.slices)
         print(f"{name} | truth | | | | {float(case.y.chi2(case.A(case.truth)).mean()):.2f} | |")
         for solver in options.solvers:
             for value in options.vary[1:] or [None]:

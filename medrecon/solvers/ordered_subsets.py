@@ -67,8 +67,8 @@ class OrderedSubsets:
         if A.in_dtype.is_complex:
             raise TypeError(f"ordered subsets: need a real, non-negative projector, got {A!r}; MRI has 'cg-sense'")
         self.y = y
-        self._ones = torch.ones((1, *A.in_shape), dtype=y.data.dtype, device=y.data.device)
-        lengths = A(self._ones)
+        # The whole batch, and before the subsets: the operator builds what the sweeps need, and the subsets share it.
+        lengths = A(torch.ones((len(y.data), *A.in_shape), dtype=y.data.dtype, device=y.data.device))[:1]
         W = ray_weights(y, lengths, weights)
         self._parts = []
         for group in groups(A, count):
@@ -82,7 +82,8 @@ class OrderedSubsets:
 
     def _majorised(self, part: _Part) -> Tensor:
         """C_s, (B or 1, *in_shape)."""
-        curvature = part.A.adjoint(part.weights * part.lengths)
+        rays = part.weights * part.lengths
+        curvature = part.A.adjoint(rays.expand(len(self.y.data), *rays.shape[1:]))[: len(rays)]
         return torch.where(curvature > 0, 1 / curvature.clamp_min(torch.finfo(curvature.dtype).tiny), 0)
 
     def sweep(self, x: Tensor, relaxation: float, nonnegative: bool = True, projection: Tensor | None = None) -> Tensor:
