@@ -238,6 +238,8 @@ def test_asd_pocs_has_less_tv_at_the_same_data() -> None:
     assert solution.converged
     assert bool((solution.chi2 <= 0.951).all()) and bool((solution.chi2 > 0.85).all())
     assert bool((solution.diagnostics["cosine"] <= -0.5).all())
+    alone = run(ASDPOCS(200, epsilon=0.95, subsets=8), A, y[1:])  # it stops by itself, with others or without
+    assert distance(alone.image[0], solution.image[1]) < 5e-3
     sart = run(SART(200, 8, 0.5, discrepancy=0.95), A, y)
     assert sart.converged and bool((sart.chi2 > 0.85).all())
     assert bool((total_variation(solution.image, 2) < 0.8 * total_variation(sart.image, 2)).all())

@@ -76,7 +76,7 @@ class ASDPOCS:
         subsets = OrderedSubsets(A, y, self.subsets, self.weights)
         monitor, ndim, beta = Monitor(y, self.iterations, on_step), len(A.in_shape), self.beta
         f = torch.zeros((len(y.data), *A.in_shape), dtype=y.data.dtype, device=y.data.device)
-        image, dtvg = f, torch.zeros(0)
+        image, projection, dtvg = f, torch.zeros_like(y.data), torch.zeros(0)
         done = torch.zeros(len(f), dtype=torch.bool, device=f.device)
         cosine = torch.zeros(len(f), device=f.device)
         for _ in range(self.iterations):
@@ -85,9 +85,10 @@ class ASDPOCS:
             dd, dp = y.chi2(seen), _distance(f_res, f)
             dtvg = dtvg if len(monitor.residuals) else self.alpha * dp
             image = torch.where(expand(done, ndim), image, f_res)
+            projection = torch.where(expand(done, len(A.out_shape)), projection, seen)
             cosine = torch.where(done, cosine, _cosine(f_res, A.adjoint(y.precision * (seen - y.data))))
             done = done | ((dd <= self.epsilon) & (cosine <= self.c_alpha))
-            if monitor(seen) or bool(done.all()):
+            if monitor(projection) or bool(done.all()):
                 break
             f = self._descend(f_res, dtvg)
             dg = _distance(f, f_res)
