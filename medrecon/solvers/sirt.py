@@ -47,7 +47,7 @@ class SIRT:
             raise TypeError(f"SIRT: needs a real, non-negative projector, got {A!r}; use 'cg-sense' for MRI")
         check_fit(A, y)
         monitor, ndim = Monitor(y, self.iterations, on_step), len(A.in_shape)
-        ones = torch.ones((1, *A.in_shape), dtype=y.data.dtype, device=y.data.device)
+        ones = torch.ones((len(y.data), *A.in_shape), dtype=y.data.dtype, device=y.data.device)
         lengths, W = A(ones), y.precision
         if self.weights == "rays":
             W = torch.where((y.precision > 0) & (lengths > 0), 1 / lengths.clamp_min(1e-12), 0)
