@@ -67,7 +67,8 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print("| case | projector | slices | forward ms | x ours | adjoint ms | x ours | error |\n|---|---|---|---|---|---|---|---|")
+    print("| case | projector | slices | forward ms | x ours | adjoint ms | x ours | error |")
+    print("|---|---|---|---|---|---|---|---|")
     for size, views in ((256, 60), (512, 180)):
         x, y, exact = phantom(size, views, options.slices)
         rows = []

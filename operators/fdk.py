@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +9,8 @@ from torch import Tensor
 
 from medrecon.operators import joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid, check_source_outside
-from medrecon.operators.fbp import Window, _window, angular_weights, parker_weights
+from medrecon.operators.fbp_weights import ray_weights
+from medrecon.operators.ramp import Window, ramp_filter
 
 CHUNK = 2**22
 """Numbers that are filtered at a time: bounds the memory of the transform."""
@@ -60,16 +59,6 @@ def _check(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid) -> Non
     check_source_outside(geometry, grid)
 
 
-def ray_weights(geometry: ConeGeometry) -> NDArray[np.float64]:
-    """(V, D) weight of each column before the filter [rad]: share of the arc, redundancy, and the fan's obliquity."""
-    angles, gamma = np.asarray(geometry.angles), geometry.plane().fan_angles()
-    share, start, arc = angular_weights(angles, 2 * math.pi)
-    redundancy = np.full((len(angles), len(gamma)), 0.5)
-    if arc < 2 * math.pi:
-        redundancy = parker_weights(np.mod(angles - start, 2 * math.pi), gamma, arc)
-    return share[:, None] * redundancy * np.cos(gamma)
-
-
 def cone_cosines(geometry: ConeGeometry) -> NDArray[np.float64]:
     """(R, D) cosine of the angle of each ray to the plane of the source."""
     climb = (geometry.row_heights()[0] - geometry.source_heights()[0])[:, None]
@@ -82,37 +71,16 @@ def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[n
     """Weighted and filtered projections (V, D + 2, R), with a column of zeros at both ends."""
     views, rows, columns = geometry.shape
     plane = geometry.plane()
-    arc_step = plane.det_spacing / plane.source_detector if plane.detector == "arc" else 0.0
-    response = torch.from_numpy(ramp(columns, plane.iso_spacing, window, arc_step)).float()
-    size = 2 * (len(response) - 1)
-    weights = torch.from_numpy(ray_weights(geometry)).float()[:, None]
+    angle = plane.det_spacing / plane.source_detector if plane.detector == "arc" else 0.0
+    weights = torch.from_numpy(ray_weights(plane)).float()[:, None]
     cosines = torch.from_numpy(cone_cosines(geometry)).float()
     out = torch.zeros(views, columns + 2, rows)
-    chunk = max(1, CHUNK // (rows * size))
+    chunk = max(1, CHUNK // (4 * rows * columns))
     for first in range(0, views, chunk):
         part = slice(first, first + chunk)
-        spectrum = torch.fft.rfft(item[part] * weights[part] * cosines, size) * response
-        out[part, 1:-1] = torch.fft.irfft(spectrum, size)[..., :columns].mT
+        rays = item[part] * weights[part] * cosines
+        out[part, 1:-1] = ramp_filter(rays, plane.iso_spacing, window, angle).mT
     return out.numpy()
-
-
-def ramp(count: int, spacing: float, window: Window, angle: float = 0.0) -> NDArray[np.float64]:
-    """Frequency response of the band-limited ramp [1/mm] for `count` elements, padded so that nothing wraps.
-
-    Args:
-        angle: fan angle between elements at equal angles [rad], for the ramp times (angle / sin angle)^2 of an arc
-            detector (Kak & Slaney, 3.4.1); 0: elements at equal distances.
-    """
-    size = 1 << max(2 * count - 1, 2).bit_length()
-    taps = np.arange(size)
-    taps = np.where(taps <= size // 2, taps, taps - size)  # integers: fftfreq(n, 1/n) is not exactly integer
-    odd = taps % 2 == 1
-    kernel = np.zeros(size)
-    kernel[0] = 0.25
-    kernel[odd] = -1 / (math.pi * taps[odd]) ** 2
-    turn = np.where(abs(taps) < count, taps * angle, 0.0)  # taps beyond the detector meet zeros
-    kernel /= np.sinc(turn / math.pi) ** 2
-    return np.asarray(np.fft.rfft(kernel).real / spacing * _window(np.arange(size // 2 + 1) / size, window))
 
 
 def _backproject(filtered: NDArray[np.float32], volume: NDArray[np.float32], geometry: ConeGeometry,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid
+from medrecon.operators.ct_geometry import Geometry, ImageGrid
 
 TISSUE = -400.0
 """HU above which a voxel may be body or couch: air, foam and lung lie below, skin and fat above."""
@@ -25,13 +25,8 @@ def field_of_view_radius(geometry: Geometry) -> float:
 
     The nearer end of the detector decides: an offset detector sees more over a full turn, but not in every view.
     """
-    if isinstance(geometry, FanGeometry):
-        u, v = np.moveaxis(geometry.directions()[:, [0, -1]], -1, 0)
-        x, y = (geometry.source_origin * f(geometry.angles)[:, None] for f in (np.sin, np.cos))
-        ends = (-y * u - x * v) / np.hypot(u, v)
-    else:
-        half = (geometry.det_count - 1) / 2 * geometry.det_spacing
-        ends = geometry.det_offset + np.array([[-half, half]])
+    (x, y), (u, v) = (np.moveaxis(part[:, [0, -1]], -1, 0) for part in geometry.rays())
+    ends = (y * u - x * v) / np.hypot(u, v)
     # Signed distances of the outermost rays from the centre: the two must lie on both sides of it.
     low, high = np.sort(ends, axis=1).T
     return float(max(0.0, np.minimum(-low, high).min()))

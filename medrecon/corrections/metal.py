@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
 from medrecon.corrections.inpaint import interpolate_rays
-from medrecon.operators.ct import CTOperator
+from medrecon.operators.ct import CTOperator, ImageGrid
 from medrecon.units import MU_WATER, hu_to_mu, mu_to_hu
 
 METAL = 2500.0
@@ -53,6 +53,8 @@ def reduce_metal(A: CTOperator, y: Tensor, method: Literal["li", "nmar"] = "nmar
     """
     if method not in ("li", "nmar"):
         raise ValueError(f"reduce_metal: method must be 'li' or 'nmar', got {method!r}")
+    if not isinstance(A.grid, ImageGrid):
+        raise ValueError("reduce_metal: works on slices; rebin the cone beam to fans first")
     first = A.fbp(y)
     metal = mu_to_hu(first, mu_water) > threshold
     trace = metal_trace(A, metal).to(y.device)
