@@ -9,8 +9,7 @@ import torch
 from ct_phantoms import Ellipsoid, views
 from torch import Tensor
 
-from medrecon.operators import fdk as module
-from medrecon.operators import joseph
+from medrecon.operators import fbp_weights, joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.fbp import parker_weights
 from medrecon.operators.fdk import fdk
@@ -80,13 +79,13 @@ def test_lengths_are_mm() -> None:
 
 
 def test_wrong_parker_sign_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "parker_weights", lambda b, g, arc: parker_weights(b, -g, arc))
+    monkeypatch.setattr(fbp_weights, "parker_weights", lambda b, g, arc: parker_weights(b, -g, arc))
     mean, std = water(SHORT)[2]
     assert abs(mean) > 20 or std > 20
 
 
 def test_short_scan_without_parker_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "parker_weights", lambda b, g, arc: 0 * b[:, None] * g + 1.0)
+    monkeypatch.setattr(fbp_weights, "parker_weights", lambda b, g, arc: 0 * b[:, None] * g + 1.0)
     assert abs(water(SHORT)[2][0]) > 20
 
 
