@@ -43,7 +43,7 @@ class Huber:
         ValueError: a setting out of its range.
     """
 
-    strength: float = 0.2
+    strength: float = 0.3
     knee: float = 0.01
     iterations: int = 300
     tolerance: float = 2e-5
