@@ -179,7 +179,7 @@ def _check_setting(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGr
     is_cone = isinstance(geometry, ConeGeometry)
     if is_cone != isinstance(grid, VolumeGrid):
         wanted = "a VolumeGrid" if is_cone else "an ImageGrid"
-        raise ValueError(f"CTOperator: {type(geometry).__name__} needs {wanted}, got {type(grid).__name__}")  # fmt: skip
+        raise ValueError(f"CTOperator: {type(geometry).__name__} needs {wanted}, got {type(grid).__name__}")
     if backend in ("joseph", "torch") and model != "linear":
         raise ValueError(f"CTOperator: backend {backend!r} has the 'linear' model only, got {model!r}")
     if is_cone and (model != "linear" or backend in ("matrix", "astra")):
