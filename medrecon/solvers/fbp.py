@@ -43,8 +43,9 @@ class FBP:
             raise TypeError(f"FBP: {A!r} has no filtered backprojection; it takes a CTOperator. Use 'sirt' or 'cgls'")
         monitor = Monitor(y, 1, on_step)
         image = A.fbp(y.data, self.window)
-        monitor(A(image))
-        return monitor.solution(A, image, True)
+        projection = A(image)
+        monitor(projection)
+        return Solution(image, monitor.residuals, y.chi2(projection), True)
 
     @classmethod
     def examples(cls) -> Iterator[FBP]:
