@@ -13,8 +13,10 @@ from torch import Tensor
 PARALLEL = ("angles", "det_count", "det_spacing", "det_offset")
 FAN = (*PARALLEL, "source_origin", "origin_detector")
 KEYS = {"parallel": PARALLEL, "fan": FAN, "cone": ("det_shape", *(key for key in FAN if key != "det_count"))}
-BY_VIEW: dict[str, dict[str, tuple[int, ...]]] = {"angles": {"parallel": (), "fan": (), "cone": ()}, "heights": {"cone": ()},
-                                                  "focal_shifts": {"fan": (2,), "cone": (3,)}}  # fmt: skip
+BY_VIEW: dict[str, dict[str, tuple[int, ...]]] = {
+    "angles": {"parallel": (), "fan": (), "cone": ()}, "heights": {"cone": ()},
+    "focal_shifts": {"fan": (2,), "cone": (3,)},
+}  # fmt: skip
 """What changes from view to view, the types that may have it, and the shape of one view's value."""
 
 

@@ -75,8 +75,8 @@ def reconstruct(
     volume = Volume(torch.cat(parts).flatten(0, -3), affine, problem.units, problem.modality, sources(scan))
     report = {
         "solver": solver, "settings": settings_of(make_solver(cls, weights, options)),
-        "slices": [start * each, stop * each], "seed": seed, "batch": size, "device": device, "units": problem.units, **problem.facts,
-        **log.report(stop - start), "seconds": time.perf_counter() - began,
+        "slices": [start * each, stop * each], "seed": seed, "batch": size, "device": device,
+        "units": problem.units, **problem.facts, **log.report(stop - start), "seconds": time.perf_counter() - began,
         "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
         "inverse_crime": scan.provenance.get("inverse_crime"),
     }  # fmt: skip
