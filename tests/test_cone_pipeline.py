@@ -176,7 +176,7 @@ def test_bad_scans_are_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="slices 2:5: a cone-beam scan measures its volume as a whole"):
             act()
     for solver in ("resample", "dds"):
-        with pytest.raises(ValueError, match=r"prior of slices .* these do: asd-pocs, cgls, fbp, huber, sart, sirt, tv"):
+        with pytest.raises(ValueError, match=r"prior of slices .* do: asd-pocs, cgls, fbp, huber, sart, sirt, tv"):
             reconstruct(scan, solver)
     with pytest.raises(ValueError, match=r"helical.*iterative solver"):
         reconstruct(measured("helix"), "fbp")

@@ -22,7 +22,8 @@ class _HasFBP(Protocol):
 
 @dataclass(frozen=True)
 class FBP:
-    """Filtered backprojection: one pass, no noise model; the data's precision is not used.
+    """Filtered backprojection: one pass, no noise model; the data's precision is not used. Of a cone beam on a circle:
+    FDK.
 
     Attributes:
         window: apodisation of the ramp filter; 'hann' trades resolution for noise, 'ramp' keeps the resolution.
