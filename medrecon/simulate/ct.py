@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from medrecon.corrections.field_of_view import remove_couch
 from medrecon.io.scan import Scan
 from medrecon.noise import CTNoise
-from medrecon.operators.ct import CTOperator, ImageGrid, VolumeGrid
+from medrecon.operators.ct import ConeGeometry, CTOperator, Geometry, ImageGrid, VolumeGrid
 from medrecon.pipeline.noise_level import ct_noise
 from medrecon.pipeline.problem import geometry_entries
 from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
@@ -38,10 +39,12 @@ def simulate_ct(
     HU become attenuation (mu_water 0.0192 / mm, clamped at 0), projected on a grid at least twice as fine as the
     reconstruction's, to which the image is interpolated linearly where it is coarser; with the strip (area) model, of
     cone beams with the linear one. The reconstruction uses the linear model on `size` rows over the same field of view.
+    Between the slices of a cone beam's volume there is what linear interpolation makes of them, in the data as in the
+    reconstruction: no model error comes from there, as none does slice by slice.
     `matched` projects the reconstruction grid itself with the linear model instead: an inverse crime, recorded as such.
 
     Args:
-        volume: HU, (Z, Y, X). Beyond its ends there is nothing for a cone beam to see.
+        volume: HU, (Z, Y, X). For a cone beam there is air beyond its first and its last slice.
         geometry: rays, see `simulate/ct_rays.py`: slice by slice 'fan' or 'parallel'; through the whole volume 'cone',
             a circle, or 'helix'. Detectors are flat, cover the image, and have one element per pixel at the isocentre.
         views: projections spread over [0, arc), end excluded; of a helix, those of each turn.
@@ -59,28 +62,37 @@ def simulate_ct(
     if volume.units != "HU" or volume.data.is_complex():
         raise ValueError(f"simulate_ct: needs a CT volume in HU, got {volume.modality} in {volume.units}")
     plane, affine = reconstruction_grid(volume, size)
-    thickness, whole = volume.spacing[2], geometry in ("cone", "helix")
-    grid = VolumeGrid((len(volume.data), *plane.shape), (thickness, *plane.spacing)) if whole else plane
+    grid: ImageGrid | VolumeGrid = plane
+    if geometry in ("cone", "helix"):
+        grid = VolumeGrid((len(volume.data), *plane.shape), (volume.spacing[2], *plane.spacing))
     rays = scan_rays(geometry, views, arc, grid)
-    fine = grid if matched else fine_grid(volume, grid)
-    A = CTOperator(rays, fine, model="linear" if matched or whole else "strip")
     hu = volume.data.float() if couch else remove_couch(volume.data.float(), volume.spacing[:2][::-1])
-    items, parts = hu[None] if whole else hu, []
-    for start in range(0, len(items), CHUNK):
-        parts.append(A(resize(hu_to_mu(items[start : start + CHUNK]), fine.shape)))
-        on_progress(len(hu) * min(start + CHUNK, len(items)) / len(items), len(hu))
-    clean = torch.cat(parts)
+    clean, method = project(rays, grid, hu, matched, on_progress)
     photons = modulated(tube_current, i0, rays.angles, clean)
     noise = ct_noise({"i0": photons, "sigma_e": sigma_e, **(MATCHED if matched else {})}, clean.ndim)
     details = {
-        "trajectory": geometry, "views": len(rays.angles), "arc_rad": arc_of(rays), "simulation_grid": list(fine.shape),
-        "simulation_model": A.model, "inverse_crime": matched, "tube_current": tube_current, "couch": couch,
+        "trajectory": geometry, "views": len(rays.angles), "arc_rad": arc_of(rays), **method,
+        "inverse_crime": matched, "tube_current": tube_current, "couch": couch,
     }  # fmt: skip
     return Scan(
         modality="ct", data=noisy(clean, noise, generator), image_shape=grid.shape, affine=affine, units="HU",
         geometry={**geometry_entries(rays), "pixel_spacing": list(plane.spacing)},
         noise={**vars(noise), "i0": photons, "mu_water": MU_WATER}, provenance=provenance(volume, generator, details),
     )  # fmt: skip
+
+
+def project(rays: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, hu: Tensor, matched: bool,
+            on_progress: OnProgress) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
+    """Line integrals of hu (Z, Y, X), slice by slice or through the volume, and of which grid and model they are."""
+    count, whole = len(hu), isinstance(grid, VolumeGrid)
+    if isinstance(grid, VolumeGrid):  # a slice of air at each end, to which the projector interpolates anyway
+        hu, grid = pad(hu, (0, 0, 0, 0, 1, 1), value=-1000)[None], replace(grid, shape=(count + 2, *grid.shape[1:]))
+    fine = grid if matched else fine_grid(hu.shape[-2:], grid)
+    A, parts = CTOperator(rays, fine, model="linear" if matched or whole else "strip"), []
+    for start in range(0, len(hu), CHUNK):
+        parts.append(A(resize(hu_to_mu(hu[start : start + CHUNK]), fine.shape)))
+        on_progress(count * min(start + CHUNK, len(hu)) / len(hu), count)
+    return torch.cat(parts), {"simulation_grid": list(fine.shape), "simulation_model": A.model}
 
 
 def noisy(clean: Tensor, noise: CTNoise, generator: torch.Generator) -> Tensor:
@@ -108,10 +120,14 @@ def reconstruction_grid(volume: Volume, size: int | None) -> tuple[ImageGrid, Te
     return ImageGrid(shape, (y * ratio[0], x * ratio[1])), affine
 
 
-def fine_grid(volume: Volume, grid: ImageGrid | VolumeGrid) -> ImageGrid | VolumeGrid:
-    """Along each axis the image's own pixels where they are twice as fine as those of `grid`, else twice as many."""
-    native = volume.data.shape[-len(grid.shape) :]
-    shape: Any = tuple(max(own, 2 * count) for own, count in zip(native, grid.shape, strict=True))
+def fine_grid(image: Sequence[int], grid: ImageGrid | VolumeGrid) -> ImageGrid | VolumeGrid:
+    """In the plane the image's own pixels (H, W) where they are twice as fine as those of `grid`, else twice as many.
+
+    Three times as many slices: they hold all that linear interpolation makes of the volume's, as twice would not.
+    """
+    *slices, height, width = grid.shape
+    plane = (max(own, 2 * n) for own, n in zip(image, (height, width), strict=True))
+    shape: Any = (*(3 * n for n in slices), *plane)
     spacing: Any = tuple(n * d / m for n, d, m in zip(grid.shape, grid.spacing, shape, strict=True))
     return replace(grid, shape=shape, spacing=spacing)
 

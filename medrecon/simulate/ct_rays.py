@@ -65,7 +65,7 @@ def fan_rays(angles: tuple[float, ...], grid: ImageGrid) -> FanGeometry:
 def circle(fan: FanGeometry, grid: VolumeGrid) -> ConeGeometry:
     """A circle around the middle of the volume; its ends stay in the beam where they are nearest to the source."""
     slices, pitch = grid.shape[0], grid.spacing[0]
-    half = slices / 2 * fan.source_origin / (fan.source_origin - grid.reach)
+    half = (slices + 1) / 2 * fan.source_origin / (fan.source_origin - grid.reach)
     return ConeGeometry(fan.angles, (2 * math.ceil(half) + 2, fan.det_count), (pitch * fan.magnification,
                         fan.det_spacing), fan.source_origin, fan.origin_detector)  # fmt: skip
 
