@@ -1,4 +1,4 @@
-"""Every solver on the corpus's test subjects: CT 60 and 30 views, MRI 4x and 8x. Resumes; prints the docs table.
+"""Every solver on the corpus's test subjects: CT 60 and 30 views, low dose, MRI 4x and 8x. Resumes; prints the table.
 
     python benchmarks/compare_solvers.py --out runs/compare.json --slices 4
     python benchmarks/compare_solvers.py --out runs/modes.json --size 128 --cases "CT 60 views" --modes fast paper
@@ -33,8 +33,9 @@ SUBJECTS = {
     "mri": ("test/mri/mr_fnndsc_adi_t2#aadd9f93.1", "test/mri/mr_forrest_t1"),
 }
 CASES: dict[str, dict[str, Any]] = {
-    "CT 60 views": {"modality": "ct", "views": 60},
-    "CT 30 views": {"modality": "ct", "views": 30},
+    "CT 60 views": {"modality": "ct", "views": 60, "i0": 5e4},
+    "CT 30 views": {"modality": "ct", "views": 30, "i0": 5e4},
+    "CT low dose": {"modality": "ct", "views": 360, "i0": 5e3},
     "MRI 4x": {"modality": "mri", "accel": 4.0, "acs": 24},
     "MRI 8x": {"modality": "mri", "accel": 8.0, "acs": 16},
 }
@@ -73,7 +74,7 @@ def measured(case: str, path: str, slices: int, size: int) -> tuple[Volume, Scan
     volume = subject(path, settings["modality"], slices)
     g = torch.Generator().manual_seed(0)
     if settings["modality"] == "ct":
-        return volume, simulate_ct(volume, views=settings["views"], size=size, generator=g)
+        return volume, simulate_ct(volume, views=settings["views"], i0=settings["i0"], size=size, generator=g)
     return volume, simulate_mri(volume, accel=settings["accel"], acs=settings["acs"], generator=g)
 
 
@@ -91,25 +92,27 @@ def run(case: str, path: str, solver: str, mode: str | None, slices: int, size: 
     }  # fmt: skip
     if settings["modality"] == "ct":
         soft = scores["windows"]["soft"]
-        row |= {"soft_psnr_db": soft["psnr_db"], "soft_rmse": soft["rmse"]}
+        row |= {"soft_psnr_db": soft["psnr_db"], "soft_rmse": soft["rmse"], "soft_bias": soft["bias"]}
     return row
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, mean over subjects."""
-    head = ("case", "solver", "subjects", "PSNR dB", "soft PSNR dB", "SSIM", "RMSE HU", "χ²/m", "s/slice",
-            "operator calls", "network calls")  # fmt: skip
+    head = ("case", "solver", "subjects", "PSNR dB", "soft PSNR dB", "SSIM", "RMSE HU", "soft RMSE HU", "soft bias HU",
+            "χ²/m", "s/slice", "operator calls", "network calls")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    keys = ("psnr_db", "soft_psnr_db", "ssim", "rmse", "chi2", "seconds", "operator_calls", "network_calls")
+    hu = ("soft_psnr_db", "rmse", "soft_rmse", "soft_bias")
+    keys = (*hu, "psnr_db", "ssim", "chi2", "seconds", "operator_calls", "network_calls")
     for case in CASES:
         for solver in dict.fromkeys(r["solver"] for r in rows if r["case"] == case):
             mine = [r for r in rows if r["case"] == case and r["solver"] == solver]
             mean = {k: sum(r.get(k, math.nan) for r in mine) / len(mine) for k in keys}
             ct = CASES[case]["modality"] == "ct"
-            soft, rmse = (f"{mean['soft_psnr_db']:.2f}", f"{mean['rmse']:.1f}") if ct else ("", "")
-            cells = [case, solver, f"{len(mine)} × {mine[0]['slices']}", f"{mean['psnr_db']:.2f}", soft,
-                     f"{mean['ssim']:.4f}", rmse, f"{mean['chi2']:.2f}", f"{mean['seconds']:.1f}",
-                     f"{mean['operator_calls']:.0f}", f"{mean['network_calls']:.0f}"]  # fmt: skip
+            errors = [f"{mean[k]:.1f}" if ct else "" for k in hu[1:]]
+            cells = [case, solver, f"{len(mine)} × {mine[0]['slices']}", f"{mean['psnr_db']:.2f}",
+                     f"{mean['soft_psnr_db']:.2f}" if ct else "", f"{mean['ssim']:.4f}", *errors, f"{mean['chi2']:.2f}",
+                     f"{mean['seconds']:.1f}", f"{mean['operator_calls']:.0f}",
+                     f"{mean['network_calls']:.0f}"]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid
-from medrecon.operators.joseph import forked
+from medrecon.operators.threads import compiled
 
 
 def backproject(rays: Tensor, geometry: Geometry, grid: ImageGrid) -> Tensor:
@@ -42,7 +42,7 @@ def _compiled(views: Tensor, geometry: Geometry, grid: ImageGrid) -> Tensor:
 
     image = np.zeros((*grid.shape, views.shape[-1]), dtype=np.float32)
     source = geometry.source_origin if isinstance(geometry, FanGeometry) else math.inf
-    run = kernels.backproject_serial if forked() else kernels.backproject
+    run = compiled(kernels, "backproject")
     run(views.detach().contiguous().numpy(), image, np.cos(geometry.angles), np.sin(geometry.angles),
         *grid.coordinates(), source, _first(geometry), geometry.iso_spacing, _kind(geometry))  # fmt: skip
     return torch.from_numpy(image)

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medrecon.operators import joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid, check_source_outside
-from medrecon.operators.projector import on_host
+from medrecon.operators.threads import compiled, forked
 
 BLOCK = 4
 """Image rows or columns that a thread owns at a time, and views that pass a plane of voxels while it is in cache."""
@@ -76,23 +75,6 @@ def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
     )  # fmt: skip
 
 
-class Cone:
-    """A projector in the sense of `projector.Projector`: compiled loops on the CPU, float32, exact adjoint."""
-
-    def __init__(self, geometry: ConeGeometry, grid: VolumeGrid, rays: ConeRays | None = None) -> None:
-        self.geometry, self.grid = geometry, grid
-        self.rays = trace(geometry, grid) if rays is None else rays
-
-    def forward(self, x: Tensor) -> Tensor:
-        return on_host(x, lambda host: forward(host, self.rays))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return on_host(y, lambda host: adjoint(host, self.rays, self.grid.shape))
-
-    def subset(self, views: Sequence[int]) -> Cone:
-        return Cone(self.geometry.subset(views), self.grid, self.rays.subset(views))
-
-
 def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
     """Line integrals (B, V, R, D) of volumes x (B, Z, H, W). Memory beside the two: a copy of the volumes."""
     import numba
@@ -104,11 +86,8 @@ def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
     padded = np.zeros((batch, height + 2, width + 2, slices), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = np.moveaxis(x, 1, -1)
     y = np.empty((batch, views, rays.heights, columns), dtype=np.float32)
-    if joseph.forked():
-        cone_kernels.forward_serial(padded, y, *_tables(rays, BLOCK))
-    else:
-        together = max(1, min(BLOCK, batch * views // (2 * numba.get_num_threads())))
-        cone_kernels.forward(padded, y, *_tables(rays, together))
+    together = BLOCK if forked() else max(1, min(BLOCK, batch * views // (2 * numba.get_num_threads())))
+    compiled(cone_kernels, "forward")(padded, y, *_tables(rays, together))
     return y
 
 
@@ -118,8 +97,7 @@ def adjoint(y: NDArray[np.float32], rays: ConeRays, shape: tuple[int, int, int])
 
     slices, height, width = shape
     padded = np.zeros((len(y), height + 2, width + 2, slices), dtype=np.float32)
-    run = cone_kernels.adjoint_serial if joseph.forked() else cone_kernels.adjoint
-    run(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays, BLOCK))
+    compiled(cone_kernels, "adjoint")(np.ascontiguousarray(y, dtype=np.float32), padded, *_tables(rays, BLOCK))
     return np.ascontiguousarray(np.moveaxis(padded[:, 1:-1, 1:-1], -1, 1))
 
 

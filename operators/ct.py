@@ -9,17 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from medrecon.operators import cone, joseph
 from medrecon.operators.astra_2d import Astra2D, check_model, require_gpu
 from medrecon.operators.astra_3d import Astra3D
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.cone import Cone
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.ct_geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.operators.fbp import Window, fbp
 from medrecon.operators.fdk import fdk
-from medrecon.operators.joseph import Joseph, matrix
 from medrecon.operators.joseph_torch import JosephTorch
-from medrecon.operators.projector import Projector
+from medrecon.operators.projector import CompiledProjector, Projector
 from medrecon.operators.sparse import SparseMatrix
 
 __all__ = ["CTOperator", "ConeGeometry", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeometry", "VolumeGrid"]
@@ -158,13 +157,13 @@ def build(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, backe
         if backend == "cuda":
             return Astra3D(geometry, grid)
         assert isinstance(geometry, ConeGeometry) and isinstance(grid, VolumeGrid)
-        return Cone(geometry, grid)
+        return CompiledProjector(cone.trace(geometry, grid), grid.shape, cone.forward, cone.adjoint)
     assert isinstance(grid, ImageGrid)
     if backend == "joseph" or (backend == "matrix" and model == "linear"):
-        projector = Joseph(geometry, grid)
+        rays = joseph.trace(geometry, grid)
         if backend == "joseph":
-            return projector
-        return SparseMatrix(matrix(projector.rays, grid.shape), grid.shape, geometry.shape)
+            return CompiledProjector(rays, grid.shape, joseph.forward, joseph.adjoint)
+        return SparseMatrix(joseph.matrix(rays, grid.shape), grid.shape, geometry.shape)
     astra = Astra2D(geometry, grid, "cuda" if backend == "cuda" else model)
     return SparseMatrix(astra.matrix(), grid.shape, geometry.shape) if backend == "matrix" else astra
 
@@ -177,13 +176,13 @@ def _check_setting(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGr
     ):  # fmt: skip
         if value not in known:
             raise ValueError(f"CTOperator: {name} must be one of {', '.join(known)}, got {value!r}")
-    cone = isinstance(geometry, ConeGeometry)
-    if cone != isinstance(grid, VolumeGrid):
-        raise ValueError(f"CTOperator: {type(geometry).__name__} needs {'a VolumeGrid' if cone else 'an ImageGrid'}, "
+    is_cone = isinstance(geometry, ConeGeometry)
+    if is_cone != isinstance(grid, VolumeGrid):
+        raise ValueError(f"CTOperator: {type(geometry).__name__} needs {'a VolumeGrid' if is_cone else 'an ImageGrid'}, "
                          f"got {type(grid).__name__}")  # fmt: skip
     if backend in ("joseph", "torch") and model != "linear":
         raise ValueError(f"CTOperator: backend {backend!r} has the 'linear' model only, got {model!r}")
-    if cone and (model != "linear" or backend in ("matrix", "astra")):
+    if is_cone and (model != "linear" or backend in ("matrix", "astra")):
         raise ValueError(f"CTOperator: cone beams have the 'linear' model and the backends 'joseph', 'torch' and "
                          f"'cuda' only, got {model!r} and {backend!r}")  # fmt: skip
     if backend == "cuda" and adjoint != "fast":

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.operators import joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid, check_source_outside
 from medrecon.operators.fbp_weights import ray_weights
 from medrecon.operators.ramp import Window, ramp_filter
+from medrecon.operators.threads import compiled
 
 CHUNK = 2**22
 """Numbers that are filtered at a time: bounds the memory of the transform."""
@@ -90,7 +90,7 @@ def _backproject(filtered: NDArray[np.float32], volume: NDArray[np.float32], geo
     plane, (x, y) = geometry.plane(), grid.plane().coordinates()
     scale = plane.source_detector / geometry.source_origin  # detector columns are counted at the rotation axis
     source, pitch = geometry.source_heights()[0], geometry.det_spacing[0]
-    run = fdk_kernels.backproject_serial if joseph.forked() else fdk_kernels.backproject
+    run = compiled(fdk_kernels, "backproject")
     run(filtered, volume, np.cos(geometry.angles), np.sin(geometry.angles), x, y, geometry.detector == "arc",
         geometry.source_origin, plane.positions()[0] / scale, plane.iso_spacing, plane.source_detector / pitch,
         grid.heights()[0] - source, grid.spacing[0], (geometry.row_heights()[0, 0] - source) / pitch, BLOCK,

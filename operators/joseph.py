@@ -7,19 +7,16 @@ between two rows. The other rays step along the columns.
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from medrecon.operators.ct_geometry import Geometry, ImageGrid
-from medrecon.operators.projector import on_host
+from medrecon.operators.threads import compiled, forked
 
 CHUNK = 64
 """Slices that share a weight; more would not be faster, and their copies would take memory."""
@@ -81,34 +78,14 @@ def _range(start: NDArray[np.float64], slope: NDArray[np.float64], count: NDArra
     return first.astype(np.int32), last.astype(np.int32)
 
 
-class Joseph:
-    """A projector in the sense of `projector.Projector`: compiled loops on the CPU, float32, exact adjoint."""
-
-    def __init__(self, geometry: Geometry, grid: ImageGrid, rays: Rays | None = None) -> None:
-        self.geometry, self.grid = geometry, grid
-        self.rays = trace(geometry, grid) if rays is None else rays
-
-    def forward(self, x: Tensor) -> Tensor:
-        return on_host(x, lambda host: forward(host, self.rays))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return on_host(y, lambda host: adjoint(host, self.rays, self.grid.shape))
-
-    def subset(self, views: Sequence[int]) -> Joseph:
-        return Joseph(self.geometry.subset(views), self.grid, self.rays.subset(views))
-
-
 def forward(x: NDArray[np.float32], rays: Rays) -> NDArray[np.float32]:
     """Line integrals (B, V, D) of slices x (B, H, W)."""
     import numba
 
     from medrecon.operators import joseph_kernels as kernels
 
-    serial = forked()
-    turn_in, run, turn_out, parts = (
-        (kernels.slices_last_serial, kernels.forward_serial, kernels.slices_first_serial, 1) if serial
-        else (kernels.slices_last, kernels.forward, kernels.slices_first, 2 * numba.get_num_threads())
-    )  # fmt: skip
+    turn_in, run, turn_out = (compiled(kernels, name) for name in ("slices_last", "forward", "slices_first"))
+    parts = 1 if forked() else 2 * numba.get_num_threads()
     out = np.empty((len(x), *rays.rows.shape), dtype=np.float32)
     for start in range(0, len(x), CHUNK):
         part = np.ascontiguousarray(x[start : start + CHUNK])
@@ -124,11 +101,7 @@ def adjoint(y: NDArray[np.float32], rays: Rays, shape: tuple[int, int]) -> NDArr
     """The exact transpose of `forward`: (B, V, D) -> (B, H, W)."""
     from medrecon.operators import joseph_kernels as kernels
 
-    serial = forked()
-    turn_in, run, turn_out = (
-        (kernels.slices_last_serial, kernels.adjoint_serial, kernels.slices_first_serial) if serial
-        else (kernels.slices_last, kernels.adjoint, kernels.slices_first)
-    )  # fmt: skip
+    turn_in, run, turn_out = (compiled(kernels, name) for name in ("slices_last", "adjoint", "slices_first"))
     out = np.empty((len(y), *shape), dtype=np.float32)
     for start in range(0, len(y), CHUNK):
         part = np.ascontiguousarray(y[start : start + CHUNK])
@@ -172,14 +145,3 @@ def aligned_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
     raw = np.zeros(count + 16, dtype=np.float32)
     offset = -raw.ctypes.data // 4 % 16
     return raw[offset : offset + count].reshape(shape)
-
-
-@functools.cache
-def _first_process() -> int:
-    """The process that projected first; a fork inherits the answer."""
-    return os.getpid()
-
-
-def forked() -> bool:
-    """Whether this process was forked after its parent projected: GNU OpenMP then ends it at the first thread."""
-    return _first_process() != os.getpid()

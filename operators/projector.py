@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -22,7 +23,39 @@ class Projector(Protocol):
         ...
 
 
-def on_host(x: Tensor, apply: Callable[[NDArray[Any]], NDArray[Any]]) -> Tensor:
+class Rays(Protocol):
+    """Tables of the rays of a scan."""
+
+    def subset(self, views: Sequence[int]) -> Self: ...
+
+
+R = TypeVar("R", bound=Rays)
+
+
+@dataclass(frozen=True)
+class CompiledProjector(Generic[R]):
+    """A projector by compiled loops on the CPU, float32, with the exact adjoint.
+
+    Attributes:
+        ahead, back: arrays (B, ...) through the rays, to (B, *geometry.shape) and to (B, *shape).
+    """
+
+    rays: R
+    shape: tuple[int, ...]
+    ahead: Callable[[NDArray[Any], R], NDArray[Any]]
+    back: Callable[[NDArray[Any], R, Any], NDArray[Any]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _on_host(x, lambda host: self.ahead(host, self.rays))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return _on_host(y, lambda host: self.back(host, self.rays, self.shape))
+
+    def subset(self, views: Sequence[int]) -> CompiledProjector[R]:
+        return replace(self, rays=self.rays.subset(views))
+
+
+def _on_host(x: Tensor, apply: Callable[[NDArray[Any]], NDArray[Any]]) -> Tensor:
     """A function of float32 arrays on a tensor of any device and real dtype."""
     out = apply(x.detach().to("cpu", torch.float32).resolve_neg().numpy())
     return torch.from_numpy(out).to(x.device, x.dtype)

@@ -9,7 +9,7 @@ import torch
 from ct_phantoms import Ellipsoid, views
 from torch import Tensor
 
-from medrecon.operators import fbp_weights, joseph
+from medrecon.operators import fbp_weights, threads
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.fbp import parker_weights
 from medrecon.operators.fdk import fdk
@@ -137,9 +137,9 @@ def test_batch_and_dtype() -> None:
 
 def test_the_build_for_forked_processes_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     geometry, grid, y = case()
-    threads = fdk(y, geometry, grid)
-    monkeypatch.setattr(joseph, "forked", lambda: True)
-    assert torch.equal(fdk(y, geometry, grid), threads)
+    parallel = fdk(y, geometry, grid)
+    monkeypatch.setattr(threads, "forked", lambda: True)
+    assert torch.equal(fdk(y, geometry, grid), parallel)
 
 
 def test_bad_input_is_named() -> None:

@@ -15,7 +15,7 @@ from medrecon.models.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.values import Linear
 from medrecon.noise import MRINoise
 from medrecon.operators.base import Diagonal
-from medrecon.operators.ct import CTOperator
+from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.pipeline import describe_solvers, reconstruct, solver_class, solver_classes
 from medrecon.pipeline.choose import parse_settings
 from medrecon.pipeline.noise_level import ct_precision, mri_noise
@@ -173,6 +173,14 @@ def test_calls_are_counted_per_image() -> None:
     A.adjoint(A(x))
     A.gram(x[:1])
     assert counts == {"forward": 4, "adjoint": 4}
+
+
+def test_subsets_count_by_their_share_of_the_views() -> None:
+    A = CTOperator(ParallelGeometry((0.0, 0.5, 1.0, 2.0), 9, 1.0), ImageGrid((6, 6), (1.0, 1.0)))
+    counts = count_calls(A)
+    A.subset([3, 1])(torch.ones(5, 6, 6))
+    A(torch.ones(6, 6))
+    assert counts == {"forward": 3.5}
 
 
 def test_correlated_coils_are_whitened(mri: Scan) -> None:

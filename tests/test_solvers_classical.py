@@ -156,8 +156,8 @@ def test_sart_solves_consistent_data(subsets: int) -> None:
     truth = 0.02 * torch.rand(1, 8, 7, generator=torch.Generator().manual_seed(4))
     y = Measurement(A(truth), torch.ones(1, *A.out_shape))
     for weights in ("rays", "precision"):
-        assert distance(run(SART(30, subsets, 1.0, 1.0, weights, discrepancy=0.0), A, y).image, truth) < 1e-4  # type: ignore[arg-type]
-        assert distance(run(SIRT(30, weights, discrepancy=0.0), A, y).image, truth) > 1e-2  # type: ignore[arg-type]
+        assert distance(run(SART(60, subsets, 1.0, 1.0, weights, discrepancy=0.0), A, y).image, truth) < 1e-4  # type: ignore[arg-type]
+        assert distance(run(SIRT(60, weights, discrepancy=0.0), A, y).image, truth) > 1e-2  # type: ignore[arg-type]
 
 
 def test_subsets_speed_up_and_reach_the_noise() -> None:
@@ -203,7 +203,7 @@ def test_a_dead_view_leaves_no_trace(solver: Solver) -> None:
     without = run(solver, A.subset(alive), Measurement(y.data[:, alive], y.precision[:, alive])).image
     assert distance(images[0], without) < (1e-3 if isinstance(solver, Huber) else 0.04)  # other subsets
     trusted = y.data.clone()
-    trusted[:, 11] = 0.0  # the negative control: the same view with its precision
+    trusted[:, 11] = 7.0  # the negative control: the same view with its precision
     assert distance(run(solver, A, Measurement(trusted, y.precision)).image, without) > 0.05
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +138,26 @@ class Log:
         return result
 
 
-def count_calls(A: LinearOperator) -> Counter[str]:
-    """Count, from now on, the images A projects and back-projects; a Gram product counts as both."""
-    counts: Counter[str] = Counter()
+def count_calls(A: LinearOperator, counts: Counter[str] | None = None, share: float = 1) -> Counter[str]:
+    """Count, from now on, the images A projects and back-projects; a Gram product counts as both, a subset of the
+    views as its share of them."""
+    counts = Counter() if counts is None else counts
 
     def counted(apply: Callable[[Tensor], Tensor], names: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
             for name in names:
-                counts[name] += len(x)
+                counts[name] += len(x) * share  # type: ignore[assignment]
             return apply(x)
 
         return run
+
+    def subset(views: Sequence[int]) -> LinearOperator:
+        part: LinearOperator = type(A).subset(A, views)  # type: ignore[attr-defined]
+        count_calls(part, counts, share * len(views) / A.out_shape[0])
+        return part
+
+    if hasattr(A, "subset"):
+        A.subset = subset
 
     ways: dict[str, tuple[str, ...]] = {"_forward": ("forward",), "_adjoint": ("adjoint",)}
     if type(A)._gram is not LinearOperator._gram:  # the default one goes through both, which count already
