@@ -23,6 +23,7 @@ from medrecon.io.scan import load_scan, save_scan
 from medrecon.linalg import cg
 from medrecon.operators import cone
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
+from medrecon.pipeline import reconstruct
 from medrecon.pipeline.problem import scan_geometry
 from medrecon.raw import RawOptions, ct_pd, read_raw
 from medrecon.raw.helical import fan_geometry, rebin
@@ -282,6 +283,32 @@ def test_import_on_the_command_line(helical: Path, tmp_path: Path, capsys: pytes
     assert (said["format"], said["data"], said["geometry"]["detector"]) == ("ct_pd", [2, 40, 40], "arc")
     assert said["noise"]["i0"]["shape"] == [2, 40, 40] and said["noise"]["i0"]["mean"] > 1e4
     assert said["provenance"]["opposite_rays_differ"]["as read"] < 0.02
+
+
+def test_direct_import_keeps_the_cone_beam(helical: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The views as they are, a volume that holds all they see, and the ball at its place in the patient."""
+    out = tmp_path / "scan.h5"
+    argv = ["import", str(helical), "-o", str(out), "--direct", "--slice-spacing", "4", "--size", "30", "--pixel", "5"]
+    assert main([*argv, "--json"]) == 0
+    said, scan = json.loads(capsys.readouterr().out), load_scan(out)
+    projections = read_ct_pd(helical)
+    first, stop = said["provenance"]["slices_measured"]
+    assert said["provenance"]["rebinning"] == "none" and 0 < first < stop < scan.image_shape[0]
+    rays, views = scan_geometry(scan), scan.data.shape[1]
+    full = ct_pd.cone_geometry(projections)
+    skipped = int(np.flatnonzero((projections.data == scan.data[0, 0]).flatten(1).all(1))[0])
+    assert torch.equal(scan.data[0], projections.data[skipped : skipped + views])
+    kept = full.subset(range(skipped, skipped + views))
+    lift = np.array(kept.heights) - np.array(rays.heights)
+    assert np.ptp(lift) < 1e-9 and replace(kept, heights=rays.heights) == rays
+    assert scan.affine[2, 3] + 4 * (scan.image_shape[0] - 1) / 2 == pytest.approx(lift[0])  # heights from its middle
+    assert scan.noise["i0"].shape == (1, views, 1, 40)
+    volume, _ = reconstruct(scan, "cgls")
+    bright = (volume.data[first:stop].double() - 500).clamp(0, 500)
+    z, y, x = (float((bright.sum(axes) * torch.arange(n)).sum() / bright.sum())
+               for axes, n in zip(((1, 2), (0, 2), (0, 1)), bright.shape, strict=True))  # fmt: skip
+    place = (volume.affine @ torch.tensor([x, y, z + first, 1.0], dtype=torch.float64))[:3]  # head first, supine
+    assert np.allclose(place, (-BALL.centre[0], BALL.centre[1], BALL.centre[2]), atol=0.8)
 
 
 def test_centre_of_the_user(helical: Path) -> None:

@@ -148,7 +148,7 @@ def _retype(h5: h5py.File) -> None:
         (_drop("geometry"), "'geometry'"),
         (_drop("geometry/angles"), "geometry/angles: missing"),
         (lambda h5: h5.attrs.__delitem__("units"), "'units'"),
-        (lambda h5: h5.attrs.__setitem__("version", 2), "'version' is 2"),
+        (lambda h5: h5.attrs.__setitem__("version", 3), "'version' is 3"),
         (lambda h5: h5.attrs.__setitem__("format", "other"), "not a medrecon measurement"),
         (_nan, "data: NaN or infinite samples in slice 2"),
         (_retype, "data: expected torch.float32"),

@@ -112,7 +112,7 @@ def recon(
     mode
         for the solvers that have modes, such as resample
     slices
-        A:B, slices A to B-1 only
+        A:B, slices A to B-1 only; not of a cone-beam scan
     device
         cpu, cuda or cuda:N
     seed
@@ -130,11 +130,13 @@ def recon(
     from medrecon.pipeline import reconstruct, solver_class
 
     scan = load_scan(measurement)
-    start, stop = parse_slices(slices, len(scan.data))
+    start, stop = parse_slices(slices, scan.slice_count)
+    some = (start, stop) if slices else None
     options = {name.replace("/", ".").replace("-", "_"): value for name, value in (settings or {}).items()}
     options |= {"mode": mode} if mode else {}
     try:
-        chosen = solver_class(solver, scan.modality, options)
+        scan.within(some)
+        chosen = solver_class(solver, scan.modality, options, volumetric=scan.volumetric)
     except ValueError as error:
         raise UsageError(str(error)) from error
     plan = {
@@ -146,7 +148,7 @@ def recon(
         return 0
     with progress(f"recon {solver}", out.quiet) as report:
         volume, result = reconstruct(
-            scan, solver, slices=(start, stop), device=device, seed=seed, batch=batch, settings=options, prior=prior,
+            scan, solver, slices=some, device=device, seed=seed, batch=batch, settings=options, prior=prior,
             on_progress=report,
         )  # fmt: skip
     save(volume, {**plan, **result}, output, writing.overwrite)

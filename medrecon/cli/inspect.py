@@ -31,14 +31,20 @@ def _measurement(path: Path) -> dict[str, Any]:
         "image_shape": list(scan.image_shape), "units": scan.units,
     }  # fmt: skip
     if scan.modality == "ct":
-        found["geometry"] = {k: v for k, v in scan.geometry.items() if k != "angles"}
-        found["views"] = len(scan.geometry["angles"])
+        found["geometry"], found["views"] = brief(scan.geometry), len(scan.geometry["angles"])
     if scan.mask is not None:
         from medrecon.operators.masks import acceleration
 
         found["coils"], found["acceleration"] = scan.data.shape[1], round(acceleration(scan.mask), 3)
     noise = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in scan.noise.items()}
     return {**found, "noise": noise, "provenance": scan.provenance}
+
+
+def brief(geometry: dict[str, Any]) -> dict[str, Any]:
+    """The geometry of a scan without its angles; of what else changes from view to view the range."""
+    found = {k: v for k, v in geometry.items() if k != "angles"}
+    return {k: {"min": v.amin(0).tolist(), "max": v.amax(0).tolist()} if hasattr(v, "amin") else v
+            for k, v in found.items()}  # fmt: skip
 
 
 def _volume(path: Path) -> dict[str, Any]:

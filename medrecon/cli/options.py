@@ -43,12 +43,13 @@ class Model(BaseModel):
 class CTOptions(Model):
     """CT acquisition."""
 
-    geometry: Literal["fan", "parallel"] = "fan"
-    """CT: beam; fan has the source 595 mm before and a flat detector 490.6 mm behind the isocentre"""
+    geometry: Literal["fan", "parallel", "cone", "helix"] = "fan"
+    """CT: beam: fan or parallel slice by slice; cone (a circle) or helix through the whole volume, to be reconstructed
+    in three dimensions; the source 595 mm before and a flat detector 490.6 mm behind the isocentre"""
     views: int = Field(60, ge=2)
-    """CT: projection views, spread evenly over the arc, its end excluded"""
+    """CT: projection views, spread evenly over the arc, its end excluded; of a helix, those of each turn"""
     arc: float | None = Field(None, gt=0, le=360)
-    """CT: arc in degrees; 360 for fan and 180 for parallel unless given"""
+    """CT: arc in degrees; 180 for parallel and 360 for the others unless given; not for helix"""
     i0: float = Field(5e4, gt=0)
     """CT: photons per detector element without object"""
     sigma_e: float = Field(10.0, ge=0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from medrecon.cli.inspect import brief
 from medrecon.cli.options import Output, UsageError, Writing
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def import_raw(
     raw: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], slices: str | None = None,
     size: int | None = None, pixel: float | None = None, pixel_size: float | None = None, centre: float | None = None,
-    slice_spacing: float | None = None, format: str | None = None,
+    slice_spacing: float | None = None, direct: Annotated[bool, Parameter(negative="")] = False,
+    format: str | None = None,
     writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Make a measurement file of raw scanner data: geometry, flat field, rotation centre, noise.
@@ -41,6 +43,8 @@ def import_raw(
         where the rotation axis projects, in detector elements from the middle of the first; found by itself otherwise
     slice_spacing
         distance in mm of the slices that helical data are rebinned to
+    direct
+        keep the cone beam of helical data for a reconstruction in three dimensions, instead of rebinning
     format
         name of the format, instead of recognising it
     """
@@ -52,7 +56,9 @@ def import_raw(
     from medrecon.raw import OptionError, RawOptions, read_raw, recognise
 
     try:
-        options = RawOptions(parse_range(slices), size, pixel, pixel_size, centre, slice_spacing, format)
+        options = RawOptions(
+            parse_range(slices), size, pixel, pixel_size, centre, slice_spacing, direct or None, format
+        )
         name, _ = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}
         scan = read_raw(raw, options)
@@ -74,7 +80,7 @@ def facts(scan: Scan) -> dict[str, Any]:
              for k, v in scan.noise.items()}  # fmt: skip
     return {
         "data": list(scan.data.shape), "image_shape": list(scan.image_shape), "units": scan.units,
-        "geometry": {k: v for k, v in scan.geometry.items() if k != "angles"},
+        "geometry": brief(scan.geometry),
         "noise": noise or "estimated from the data", "provenance": scan.provenance,
     }  # fmt: skip
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,31 +14,33 @@ import torch
 from torch import Tensor
 
 from medrecon.io import atomic
+from medrecon.io.scan_rays import check_photons, check_rays, check_type
 from medrecon.volume import Units
 
 FORMAT = "medrecon-measurement"
-VERSION = 1
-CT_KEYS = ("type", "angles", "det_count", "det_spacing", "det_offset")
-FAN_KEYS = ("source_origin", "origin_detector")
+VERSIONS = (1, 2)
+"""Those that are read; 2 holds cone beams, all else is still written as 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A measured volume, slice by slice, before reconstruction.
+    """A measured volume before reconstruction: slice by slice, or, of a cone beam, as a whole.
 
     Attributes:
         modality: "ct" or "mri".
-        data: CT (Z, V, D) float32 line integrals; MRI (Z, C, H, W) complex64 centred k-space, 0 where not sampled.
-        image_shape: (H, W) of the reconstruction.
+        data: CT (Z, V, D) float32 line integrals, of a cone beam (1, V, R, D); MRI (Z, C, H, W) complex64 centred
+            k-space, 0 where not sampled.
+        image_shape: (H, W) of the reconstruction, of a cone beam (Z, H, W).
         affine: (4, 4) float64, voxel (x, y, z) of the reconstruction to RAS mm.
         units: of the reconstruction: "HU" or "1/mm" (CT), "a.u." (MRI).
-        geometry: CT: type "parallel" or "fan", angles (V,) rad, det_count, det_spacing mm, det_offset mm; fan also
-            source_origin mm and origin_detector mm, and may have detector, "flat" (default) or "arc". Further keys
-            are kept.
+        geometry: CT: type "parallel", "fan" or "cone", angles (V,) rad, det_count, det_spacing mm, det_offset mm; fan
+            and cone also source_origin mm and origin_detector mm, and may have detector, "flat" (default) or "arc",
+            and focal_shifts. Cone: det_shape instead of det_count, this, det_spacing and det_offset (row, column);
+            heights (V,) mm, of a helix. Further keys are kept.
         mask: MRI, bool, (H, W) or (Z, H, W): where k-space was sampled.
         maps: MRI, complex64 (Z, C, H, W): coil sensitivities, when known.
         noise: the noise model's parameters; keys in docs/measurement_file.md. CT: i0 is a number or (V,), (Z, V) or
-            (Z, V, D), where Z, V and D may be 1 in the last form.
+            of the rank of data, each axis as long as theirs, or 1.
         provenance: where it came from, as JSON values; never patient data.
 
     Raises:
@@ -48,7 +49,7 @@ class Scan:
 
     modality: Literal["ct", "mri"]
     data: Tensor
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     affine: Tensor
     units: Units
     geometry: dict[str, Any] = field(default_factory=dict)
@@ -61,48 +62,21 @@ class Scan:
         if self.modality not in ("ct", "mri"):
             raise ValueError(f"modality: expected 'ct' or 'mri', got {self.modality!r}")
         rank, dtype = (3, torch.float32) if self.modality == "ct" else (4, torch.complex64)
-        _expect("data", self.data, dtype, [rank])
-        if len(self.image_shape) != 2 or min(self.image_shape) < 1:
-            raise ValueError(f"image_shape: expected (H, W), got {self.image_shape}")
+        cone = self.modality == "ct" and check_type(self.geometry) == "cone"
+        _expect("data", self.data, dtype, [rank + cone])
+        if len(self.image_shape) != 2 + cone or min(self.image_shape) < 1:
+            raise ValueError(f"image_shape: expected {'(Z, H, W)' if cone else '(H, W)'}, got {self.image_shape}")
+        if cone and len(self.data) != 1:
+            raise ValueError(f"data: expected (1, V, R, D), the one scan of a cone beam, got {tuple(self.data.shape)}")
         if tuple(self.affine.shape) != (4, 4) or self.affine.dtype != torch.float64:
             raise ValueError(f"affine: expected float64 (4, 4), got {self.affine.dtype} {tuple(self.affine.shape)}")
         if self.units not in ("HU", "a.u.", "1/mm"):
             raise ValueError(f"units: unknown {self.units!r}")
         if self.modality == "ct":
-            self._check_ct()
+            check_rays(self.geometry, tuple(self.data.shape))
+            check_photons(self.noise.get("i0"), tuple(self.data.shape))
         else:
             self._check_mri()
-
-    def _check_ct(self) -> None:
-        kind = self.geometry.get("type")
-        if kind not in ("parallel", "fan"):
-            raise ValueError(f"geometry/type: expected 'parallel' or 'fan', got {kind!r}")
-        if (detector := self.geometry.get("detector", "flat")) not in ("flat", "arc"):
-            raise ValueError(f"geometry/detector: expected 'flat' or 'arc', got {detector!r}")
-        needed = CT_KEYS + (FAN_KEYS if kind == "fan" else ())
-        if lacking := [key for key in needed if key not in self.geometry]:
-            raise ValueError(f"geometry/{lacking[0]}: missing")
-        views, detectors = self.data.shape[1:]
-        if len(self.geometry["angles"]) != views:
-            raise ValueError(f"geometry/angles: expected {views}, one per view, got {len(self.geometry['angles'])}")
-        if int(self.geometry["det_count"]) != detectors:
-            raise ValueError(f"geometry/det_count: expected {detectors} as in data, got {self.geometry['det_count']}")
-        if not bool(torch.as_tensor(self.geometry["angles"]).isfinite().all()):
-            raise ValueError("geometry/angles: NaN or infinite angles")
-        if not float(self.geometry["det_spacing"]) > 0:
-            raise ValueError(f"geometry/det_spacing: expected mm > 0, got {self.geometry['det_spacing']}")
-        self._check_i0()
-
-    def _check_i0(self) -> None:
-        """A number, or an array whose axes are those of the data: V; Z, V; or Z, V, D."""
-        i0 = self.noise.get("i0")
-        if not isinstance(i0, Tensor) or not i0.ndim:
-            return
-        z, v, d = self.data.shape
-        allowed = {(v,), (z, v), *product({1, z}, {1, v}, {1, d})}
-        if tuple(i0.shape) not in allowed:
-            raise ValueError(f"noise/i0: expected a number, ({v},), ({z}, {v}) or ({z}, {v}, {d}), "
-                             f"got {tuple(i0.shape)}")  # fmt: skip
 
     def _check_mri(self) -> None:
         slices, _, *image = self.data.shape
@@ -117,21 +91,43 @@ class Scan:
             if self.maps.shape != self.data.shape:
                 raise ValueError(f"maps: expected {tuple(self.data.shape)} as data, got {tuple(self.maps.shape)}")
 
+    @property
+    def volumetric(self) -> bool:
+        """Measured as a whole, not slice by slice: every ray of a cone beam crosses several slices."""
+        return len(self.image_shape) == 3
+
+    @property
+    def slice_count(self) -> int:
+        """Z of the reconstruction."""
+        return self.image_shape[0] if self.volumetric else len(self.data)
+
     def slices(self, start: int, stop: int) -> Scan:
         """Slices start..stop-1, with the affine moved along.
 
         Raises:
-            ValueError: not within 0..Z.
+            ValueError: not within 0..Z, or a cone beam.
         """
-        start, stop = _within(start, stop, len(self.data))
+        start, stop = self.within((start, stop))
         return replace(
             self,
             data=self.data[start:stop],
             affine=_moved(self.affine, start),
-            noise=_noise_of(self.noise, start, stop, len(self.data)),
+            noise=self.noise_of(start, stop),
             mask=self.mask[start:stop] if self.mask is not None and self.mask.ndim == 3 else self.mask,
             maps=None if self.maps is None else self.maps[start:stop],
         )
+
+    def within(self, slices: tuple[int, int] | None) -> tuple[int, int]:
+        """(start, stop) on the first axis of the data: of these slices, or all.
+
+        Raises:
+            ValueError: not within 0..Z, or slices of a cone beam.
+        """
+        return _within(slices, len(self.data), self.volumetric)
+
+    def noise_of(self, start: int, stop: int) -> dict[str, Any]:
+        """The noise model of start..stop-1 on the first axis of the data."""
+        return _noise_of(self.noise, start, stop, len(self.data))
 
 
 def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -151,13 +147,13 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
     with atomic.file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as h5:
         for name, tensor in (("data", scan.data), ("maps", scan.maps), ("mask", scan.mask)):
             if tensor is not None:
-                _require_finite(tensor, f"{path}: {name}", 0)
-                _store(h5, name, tensor.detach().cpu().numpy())
+                _require_finite(tensor, f"{path}: {name}", 0, scan.volumetric)
+                _store(h5, name, tensor.detach().cpu().numpy(), scan.volumetric)
         h5["affine"] = scan.affine.numpy()
         _store_values(h5.create_group("geometry"), scan.geometry)
         _store_values(h5.create_group("noise"), scan.noise)
         h5.attrs.update(modality=scan.modality, units=scan.units, image_shape=scan.image_shape, provenance=provenance)
-        h5.attrs.update(format=FORMAT, version=VERSION)
+        h5.attrs.update(format=FORMAT, version=VERSIONS[scan.volumetric])
     return path
 
 
@@ -167,16 +163,17 @@ def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Sca
     Raises:
         FileNotFoundError: no such file.
         ValueError: names the file and the key: not ours, another version, truncated or damaged, something
-            missing, of a wrong kind, or with NaN samples.
+            missing, of a wrong kind, or with NaN samples; or slices of a cone beam.
     """
     path = Path(path)
     with _opened(path) as h5:
         try:
-            start, stop = _within(*slices, len(h5["data"])) if slices else (0, len(h5["data"]))
+            image_shape = tuple(int(n) for n in h5.attrs["image_shape"])
+            start, stop = _within(slices, len(h5["data"]), len(image_shape) == 3)
             return Scan(
                 modality=h5.attrs["modality"],
-                data=_load(h5, "data", start, stop),
-                image_shape=(int(h5.attrs["image_shape"][0]), int(h5.attrs["image_shape"][1])),
+                data=_load(h5, "data", start, stop, len(image_shape) == 3),
+                image_shape=image_shape,
                 affine=_moved(torch.from_numpy(h5["affine"][()]), start),
                 units=h5.attrs["units"],
                 geometry=_load_values(h5["geometry"]),
@@ -207,26 +204,26 @@ def _opened(path: Path) -> Iterator[Any]:
     with h5:
         if h5.attrs.get("format") != FORMAT:
             raise ValueError(f"{path}: not a medrecon measurement (attribute 'format' is {h5.attrs.get('format')!r})")
-        if (version := h5.attrs.get("version")) != VERSION:
-            raise ValueError(
-                f"{path}: attribute 'version' is {version}; this medrecon reads {VERSION}. Update medrecon"
-            )
+        if (version := h5.attrs.get("version")) not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
+            raise ValueError(f"{path}: attribute 'version' is {version}; this medrecon reads {known}. Update medrecon")
         yield h5
 
 
-def _store(h5: Any, name: str, array: np.ndarray[Any, Any]) -> None:
-    """One chunk per slice, so that slices can be read alone; checksums, so that damage is noticed."""
-    chunk = (1, *array.shape[1:]) if array.ndim > 2 else array.shape
+def _store(h5: Any, name: str, array: np.ndarray[Any, Any], views: bool) -> None:
+    """One chunk per slice, so that slices can be read alone, or per view; checksums, so that damage is noticed."""
+    alone = 1 + views
+    chunk = (1,) * alone + array.shape[alone:] if array.ndim > 2 else array.shape
     sparse = np.iscomplexobj(array) or array.dtype == np.bool_  # zeros compress; noisy sinograms do not
     h5.create_dataset(name, data=array, chunks=chunk, fletcher32=True, compression=1 if sparse else None)
 
 
-def _load(h5: Any, name: str, start: int, stop: int) -> Tensor:
+def _load(h5: Any, name: str, start: int, stop: int, views: bool = False) -> Tensor:
     dataset = h5[name]
     if not hasattr(dataset, "shape"):
         raise ValueError(f"{name}: expected a dataset")
     tensor = torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
-    _require_finite(tensor, name, start)
+    _require_finite(tensor, name, start, views)
     return tensor
 
 
@@ -256,10 +253,11 @@ def _expect(name: str, tensor: Tensor, dtype: torch.dtype, ranks: list[int]) -> 
         raise ValueError(f"{name}: expected {dtype} of rank {rank}, got {tensor.dtype} {tuple(tensor.shape)}")
 
 
-def _require_finite(tensor: Tensor, name: str, first: int) -> None:
-    for index, part in enumerate(tensor):
+def _require_finite(tensor: Tensor, name: str, first: int, views: bool) -> None:
+    for index, part in enumerate(tensor.flatten(0, 1) if views else tensor):
         if not bool((torch.view_as_real(part) if part.is_complex() else part).isfinite().all()):
-            raise ValueError(f"{name}: NaN or infinite samples in slice {first + index}; set them to 0 and mask them")
+            where = f"{'view' if views else 'slice'} {first + index}"
+            raise ValueError(f"{name}: NaN or infinite samples in {where}; set them to 0 and mask them")
 
 
 def _noise_of(noise: dict[str, Any], start: int, stop: int, count: int) -> dict[str, Any]:
@@ -269,7 +267,13 @@ def _noise_of(noise: dict[str, Any], start: int, stop: int, count: int) -> dict[
     return {**noise, "i0": i0[start:stop]} if isinstance(i0, Tensor) and by_slice else noise
 
 
-def _within(start: int, stop: int, count: int) -> tuple[int, int]:
+def _within(slices: tuple[int, int] | None, count: int, volumetric: bool) -> tuple[int, int]:
+    if slices is None:
+        return 0, count
+    start, stop = slices
+    if volumetric:
+        raise ValueError(f"slices {start}:{stop}: a cone-beam scan measures its volume as a whole; reconstruct it, and "
+                         "take slices of the volume")  # fmt: skip
     if not 0 <= start < stop <= count:
         raise ValueError(f"slices {start}:{stop} are not within 0:{count}")
     return start, stop

@@ -60,19 +60,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names) or 'none'}"
 
 
-def solver_class(name: str, modality: str, settings: Mapping[str, Any] | None = None) -> type[Any]:
+def solver_class(
+    name: str, modality: str, settings: Mapping[str, Any] | None = None, *, volumetric: bool = False
+) -> type[Any]:
     """The solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
+    Args:
+        volumetric: the scan is of a volume as a whole, for which there are no priors.
+
     Raises:
-        ValueError: names the nearest solver, the solvers that fit the modality, or the nearest setting.
+        ValueError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
     """
     known = solver_classes()
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
     cls = known[name]
+    fitting = [n for n, c in known.items() if modality in c.modalities and not (volumetric and c.needs_prior)]
     if modality not in cls.modalities:
-        fitting = [n for n, c in known.items() if modality in c.modalities]
         raise ValueError(f"solver {name!r} does not do {modality}; these do: {', '.join(fitting)}")
+    if name not in fitting:
+        raise ValueError(f"solver {name!r} has a prior of slices and does not do a cone-beam scan, which measures a "
+                         f"volume as a whole; these do: {', '.join(fitting)}")  # fmt: skip
     parse_settings(cls, settings or {})
     return cls
 

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medrecon.linalg import expand
 from medrecon.noise import CTNoise, MRINoise
 
 MAD = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""
 
 
-def ct_noise(noise: Mapping[str, Any]) -> CTNoise:
-    """The noise model of a measurement file: its i0 (), (V,), (Z, V) or (Z, V, D) made to broadcast to (Z, V, D).
+def ct_noise(noise: Mapping[str, Any], rank: int = 3) -> CTNoise:
+    """The noise model of a measurement file: its i0 (), (V,), (Z, V) or of the data's rank, made to broadcast to them.
+
+    Args:
+        rank: of the data: 3 for (Z, V, D), 4 for (1, V, R, D).
 
     Raises:
         ValueError: no i0, or values that make no sense.
@@ -26,23 +30,23 @@ def ct_noise(noise: Mapping[str, Any]) -> CTNoise:
         raise ValueError("this scan does not say how many photons it was made with: give noise/i0")
     known = {f.name: float(noise[f.name]) for f in fields(CTNoise) if f.name in noise and f.name != "i0"}
     i0 = torch.as_tensor(noise["i0"], dtype=torch.float64)
-    return CTNoise(i0[..., None] if i0.ndim in (1, 2) else i0, **known)
+    return CTNoise(expand(i0, rank - 2) if i0.ndim in (1, 2) else i0, **known)
 
 
-def ct_precision(sinogram: Tensor, noise: Mapping[str, Any]) -> Tensor:
-    """1 / variance of line integrals (B, V, D), model error included.
+def ct_precision(p: Tensor, noise: Mapping[str, Any]) -> Tensor:
+    """1 / variance of line integrals (B, V, D) or (B, V, R, D), model error included.
 
     With i0 the counting statistics; without, white noise whose level is read off second differences along the
     detector, in which the object hardly shows.
     """
     if "i0" in noise:
-        return ct_noise(noise).precision(sinogram)
+        return ct_noise(noise, p.ndim).precision(p)
     known = {f.name: float(noise[f.name]) for f in fields(CTNoise) if f.name in noise}
-    second = sinogram[..., 2:] - 2 * sinogram[..., 1:-1] + sinogram[..., :-2]
+    second = p[..., 2:] - 2 * p[..., 1:-1] + p[..., :-2]
     sigma = MAD * second.abs().flatten(1).median(1).values / math.sqrt(6)
     default = CTNoise(1.0, **{k: v for k, v in known.items() if k.startswith("model")})
-    model = default.model_absolute + default.model_relative * sinogram.abs()
-    return 1 / (sigma.reshape(-1, 1, 1).square() + model.square())
+    model = default.model_absolute + default.model_relative * p.abs()
+    return 1 / (expand(sigma, p.ndim - 1).square() + model.square())
 
 
 def mri_noise(kspace: Tensor, mask: Tensor, noise: Mapping[str, Any]) -> MRINoise:

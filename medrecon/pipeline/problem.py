@@ -9,13 +9,22 @@ import torch
 from torch import Tensor
 
 from medrecon.io.scan import Scan
+from medrecon.io.scan_rays import BY_VIEW
 from medrecon.linalg import cg
 from medrecon.measurement import Measurement
 from medrecon.models.base import Prior
 from medrecon.noise import MRINoise
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.coils import espirit, smooth_phase
-from medrecon.operators.ct import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct import (
+    ConeGeometry,
+    CTOperator,
+    FanGeometry,
+    Geometry,
+    ImageGrid,
+    ParallelGeometry,
+    VolumeGrid,
+)
 from medrecon.operators.mri import CartesianMRI
 from medrecon.pipeline.noise_level import ct_precision, mri_noise
 from medrecon.units import MU_WATER, mu_to_hu
@@ -24,10 +33,12 @@ from medrecon.volume import Modality, Units
 LEVEL = 0.999
 """Quantile of the magnitude that becomes 1 in the units of an MR prior."""
 SCALE_SLICES, SCALE_ITERATIONS = 16, 8
+GEOMETRIES: dict[str, type[Any]] = {"parallel": ParallelGeometry, "fan": FanGeometry, "cone": ConeGeometry}
+"""By the `type` in a scan's geometry."""
 
 
 class Problem(Protocol):
-    """Slices `index` of a scan; images are (B, H, W) in the units of `operator`."""
+    """Items `index` of a scan, its slices or its one volume; images are (B, *image_shape) in units of `operator`."""
 
     units: Units
     modality: Modality
@@ -62,9 +73,8 @@ class CTProblem:
 
     def measurement(self, index: slice) -> Measurement:
         start, stop, _ = index.indices(len(self.scan.data))
-        part = self.scan.slices(start, stop)
-        data = part.data.to(self.device)
-        return Measurement(data, ct_precision(data, part.noise))
+        data = self.scan.data[index].to(self.device)
+        return Measurement(data, ct_precision(data, self.scan.noise_of(start, stop)))
 
     def prior(self, prior: Prior, index: slice) -> Prior:
         return prior.with_units(slope=1000 / self.mu_water, intercept=-1000.0)
@@ -141,17 +151,30 @@ def _summary(noise: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def scan_geometry(scan: Scan) -> Geometry:
+def scan_geometry(scan: Scan) -> Geometry | ConeGeometry:
     """The rays of a CT scan."""
-    kind = FanGeometry if scan.geometry["type"] == "fan" else ParallelGeometry
+    kind = GEOMETRIES[scan.geometry["type"]]
     values = {f.name: scan.geometry[f.name] for f in fields(kind) if f.name in scan.geometry}
-    return kind(**{**values, "angles": tuple(float(a) for a in scan.geometry["angles"])})
+    values = {name: tuple(v) if isinstance(v, Tensor | list) else v for name, v in values.items()}
+    rays: Geometry | ConeGeometry = kind(**values)
+    return rays
 
 
-def scan_grid(scan: Scan) -> ImageGrid:
-    """The pixels of a CT scan: centred on the axis of rotation, pitch from the affine."""
-    column, row = torch.linalg.vector_norm(scan.affine[:3, :2], dim=0).tolist()
-    return ImageGrid(scan.image_shape, (row, column))
+def geometry_entries(rays: Geometry | ConeGeometry) -> dict[str, Any]:
+    """The geometry of a scan with these rays, the inverse of `scan_geometry`."""
+    kind = next(name for name, cls in GEOMETRIES.items() if isinstance(rays, cls))
+    values = {f.name: getattr(rays, f.name) for f in fields(rays)}
+    entries = {name: torch.tensor(values.pop(name), dtype=torch.float64) for name in BY_VIEW if name in values}
+    return {"type": kind, **values, **{name: entry for name, entry in entries.items() if len(entry)}}
+
+
+def scan_grid(scan: Scan) -> ImageGrid | VolumeGrid:
+    """The pixels or voxels of a CT scan: their middle on the axis of rotation at height 0, pitch from the affine."""
+    column, row, step = torch.linalg.vector_norm(scan.affine[:3, :3], dim=0).tolist()
+    *_, height, width = scan.image_shape
+    if scan.volumetric:
+        return VolumeGrid((scan.slice_count, height, width), (step, row, column))
+    return ImageGrid((height, width), (row, column))
 
 
 def whitening(noise: MRINoise, coils: int) -> tuple[Tensor | None, float]:

@@ -21,7 +21,7 @@ from medrecon.solvers.base import Progress, Solution
 from medrecon.volume import Volume
 
 OnProgress = Callable[[float, int], None]
-"""Slices done (fractional: steps within a batch count), slices in all."""
+"""Slices done (fractional: steps within a batch, or a volume, count), slices in all."""
 
 
 def _silent(done: float, total: int) -> None:
@@ -40,7 +40,8 @@ def reconstruct(
 
     Args:
         solver: a name from `describe_solvers()`. mode: of solvers that have modes.
-        slices: (start, stop). batch: slices solved at once; 8, and 1 for learned solvers on a CPU, by default.
+        slices: (start, stop), not of a cone beam.
+        batch: slices solved at once; 8, and 1 for learned solvers on a CPU, by default.
         settings: hyper-parameters by name; text is converted.
         prior: a shipped prior or a .safetensors file; the modality's own by default.
 
@@ -48,15 +49,14 @@ def reconstruct(
         The volume at the scan's affine, and a report ready for JSON.
 
     Raises:
-        ValueError: unknown solver or setting (names the nearest), wrong modality, slices outside the scan.
+        ValueError: unknown solver or setting (names the nearest), one that does not do this scan, slices outside the
+            scan, or of a cone beam.
         FileNotFoundError: a learned solver without weights.
     """
     options = {**(settings or {}), **({"mode": mode} if mode else {})}
-    cls = solver_class(solver, scan.modality, options)
-    count = scan.data.shape[0]
-    start, stop = slices if slices is not None else (0, count)
-    if not 0 <= start < stop <= count:
-        raise ValueError(f"slices {start}:{stop}: the scan has slices 0:{count}")
+    cls = solver_class(solver, scan.modality, options, volumetric=scan.volumetric)
+    start, stop = scan.within(slices)
+    each = scan.slice_count // len(scan.data)
     weights = load_weights(prior or scan.modality, device) if cls.needs_prior else None
     size = batch or (1 if weights is not None and device == "cpu" else 8)
     problem, began, log = build_problem(scan, device), time.perf_counter(), Log()
@@ -65,17 +65,18 @@ def reconstruct(
         index = slice(first, min(first + size, stop))
 
         def step(p: Progress, first: int = first, index: slice = index) -> None:
-            on_progress(first - start + (index.stop - first) * min(1.0, p.step / max(1, p.steps)), stop - start)
+            done = first - start + (index.stop - first) * min(1.0, p.step / max(1, p.steps))
+            on_progress(done * each, (stop - start) * each)
 
         parts.append(_solve(problem, cls, weights, options, index, seed, step, log))
-        on_progress(index.stop - start, stop - start)
+        on_progress((index.stop - start) * each, (stop - start) * each)
     affine = scan.affine.clone()
     affine[:3, 3] += start * affine[:3, 2]
-    volume = Volume(torch.cat(parts), affine, problem.units, problem.modality, sources(scan))
+    volume = Volume(torch.cat(parts).flatten(0, -3), affine, problem.units, problem.modality, sources(scan))
     report = {
-        "solver": solver, "settings": settings_of(make_solver(cls, weights, options)), "slices": [start, stop],
-        "seed": seed, "batch": size, "device": device, "units": problem.units, **problem.facts,
-        **log.report(stop - start), "seconds": time.perf_counter() - began,
+        "solver": solver, "settings": settings_of(make_solver(cls, weights, options)),
+        "slices": [start * each, stop * each], "seed": seed, "batch": size, "device": device,
+        "units": problem.units, **problem.facts, **log.report(stop - start), "seconds": time.perf_counter() - began,
         "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
         "inverse_crime": scan.provenance.get("inverse_crime"),
     }  # fmt: skip
@@ -94,7 +95,7 @@ def sources(scan: Scan) -> dict[str, Any]:
 
 def _solve(problem: Problem, cls: type[Any], weights: Prior | None, options: Mapping[str, Any], index: slice, seed: int,
            on_step: Callable[[Progress], None], log: Log) -> Tensor:  # fmt: skip
-    """One batch of slices: values (B, H, W) on the CPU."""
+    """One batch: values (B, *image_shape) on the CPU."""
     A, y = problem.operator(index), problem.measurement(index)
     calls = count_calls(A)
     adapted = None if weights is None else problem.prior(weights, index)

@@ -1,4 +1,4 @@
-"""DICOM-CT-PD (LDCT-and-Projection-data): helical projections into a stack of fan-beam slices. See docs/ct_pd.md."""
+"""DICOM-CT-PD (LDCT-and-Projection-data): helical projections as fan-beam slices or as they are. See docs/ct_pd.md."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from medrecon.io.ct_pd import Projections, is_ct_pd, read_ct_pd, read_views
 from medrecon.io.scan import Scan
 from medrecon.operators.cone_geometry import ConeGeometry
 from medrecon.operators.ct_geometry import FanGeometry
+from medrecon.pipeline.problem import geometry_entries
 from medrecon.raw.helical import fan_geometry, mismatch, reach, rebin_counted, views_near
 from medrecon.raw.options import RawOptions
 
 log = logging.getLogger(__name__)
 
 SUMMARY = "DICOM-CT-PD, a folder with one projection a file"
-USES = ("slices", "size", "pixel", "centre", "slice_spacing")
+USES = ("slices", "size", "pixel", "centre", "slice_spacing", "direct")
 SIZE = 512
 THINNEST = 1.0
 """Default distance of the slices, unless the detector rows are coarser at the axis [mm]."""
@@ -42,7 +43,10 @@ def reads(path: Path) -> bool:
 def read(path: Path, options: RawOptions) -> Scan:
     """Slices every `slice_spacing` mm along the range the helix reaches, each a full turn of fan-beam views.
 
-    Projections are read as they are needed, at most 2 GiB at a time.
+    With `direct` the cone-beam views of these slices, as they are, and a volume of all that they see: beyond the
+    range of the slices it takes up what would otherwise be an inconsistency, and is no image.
+
+    Projections are read as they are needed, at most 2 GiB at a time; with `direct` they are all held.
 
     Raises:
         ValueError: as `read_ct_pd` and `rebin`.
@@ -58,15 +62,22 @@ def read(path: Path, options: RawOptions) -> Scan:
     readings = compare_readings(projections, geometry, (low + high) / 2)
     step = options.slice_spacing or max(THINNEST, geometry.det_spacing[0] / fan.magnification)
     heights = low + step * np.arange(1 + math.floor((high - low) / step), dtype=np.float64)
-    start, stop = options.range(len(heights))
-    data, photons = _rebinned(projections, geometry, fan, heights[start:stop])
-    noise = {"i0": photons, "mu_water": projections.mu_water}
+    heights = heights[slice(*options.range(len(heights)))]
     size, pixel = options.grid(SIZE, 2 * field_of_view(fan) / SIZE)
+    rays: FanGeometry | ConeGeometry = fan
+    method: dict[str, object] = {"rebinning": "single slice (Noo 1999), 180-degree linear"}
+    if options.direct:
+        rays, data, photons, heights, method = _direct(projections, geometry, size * pixel / 2, heights, step)
+    else:
+        data, photons = _rebinned(projections, geometry, fan, heights)
+    noise = {"i0": photons, "mu_water": projections.mu_water}
     return Scan(
-        "ct", data, (size, size), _affine(projections.patient_position, size, pixel, heights[start], step), "HU",
-        geometry=_as_dict(fan, pixel), noise={key: value for key, value in noise.items() if value is not None},
+        "ct", data, (len(heights), size, size) if options.direct else (size, size),
+        _affine(projections.patient_position, size, pixel, heights[0], step), "HU",
+        geometry={**geometry_entries(rays), "pixel_spacing": [pixel, pixel]},
+        noise={key: value for key, value in noise.items() if value is not None},
         provenance={
-            "source": path.name, "format": "ct_pd", "rebinning": "single slice (Noo 1999), 180-degree linear",
+            "source": path.name, "format": "ct_pd", **method,
             "table_feed_mm": 2 * math.pi * float(np.polyfit(geometry.angles, geometry.heights, 1)[0]),
             "opposite_rays_differ": {name: round(value, 4) for name, value in readings.items()},
             "patient_position": projections.patient_position or "unknown, taken as HFS",
@@ -147,12 +158,26 @@ def _rebinned(
     return out, None if projections.photons is None else worth
 
 
-def _as_dict(fan: FanGeometry, pixel: float) -> dict[str, object]:
-    return {
-        "type": "fan", "detector": fan.detector, "angles": torch.tensor(fan.angles, dtype=torch.float64),
-        "det_count": fan.det_count, "det_spacing": fan.det_spacing, "det_offset": fan.det_offset,
-        "source_origin": fan.source_origin, "origin_detector": fan.origin_detector, "pixel_spacing": [pixel, pixel],
-    }  # fmt: skip
+def _direct(
+    projections: Projections, geometry: ConeGeometry, reach_xy: float, heights: NDArray[np.float64], step: float
+) -> tuple[ConeGeometry, Tensor, Tensor | None, NDArray[np.float64], dict[str, object]]:
+    """Rays, views (1, V, R, D) and photons (1, V, 1, D) of some slices, and the heights of all slices they see.
+
+    The rays are counted from the middle of these slices.
+    """
+    start, stop = views_near(geometry, heights[0], heights[-1])
+    rays = geometry.subset(range(start, stop))
+    # The beam is widest where a ray leaves the field of view.
+    wide = (rays.source_origin + reach_xy) / (rays.source_origin + rays.origin_detector)
+    source, rows = rays.source_heights(), rays.row_heights()
+    below, above = ((source + (rows[:, end] - source) * wide) for end in (0, -1))
+    before = max(0, math.ceil((heights[0] - below.min()) / step))
+    after = max(0, math.ceil((above.max() - heights[-1]) / step))
+    seen = heights[0] + step * np.arange(-before, len(heights) + after)
+    rays = replace(rays, heights=tuple(np.array(rays.heights) - (seen[0] + seen[-1]) / 2))
+    photons = None if projections.photons is None else projections.photons[None, start:stop, None]
+    method: dict[str, object] = {"rebinning": "none", "slices_measured": [before, before + len(heights)]}
+    return rays, read_views(projections, start, stop)[None], photons, seen, method
 
 
 def _affine(position: str, size: int, pixel: float, first: float, step: float) -> Tensor:

@@ -23,6 +23,7 @@ class RawOptions:
         centre: where the rotation axis projects to [detector elements from the middle of the first one]; found by
             itself or taken from the file by default.
         slice_spacing: distance of the slices that helical data are rebinned to [mm].
+        direct: keep the cone beam of helical data, for a reconstruction in three dimensions, instead of rebinning.
         format: name of the format, instead of recognising it by the file's content.
 
     Raises:
@@ -35,6 +36,7 @@ class RawOptions:
     pixel_size: float | None = None
     centre: float | None = None
     slice_spacing: float | None = None
+    direct: bool | None = None
     format: str | None = None
 
     def __post_init__(self) -> None:

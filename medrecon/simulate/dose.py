@@ -51,7 +51,7 @@ def reduce_dose(scan: Scan, fraction: float, generator: torch.Generator) -> Scan
     """
     if scan.modality != "ct":
         raise ValueError(f"reduce_dose: needs a CT scan, got {scan.modality}")
-    noise = ct_noise(scan.noise)
+    noise = ct_noise(scan.noise, scan.data.ndim)
     before = scan.provenance.get("dose_fraction", 1.0)
     return replace(
         scan,

@@ -16,7 +16,7 @@ RANGE = 10.0
 
 
 def tube_current(kind: TubeCurrent, i0: float, angles: Sequence[float], p: Tensor) -> float | Tensor:
-    """Photons i0 a ray of each view of line integrals p (Z, V, D): the number itself, (V,) or (Z, V).
+    """Photons i0 a ray of each view of line integrals p (Z, V, ...): the number itself, (V,) or (Z, V).
 
     'sinusoidal': i0 (1 - 0.5 cos 2t), lateral views (t = 90 degrees) get three times the photons of frontal ones.
     'attenuation': in proportion to exp(p_max / 2), p_max the thickest ray of the view, which minimises the noise of
@@ -31,7 +31,7 @@ def tube_current(kind: TubeCurrent, i0: float, angles: Sequence[float], p: Tenso
     if kind == "sinusoidal":
         shape = 1 - DEPTH * torch.cos(2 * torch.tensor(angles, dtype=torch.float64))
     elif kind == "attenuation":
-        root = p.amax(-1).double() / 2
+        root = p.flatten(2).amax(-1).double() / 2
         shape = torch.exp(root - root.max()).clamp_min(1 / RANGE)
     else:
         raise ValueError(f"tube_current: must be 'constant', 'sinusoidal' or 'attenuation', got {kind!r}")

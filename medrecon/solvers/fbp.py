@@ -22,7 +22,8 @@ class _HasFBP(Protocol):
 
 @dataclass(frozen=True)
 class FBP:
-    """Filtered backprojection: one pass, no noise model; the data's precision is not used.
+    """Filtered backprojection: one pass, no noise model; the data's precision is not used. Of a cone beam on a circle:
+    FDK.
 
     Attributes:
         window: apodisation of the ramp filter; 'hann' trades resolution for noise, 'ramp' keeps the resolution.
@@ -43,8 +44,9 @@ class FBP:
             raise TypeError(f"FBP: {A!r} has no filtered backprojection; it takes a CTOperator. Use 'sirt' or 'cgls'")
         monitor = Monitor(y, 1, on_step)
         image = A.fbp(y.data, self.window)
-        monitor(A(image))
-        return monitor.solution(A, image, True)
+        projection = A(image)
+        monitor(projection)
+        return Solution(image, monitor.residuals, y.chi2(projection), True)
 
     @classmethod
     def examples(cls) -> Iterator[FBP]:

@@ -61,6 +61,9 @@ class TV:
     running away to a flat image when the noise is strong. So neither the units of the image nor the noise level of
     the scan change the best `strength`; it relies on a calibrated precision (chi^2/m of the truth about 1).
 
+    Differences are those of neighbouring pixels, along every axis of the image, whatever their pitch in mm: in a volume
+    of slices thicker than its pixels a step from slice to slice costs no more than one in the plane.
+
     Args:
         strength: of the regularisation; larger is smoother.
         iterations: at most; each is one A and one A^H.
