@@ -1,13 +1,17 @@
 """Our CT projectors beside ASTRA's on the CPU: CPU seconds a slice (all threads), forward and adjoint, one run.
 
-    python benchmarks/projectors.py                # small, 256^2 and 512^2; 1, 4, 16 and 64 slices
+    python benchmarks/projectors.py                # 256^2 and 512^2; 1, 4, 16, 32 and 64 slices
+    python benchmarks/projectors.py --memory       # peak memory beside image and sinogram, each in a process of its own
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -42,9 +46,13 @@ def cpu_seconds(call: Callable[[], object], repeats: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16, 64])
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", nargs="?", const="all")
     options = parser.parse_args()
+    if options.memory:
+        memory(options.memory)
+        return
     print("| case | slices | backend | forward ms | x ASTRA | adjoint ms | x ASTRA |\n|---|---|---|---|---|---|---|")
     for size, (n, views) in SIZES.items():
         for name, geometry in geometries(n, views).items():
@@ -71,6 +79,25 @@ def compare(case: str, geometry: Geometry, grid: ImageGrid, batches: list[int], 
         for batch in batches:
             cells = [f"{t * 1e3:.2f} | {b / t:.1f}" for t, b in zip(times(A, batch), base, strict=True)]
             print(f"| {case} | {batch} | {backend} | {' | '.join(cells)} |", flush=True)
+
+
+def memory(case: str) -> None:
+    """Peak resident memory of a call over what was there before, relative to image and sinogram together."""
+    if case == "all":
+        print("| slices of 512², 180 views, parallel | call | data MB | peak beside them | ratio |")
+        print("|---|---|---|---|---|")
+        for which in ("64 forward", "64 adjoint", "256 forward", "256 adjoint"):
+            subprocess.run([sys.executable, __file__, "--memory", which], check=True)
+        return
+    slices, call = case.split()
+    A = CTOperator(geometries(512, 180)["parallel"], ImageGrid((512, 512), (1.0, 1.0)), "joseph")
+    x, y = torch.rand(int(slices), *A.in_shape), torch.rand(int(slices), *A.out_shape)
+    A.adjoint(A(x[:1]))  # compiled
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = A(x) if call == "forward" else A.adjoint(y)
+    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 - result.nbytes
+    data = x.nbytes + y.nbytes
+    print(f"| {slices} | {call} | {data / 2**20:.0f} | {extra / 2**20:.0f} MB | {extra / data:.2f} |")
 
 
 if __name__ == "__main__":
