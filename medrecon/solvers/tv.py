@@ -48,6 +48,8 @@ def total_variation(x: Tensor, ndim: int) -> Tensor:
 
 
 TINY = torch.finfo(torch.float32).tiny
+FLOOR = 0.01
+"""Least curvature of a pixel relative to the largest: pixels that few rays meet."""
 DAMPING = 0.1
 """Share of a new estimate of lambda in each step: at once, image and lambda can chase each other in a circle."""
 
@@ -104,13 +106,13 @@ class TV:
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         weight = self._weight(x, floor)
         for _ in range(self.iterations):
-            new = self._project(x - expand(tau, n_in) * (A.adjoint(data_dual) + gradient_adjoint(field, n_in)))
+            new = self._project(x - tau * (A.adjoint(data_dual) + gradient_adjoint(field, n_in)))
             new_seen = A(new)
             move = data_dual + sigma * (2 * new_seen - seen - y.data)
             new_dual = move * (y.precision / (y.precision + sigma))
             weight = torch.lerp(weight, self._weight(new, floor), DAMPING)
             limit = expand(weight, n_in)
-            new_field = field + expand(sigma_field, n_in) * gradient(2 * new - x, n_in)
+            new_field = field + sigma_field * gradient(2 * new - x, n_in)
             new_field = new_field / (magnitude(new_field) / limit).clamp_min(1)
             change = torch.maximum(_change(new, x), _change(new_field.movedim(0, 1), field.movedim(0, 1)))
             image = torch.where(expand(done, n_in), image, new)
@@ -132,19 +134,24 @@ class TV:
         return self.strength * x[0].numel() / torch.where(total > 0, total, 1)
 
     def _steps(self, A: LinearOperator, y: Measurement, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Primal step, and the dual steps of each sample and of the gradient: tau (|sigma^1/2 A|^2 + sigma_field |D|^2)
-        <= 1. A sample's step grows with the root of its precision (rows scaled as in Pock & Chambolle 2011): steps all
-        alike follow the bright rays, which say least about the object, and stay four times farther from the minimum.
+        """Steps of each pixel, of each sample and of the gradient at each pixel, tau, sigma and sigma_field:
+        |sigma^1/2 A tau^1/2|^2 + |sigma_field^1/2 D tau^1/2|^2 <= 1 (Pock & Chambolle 2011).
+
+        A sample's step grows with the root of its precision, and a pixel's falls with what it adds to those: with steps
+        all alike the bright rays, which say least about the object, hold up the others.
         """
         n_in, n_out = len(A.in_shape), len(A.out_shape)
         power = y.precision.expand(y.data.shape)
         total = power.flatten(1).sum(1)
         share = (power / expand(total / y.data[0].numel(), n_out).clamp_min(TINY)).sqrt()
-        norm = power_norms(lambda v: A.adjoint(share * A(v)), torch.ones_like(x), n_in)
+        curvature = _curvature(A, share, x)
+        mean, root = curvature.flatten(1).mean(1), curvature.sqrt()
+        norm = power_norms(lambda v: A.adjoint(share * A(v / root)) / root, torch.ones_like(x), n_in)
         ratio = self.balance * total.sqrt() / dot(x, x, n_in).sqrt()
         ratio = torch.where((ratio > 0) & torch.isfinite(ratio), ratio, 1.0)
-        sigma = (expand(ratio / norm, n_out) * share).clamp_min(TINY)
-        return 0.5 / (ratio * norm), sigma, ratio * norm / (4 * n_in)
+        tau = expand(mean.sqrt() / (2 * ratio * norm), n_in) / curvature
+        sigma = (expand(ratio / (norm * mean.sqrt()), n_out) * share).clamp_min(TINY)
+        return tau, sigma, 1 / (8 * n_in * _largest_near(tau, n_in))
 
     @classmethod
     def examples(cls) -> Iterator[TV]:
@@ -163,3 +170,21 @@ def _change(new: Tensor, old: Tensor) -> Tensor:
     ndim = new.ndim - 1
     moved, size = dot(new - old, new - old, ndim), dot(new, new, ndim)
     return (moved / size.clamp_min(TINY)).sqrt()
+
+
+def _curvature(A: LinearOperator, share: Tensor, x: Tensor) -> Tensor:
+    """A^T share A 1, what each pixel adds to all samples, (B, item), > 0; 1 where images are complex and signs mix."""
+    if x.is_complex():
+        return torch.ones_like(x.real)
+    curvature = A.adjoint(share * A(torch.ones_like(x))).abs()
+    floor = FLOOR * curvature.flatten(1).amax(1)
+    return torch.maximum(curvature, expand(torch.where(floor > 0, floor, 1), len(A.in_shape)))
+
+
+def _largest_near(x: Tensor, ndim: int) -> Tensor:
+    """The largest of a pixel and its next neighbour along each axis: what a forward difference there touches."""
+    out = x.clone()
+    for axis in range(-ndim, 0):
+        n = x.shape[axis] - 1
+        out.narrow(axis, 0, n).copy_(torch.maximum(out.narrow(axis, 0, n), x.narrow(axis, 1, n)))
+    return out
