@@ -35,6 +35,15 @@ def _weights(start, slope, length, low, steps, left, w0, w1):
             w1[i, d] = share * length[d]
 
 
+@numba.njit(cache=True)
+def _used(rows, first, last, along_rows, low, high):
+    """Whether any of a tile of rays steps along this axis between low and high."""
+    for d in range(rows.size):  # noqa: SIM110 - numba knows no generators
+        if rows[d] == along_rows and first[d] < high and last[d] > low:
+            return True
+    return False
+
+
 @numba.njit(cache=True, inline="always")
 def _axis(x, along_rows):
     """Steps, padded pixels across, and the strides of both in elements."""
@@ -59,7 +68,7 @@ def forward(x, y, rays, block, parts):
                 for v in range(part * share, min(views, (part + 1) * share)):
                     for d0 in range(0, detectors, TILE):
                         d1 = min(d0 + TILE, detectors)
-                        if not (rows[v, d0:d1] == along_rows).any():
+                        if not _used(rows[v, d0:d1], first[v, d0:d1], last[v, d0:d1], along_rows, low, low + block):
                             continue
                         _weights(start[v, d0:d1], slope[v, d0:d1], length[v, d0:d1], low, block, left, w0, w1)
                         for d in range(d0, d1):
@@ -101,7 +110,7 @@ def adjoint(y, x, rays, block):
             for v in range(views):
                 for d0 in range(0, detectors, TILE):
                     d1 = min(d0 + TILE, detectors)
-                    if not (rows[v, d0:d1] == along_rows).any():
+                    if not _used(rows[v, d0:d1], first[v, d0:d1], last[v, d0:d1], along_rows, low, low + block):
                         continue
                     _weights(start[v, d0:d1], slope[v, d0:d1], length[v, d0:d1], low, block, left, w0, w1)
                     for d in range(d0, d1):
