@@ -3,8 +3,8 @@
     python benchmarks/peers.py            # scikit-image; and svmbir, mbirjax where they are installed
 
 Each is asked for the same image, views and detector; times are after a first call, which compiles or fills caches. The
-last column is the difference of its forward projection of a smooth disc from the closed form: an accuracy class; empty where
-the views are turned otherwise than ours, so that they cannot be compared.
+last column is the difference of its forward projection of a smooth disc from the closed form: an accuracy class; empty
+where the views are turned otherwise than ours, so that they cannot be compared.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def main() -> None:
         best = {slices: row for row in rows if row[0].startswith("medrecon") for slices in (row[1],)}
         for name, slices, ahead, back, error in rows:
             base = best[slices]
+            same = f"{error:.3f}" if error < 0.1 else ""
             print(f"| {size}, {views} views | {name} | {slices} | {ahead * 1e3:.1f} | {ahead / base[2]:.1f} "
-                  f"| {back * 1e3:.1f} | {back / base[3]:.1f} | {f'{error:.3f}' if error < 0.1 else ''} |", flush=True)  # fmt: skip
+                  f"| {back * 1e3:.1f} | {back / base[3]:.1f} | {same} |", flush=True)
 
 
 def phantom(size: int, views: int, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
