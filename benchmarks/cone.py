@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from projectors import cpu_seconds
 
 from medrecon.operators import cone, joseph
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
@@ -32,16 +31,6 @@ def scan(size: int, views: int, detector: tuple[int, int]) -> ConeGeometry:
     rows, columns = detector
     angles = tuple(2 * math.pi * k / views for k in range(views))
     return ConeGeometry(angles, detector, (2.4 * size / rows, 2.6 * size / columns), 2.0 * size, 1.6 * size)
-
-
-def cpu_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median CPU time of all threads."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
 
 
 def rows(name: str, size: int, views: int, detector: tuple[int, int], repeats: int) -> None:

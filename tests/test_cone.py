@@ -224,4 +224,5 @@ assert os.waitpid(child, 0)[1] == 0
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_runs_in_threads_and_forked_processes() -> None:
     env = {"PYTHONPATH": ":".join(p for p in sys.path if p), "PATH": ""}
-    subprocess.run([sys.executable, "-c", FORK], env=env, check=True)
+    done = subprocess.run([sys.executable, "-c", FORK], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from medrecon.io import atomic
 from medrecon.io import ct_pd_tags as tags
 from medrecon.io.ct_pd import Projections
 from medrecon.io.ct_pd_scanner import central_column
+from medrecon.io.dicom_write import save_dataset
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -45,7 +46,7 @@ def write_ct_pd(projections: Projections, folder: str | Path, *, overwrite: bool
             image = (projections.data[index].numpy()[::-1, ::-1].T.astype(np.float64) - intercept) / slope
             dataset = _view(projections, index, common, key)
             dataset.add_new("PixelData", "OW", image.round().clip(0, LEVELS).astype("<u2").tobytes())
-            _save(dataset, temporary / f"projection_{index + 1:05d}.dcm")
+            save_dataset(dataset, temporary / f"projection_{index + 1:05d}.dcm")
     return folder
 
 
@@ -122,14 +123,3 @@ def _key(projections: Projections) -> str:
     for array in parts:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _save(dataset: Dataset, path: Path) -> None:
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta = meta
-    dataset.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)

@@ -63,7 +63,7 @@ def write(
                 setattr(dataset, name, value)
             dataset.Rows, dataset.Columns = stored.shape[1:]
             dataset.add_new("PixelData", "OW", stored[index].tobytes())
-            _save(dataset, folder / f"medrecon_{index + 1:04d}.dcm")
+            save_dataset(dataset, folder / f"medrecon_{index + 1:04d}.dcm")
     return path
 
 
@@ -189,7 +189,8 @@ def _decimal() -> Callable[[float], Any]:
     return lambda value: DSfloat(float(value) + 0.0, auto_format=True)
 
 
-def _save(dataset: Dataset, path: Path) -> None:
+def save_dataset(dataset: Dataset, path: Path) -> None:
+    """Write one DICOM file, explicit little endian."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrecon.corrections.field_of_view import field_of_view_radius
 from medrecon.io.ct_pd import Projections, is_ct_pd, read_ct_pd, read_views
 from medrecon.io.scan import Scan
 from medrecon.operators.cone_geometry import ConeGeometry
@@ -63,7 +64,7 @@ def read(path: Path, options: RawOptions) -> Scan:
     step = options.slice_spacing or max(THINNEST, geometry.det_spacing[0] / fan.magnification)
     heights = low + step * np.arange(1 + math.floor((high - low) / step), dtype=np.float64)
     heights = heights[slice(*options.range(len(heights)))]
-    size, pixel = options.grid(SIZE, 2 * field_of_view(fan) / SIZE)
+    size, pixel = options.grid(SIZE, 2 * field_of_view_radius(fan) / SIZE)
     rays: FanGeometry | ConeGeometry = fan
     method: dict[str, object] = {"rebinning": "single slice (Noo 1999), 180-degree linear"}
     if options.direct:
@@ -128,12 +129,6 @@ def compare_readings(projections: Projections, geometry: ConeGeometry, z: float)
         log.warning("opposite rays differ by %.3g, but by %.3g with %s: the files may mean something else than "
                     "docs/ct_pd.md says", found[AS_READ], found[best], best)  # fmt: skip
     return found
-
-
-def field_of_view(fan: FanGeometry) -> float:
-    """Radius that every view sees [mm]."""
-    gamma = fan.fan_angles()
-    return fan.source_origin * math.sin(min(abs(gamma[0]), abs(gamma[-1])))
 
 
 def _rebinned(

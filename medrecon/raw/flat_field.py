@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from medrecon.corrections.inpaint import interpolate_rays
 
 Array = NDArray[np.float64]
 DEAD = 0.05
@@ -63,22 +66,10 @@ def _slice(counts: NDArray[Any], open_beam: Array, dark: Array, dead: NDArray[np
     """Line integrals (V, D) of one slice."""
     signal = counts - dark
     bad = (signal <= 0) | dead
-    return interpolated(-np.log(np.where(bad, 1.0, signal) / np.where(dead, 1.0, open_beam)), bad)
-
-
-def interpolated(lines: Array, bad: NDArray[np.bool_]) -> Array:
-    """(V, D) with bad samples replaced by the line between their good neighbours in the view.
-
-    Raises:
-        ValueError: a view without a good sample.
-    """
-    elements = np.arange(lines.shape[-1])
-    for view in np.flatnonzero(bad.any(-1)):
-        good = ~bad[view]
-        if not good.any():
-            raise ValueError(f"no counts in view {view}; is it dark? leave it out of the file")
-        lines[view, ~good] = np.interp(elements[~good], elements[good], lines[view, good])
-    return lines
+    if (dark_views := np.flatnonzero(bad.all(-1))).size:
+        raise ValueError(f"no counts in view {dark_views[0]}; is it dark? leave it out of the file")
+    lines = -np.log(np.where(bad, 1.0, signal) / np.where(dead, 1.0, open_beam))
+    return interpolate_rays(torch.from_numpy(lines), torch.from_numpy(bad)).numpy()
 
 
 def photons(flats: Array, darks: Array) -> dict[str, float]:

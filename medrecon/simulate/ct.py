@@ -45,8 +45,7 @@ def simulate_ct(
 
     Args:
         volume: HU, (Z, Y, X). For a cone beam there is air beyond its first and its last slice; such flat ends are
-            what a circle measures worst: FDK was 320, 130 and 60 HU too low in the last three of 16 slices of 3 mm,
-            and as right as slice by slice from the fifth on.
+            what a circle measures worst, and FDK is far too low in the last slices.
         geometry: rays, see `simulate/ct_rays.py`: slice by slice 'fan' or 'parallel'; through the whole volume 'cone',
             a circle, or 'helix'. Detectors are flat, cover the image, and have one element per pixel at the isocentre.
         views: projections spread over [0, arc), end excluded; of a helix, those of each turn.

@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from medrecon.linalg import expand
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import OnStep, Solution
+from medrecon.solvers.ordered_subsets import Weights
+from medrecon.solvers.sart import SART
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class SIRT:
     """
 
     iterations: int = 200
-    weights: Literal["precision", "rays"] = "precision"
+    weights: Weights = "precision"
     nonnegative: bool = True
     discrepancy: float = 1.0
 
@@ -45,26 +46,8 @@ class SIRT:
         """Raises TypeError for complex images."""
         if A.in_dtype.is_complex:
             raise TypeError(f"SIRT: needs a real, non-negative projector, got {A!r}; use 'cg-sense' for MRI")
-        check_fit(A, y)
-        monitor, ndim = Monitor(y, self.iterations, on_step), len(A.in_shape)
-        ones = torch.ones((len(y.data), *A.in_shape), dtype=y.data.dtype, device=y.data.device)
-        lengths, W = A(ones), y.precision
-        if self.weights == "rays":
-            W = torch.where((y.precision > 0) & (lengths > 0), 1 / lengths.clamp_min(1e-12), 0)
-        curvature = A.adjoint(W * lengths)
-        step = torch.where(curvature > 0, 1 / curvature.clamp_min(1e-30), 0)  # pixels that no ray meets stay 0
-        x = torch.zeros((len(y.data), *A.in_shape), dtype=y.data.dtype, device=y.data.device)
-        projection = torch.zeros_like(y.data)
-        active = y.chi2(projection) > self.discrepancy
-        while len(monitor.residuals) < self.iterations and bool(active.any()):
-            update = x + step * A.adjoint(W * (y.data - projection))
-            update = update.clamp_min(0) if self.nonnegative else update
-            x = torch.where(expand(active, ndim), update, x)
-            projection = A(x)
-            active = active & (y.chi2(projection) > self.discrepancy)
-            if monitor(projection):
-                break
-        return monitor.solution(A, x, not bool(active.any()), iterations=len(monitor.residuals))
+        one = SART(self.iterations, 1, weights=self.weights, nonnegative=self.nonnegative, discrepancy=self.discrepancy)
+        return one(A, y, generator=generator, on_step=on_step)
 
     @classmethod
     def examples(cls) -> Iterator[SIRT]:
