@@ -20,7 +20,8 @@ def import_raw(
     raw: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], slices: str | None = None,
     size: int | None = None, pixel: float | None = None, pixel_size: float | None = None, centre: float | None = None,
     slice_spacing: float | None = None, direct: Annotated[bool, Parameter(negative="")] = False,
-    format: str | None = None,
+    format: str | None = None, contrast: int | None = None, phase: int | None = None, repetition: int | None = None,
+    set: int | None = None, coils: int | None = None,
     writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Make a measurement file of raw scanner data: geometry, flat field, rotation centre, noise.
@@ -47,6 +48,16 @@ def import_raw(
         keep the cone beam of helical data for a reconstruction in three dimensions, instead of rebinning
     format
         name of the format, instead of recognising it
+    contrast
+        which contrast (echo) of an MRI measurement to read, as the file counts them; the first by default
+    phase
+        which cardiac phase to read
+    repetition
+        which repetition to read
+    set
+        which set to read
+    coils
+        number of virtual coils to compress MRI to, after whitening by the noise readouts
     """
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
@@ -57,7 +68,8 @@ def import_raw(
 
     try:
         options = RawOptions(
-            parse_range(slices), size, pixel, pixel_size, centre, slice_spacing, direct or None, format
+            parse_range(slices), size, pixel, pixel_size, centre, slice_spacing, direct or None, format,
+            contrast, phase, repetition, set, coils,
         )
         name, _ = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}

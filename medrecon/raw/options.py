@@ -24,6 +24,9 @@ class RawOptions:
             itself or taken from the file by default.
         slice_spacing: distance of the slices that helical data are rebinned to [mm].
         direct: keep the cone beam of helical data, for a reconstruction in three dimensions, instead of rebinning.
+        contrast, phase, repetition, set: which of the measurement's echoes, cardiac phases, repetitions or sets to read,
+            as its counters have them; the first by default.
+        coils: number of virtual coils to compress the data to, after whitening by the noise readouts.
         format: name of the format, instead of recognising it by the file's content.
 
     Raises:
@@ -38,6 +41,11 @@ class RawOptions:
     slice_spacing: float | None = None
     direct: bool | None = None
     format: str | None = None
+    contrast: int | None = None
+    phase: int | None = None
+    repetition: int | None = None
+    set: int | None = None
+    coils: int | None = None
 
     def __post_init__(self) -> None:
         if self.slices is not None and not 0 <= self.slices[0] < self.slices[1]:
@@ -46,7 +54,10 @@ class RawOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise OptionError(f"{name}: expected a number > 0, got {value}")
-
+        for name, least in (("contrast", 0), ("phase", 0), ("repetition", 0), ("set", 0), ("coils", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionError(f"{name}: expected a number >= {least}, got {value}")
         if self.centre is not None and not abs(self.centre) < float("inf"):
             raise OptionError(f"centre: expected a number, got {self.centre}")
 

@@ -1,0 +1,102 @@
+"""Readouts along a trajectory: radial, spiral, and stacks of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medrecon.io.scan import Scan
+from medrecon.raw.options import RawOptions
+from medrecon.raw.readouts import Encoding, Index, Readouts
+from medrecon.raw.slice_stack import Slice, affine, slice_step
+
+SLACK = 1e-3
+"""By how much a trajectory may reach beyond the edge of k-space, relative: it is float32, and rounded before."""
+
+
+def samples_along(lines: Readouts, image: Index, encoding: Encoding, slices: list[Slice], options: RawOptions,
+                  noise: dict[str, Any], facts: dict[str, Any]) -> Scan:  # fmt: skip
+    """A scan of data (Z, C, S), all readouts of a slice one after the other.
+
+    Trajectories within +-0.5 count as cycles per pixel, the usual ones, larger ones as cycles per field of view of the
+    image. A third column of a 2D measurement is taken as density compensation weights. A stack (encode step 2) becomes
+    slices by an inverse transform along its partitions, where these are all measured along one trajectory.
+
+    Raises:
+        ValueError: no trajectory, a 3D one, one that changes from slice to slice, or in impossible units.
+    """
+    stacked = encoding.matrix[2] > 1
+    if lines.trajectory is None:
+        raise ValueError(f"a {encoding.kind} measurement without trajectory in its readouts: add it to the file")
+    if stacked and len(slices) > 1:
+        raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
+    start, stop = (0, encoding.matrix[2]) if stacked else options.range(len(slices))
+    slices = slices if stacked else slices[start:stop]
+    which = lines.counters["step2" if stacked else "slice"]
+    wanted = [encoding.centre[1] - stop // 2 + p for p in range(stop)] if stacked else [s.counter for s in slices]
+    parts, trajectories = [], []
+    for counter in wanted:
+        own = image[which[image] == counter]
+        if not len(own):
+            raise ValueError(f"partition {counter} was not measured: a stack needs all {stop}")
+        own = own[np.argsort(lines.counters["step1"][own], kind="stable")]
+        parts.append(_joined(lines, own))
+        trajectories.append(np.concatenate([lines.trajectory(i[None])[0] for i in own]))
+    for counter, other in zip(wanted, trajectories):
+        if other.shape != trajectories[0].shape or np.abs(other - trajectories[0]).max() > 1e-4:
+            raise ValueError(f"slices {wanted[0]} and {counter} have different trajectories; read one at a time, such "
+                             "as slices 0:1")  # fmt: skip
+    shape = encoding.kept(0), encoding.kept(1)
+    trajectory, density, facts["trajectory"] = _in_cycles(trajectories[0], shape, stacked)
+    data = torch.stack(parts)
+    first = slices[0]
+    across = slice_step(slices, encoding.image_mm[2])
+    number = 0
+    if stacked:
+        data = torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(data, 0), dim=0, norm="ortho"), 0)
+        kept = encoding.kept(2)
+        data = data[stop // 2 - kept // 2 :][:kept]
+        across = first.axes[2] * encoding.pitch(2) * (-1 if encoding.mirrored else 1)
+        start, stop = options.range(kept)
+        data, number = data[start:stop], kept // 2 - start
+    geometry: dict[str, Any] = {"type": "noncartesian", "trajectory": trajectory}
+    if density is not None:
+        geometry["density"] = density
+    steps = first.axes[1] * encoding.pitch(1), first.axes[0] * encoding.pitch(0), across
+    placed = affine(first.centre, steps, (shape[1] // 2, shape[0] // 2, number))
+    return Scan("mri", data.contiguous(), shape, placed, "a.u.", geometry=geometry,
+                noise={k: v.to(torch.complex64) for k, v in noise.items()},
+                provenance={**facts, "slices": [start, stop], "readouts": len(image)})  # fmt: skip
+
+
+def _joined(lines: Readouts, own: Index) -> Tensor:
+    """(C, S) samples of readouts in the order given."""
+    parts: dict[int, Tensor] = {}
+    for group in lines.alike(own):
+        parts |= zip(group.tolist(), lines.read(group))
+    return torch.cat([parts[i] for i in own.tolist()], dim=1)
+
+
+def _in_cycles(found: NDArray[np.float32], shape: tuple[int, int], stacked: bool) -> tuple[Tensor, Tensor | None, str]:
+    """(S, 2) float64 trajectory [cycles per field of view], density, and how the units were told."""
+    if found.shape[1] not in (2, 3) or not np.isfinite(found).all():
+        raise ValueError(f"trajectory: expected 2 or 3 finite values a sample, got shape {found.shape}")
+    k, edge = found[:, :2].astype(np.float64), np.array(shape) / 2
+    weights = found[:, 2] if found.shape[1] == 3 and found[:, 2].any() else None
+    if weights is not None and (stacked or (weights < 0).any()):
+        raise ValueError("trajectory: three-dimensional trajectories are not read; two-dimensional ones and stacks are")
+    reach = np.abs(k).max(0)
+    if reach.max() <= 0.5 * (1 + SLACK):
+        k, units = k * np.array(shape), "cycles per pixel in the file"
+    elif (reach <= edge * (1 + SLACK)).all():
+        units = "cycles per field of view in the file"
+    else:
+        raise ValueError(f"trajectory: reaches {reach.round(3).tolist()}, neither within 0.5 cycles per pixel nor within "
+                         f"{edge.tolist()} cycles per field of view; scale it")  # fmt: skip
+    k = np.clip(k, -edge, edge)
+    density = None if weights is None else torch.from_numpy(weights.astype(np.float64))
+    return torch.from_numpy(k), density, units
