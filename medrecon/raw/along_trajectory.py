@@ -95,8 +95,8 @@ def _in_cycles(found: NDArray[np.float32], shape: tuple[int, int], stacked: bool
     elif (reach <= edge * (1 + SLACK)).all():
         units = "cycles per field of view in the file"
     else:
-        raise ValueError(f"trajectory: reaches {reach.round(3).tolist()}, neither within 0.5 cycles per pixel nor within "
-                         f"{edge.tolist()} cycles per field of view; scale it")  # fmt: skip
+        raise ValueError(f"trajectory: reaches {reach.round(3).tolist()}, neither within 0.5 cycles per pixel nor "
+                         f"within {edge.tolist()} cycles per field of view; scale it")  # fmt: skip
     k = np.clip(k, -edge, edge)
     density = None if weights is None else torch.from_numpy(weights.astype(np.float64))
     return torch.from_numpy(k), density, units

@@ -142,8 +142,8 @@ def _positions(table: Any, heads: Any, numbers: Index, index: Index) -> Iterator
     for i, values in zip(index, _column(table, "traj", numbers[index])):
         samples, dims = int(heads["number_of_samples"][i]), int(heads["trajectory_dimensions"][i])
         if not dims or len(values) != dims * samples:
-            raise ValueError(f"acquisition {numbers[i]}: a trajectory of {len(values)} numbers for {samples} samples in "
-                             f"{dims} dimensions")  # fmt: skip
+            raise ValueError(f"acquisition {numbers[i]}: a trajectory of {len(values)} numbers for {samples} samples "
+                             f"in {dims} dimensions")  # fmt: skip
         first, last = int(heads["discard_pre"][i]), int(heads["discard_post"][i])
         yield np.asarray(values, dtype=np.float32).reshape(samples, dims)[first : samples - last]
 
@@ -175,12 +175,11 @@ def _encoding(header: Any, space: int, key: str) -> Encoding:
     calibration = parallel.calibrationMode.value if parallel and parallel.calibrationMode else "embedded"
     facts = {"trajectory": kind, "encoded_matrix": list(matrix), "encoded_mm": list(field), "image_mm": list(image)}
     vendor = (system.systemVendor or "") if system else ""
-    facts |= {name: value for name, value in (
-        ("vendor", vendor), ("model", system and system.systemModel), ("tesla", system and system.systemFieldStrength_T),
-    ) if value}  # fmt: skip
+    known = {"vendor": vendor, "model": system and system.systemModel, "tesla": system and system.systemFieldStrength_T}
+    facts |= {name: value for name, value in known.items() if value}
     return Encoding(
         (matrix[0], matrix[1], matrix[2]), field, image, (centre[0], centre[1]),
-        "cartesian" if kind == "epi" else kind, "embedded" if calibration in ("embedded", "interleaved") else calibration,
+        "cartesian" if kind == "epi" else kind, "embedded" if calibration == "interleaved" else calibration,
         vendor.lower().startswith("siemens"), system.relativeReceiverNoiseBandwidth if system else None,
         _ramp(encoding.trajectoryDescription), facts,
     )  # fmt: skip

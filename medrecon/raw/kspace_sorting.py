@@ -130,7 +130,8 @@ def _slab(lines: Readouts, image: Index, encoding: Encoding, slices: list[Slice]
 def _sorted(lines: Readouts, image: Index, slots: Index, total: int, encoding: Encoding,
             ) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
     """(total, C, H) mean of the lines of each slot, (total, H) how many they were, and what was corrected."""
-    prepare, facts = Preparation(lines, encoding), {}
+    prepare = Preparation(lines, encoding)
+    facts: dict[str, Any] = {}
     if (own := np.flatnonzero(lines.navigator)).size:
         facts["ghost_correction"] = prepare.find_ghosts(own)
     elif lines.reverse[image].any():

@@ -24,8 +24,8 @@ class RawOptions:
             itself or taken from the file by default.
         slice_spacing: distance of the slices that helical data are rebinned to [mm].
         direct: keep the cone beam of helical data, for a reconstruction in three dimensions, instead of rebinning.
-        contrast, phase, repetition, set: which of the measurement's echoes, cardiac phases, repetitions or sets to read,
-            as its counters have them; the first by default.
+        contrast, phase, repetition, set: which echo, cardiac phase, repetition or set of a measurement to read, as
+            its counters have them; the first by default.
         coils: number of virtual coils to compress the data to, after whitening by the noise readouts.
         format: name of the format, instead of recognising it by the file's content.
 

@@ -29,7 +29,7 @@ def receiver_covariance(lines: Readouts, noise: Index, dwell: float, encoding: E
     ratio = own.pop() / dwell if dwell > 0 else float("nan")
     known = 0 < ratio < float("inf")
     bandwidth = encoding.noise_bandwidth or 1.0
-    said = f"relative bandwidth {bandwidth:g}" if encoding.noise_bandwidth else "relative bandwidth not known, taken as 1"
+    said = f"relative bandwidth {bandwidth:g}" + ("" if encoding.noise_bandwidth else " for lack of a better one")
     how = f"{count} samples of {len(noise)} noise readouts, dwell time ratio "
     how += f"{ratio:.4g}, {said}" if known else f"not known, taken as 1, {said}"
     return samples @ samples.mH / count * ((ratio if known else 1.0) / bandwidth), how

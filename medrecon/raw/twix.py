@@ -155,7 +155,7 @@ def _table(blocks: list[Any], noise: NDArray[np.bool_], dwell: NDArray[np.float6
 
 
 def _directions(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Readout, phase and slice [LPS] in rows, of a unit quaternion (scalar first) that turns (phase, readout, slice)."""
+    """Readout, phase, slice [LPS] in rows, of a unit quaternion (scalar first) that turns (phase, readout, slice)."""
     w, x, y, z = quaternion
     turn = np.array([
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -197,9 +197,12 @@ def _encoding(header: dict[str, Any], blocks: list[Any]) -> Encoding:
     separate = int(pat.get("lAccelFactPE", 1)) * int(pat.get("lAccelFact3D", 1)) > 1 \
         and int(pat.get("ucRefScanMode", EMBEDDED)) != EMBEDDED  # fmt: skip
     encoded = field[0] * oversampling, field[1] * over[0], field[2] * (over[1] if three else 1)
-    facts = {"encoded_matrix": list(matrix), "encoded_mm": list(encoded), "image_mm": list(field), "vendor": "Siemens",
-             "model": header["Dicom"].get("ManufacturersModelName"), "software": header["Dicom"].get("SoftwareVersions"),
-             "tesla": header["Dicom"].get("flMagneticFieldStrength"), "protocol": meas.get("tProtocolName")}  # fmt: skip
+    dicom = header["Dicom"]
+    facts = {
+        "encoded_matrix": list(matrix), "encoded_mm": list(encoded), "image_mm": list(field), "vendor": "Siemens",
+        "model": dicom.get("ManufacturersModelName"), "software": dicom.get("SoftwareVersions"),
+        "tesla": dicom.get("flMagneticFieldStrength"), "protocol": meas.get("tProtocolName"),
+    }  # fmt: skip
     return Encoding(matrix, encoded, field, centre, "cartesian", "separate" if separate else "embedded", True,
                     NOISE_BANDWIDTH, _ramp(meas), {k: v for k, v in facts.items() if v})  # fmt: skip
 
@@ -217,5 +220,7 @@ def _ramp(meas: dict[str, Any]) -> Trapezoid | None:
         return None
     if mode != 2:
         raise ValueError(f"alRegridMode {mode}: readout gradients that are not trapezoids are not read")
-    times = (float(meas[f"alRegrid{key}"][0]) for key in ("RampupTime", "FlattopTime", "RampdownTime", "DelaySamplesTime"))
-    return Trapezoid(*times, float(meas["aflRegridADCDuration"][0]))
+    keys = ("alRegridRampupTime", "alRegridFlattopTime", "alRegridRampdownTime", "alRegridDelaySamplesTime",
+            "aflRegridADCDuration")  # fmt: skip
+    up, flat, down, delay, duration = (float(meas[key][0]) for key in keys)
+    return Trapezoid(up, flat, down, delay, duration)
