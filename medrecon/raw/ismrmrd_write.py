@@ -119,9 +119,8 @@ def _header(scan: Scan) -> bytes:
     column, row, thick = (float(v) for v in torch.linalg.vector_norm(scan.affine[:3, :3], dim=0))
     kept = scan.geometry.get("crop") or (height, width)
     limits = xsd.encodingLimitsType(
-        kspace_encoding_step_0=xsd.limitType(0, height - 1, height // 2),
-        kspace_encoding_step_1=xsd.limitType(0, width - 1, width // 2),
-        kspace_encoding_step_2=xsd.limitType(0, 0, 0), slice=xsd.limitType(0, slices - 1, 0),
+        kspace_encoding_step_0=_limit(height, height // 2), kspace_encoding_step_1=_limit(width, width // 2),
+        kspace_encoding_step_2=_limit(1, 0), slice=_limit(slices, 0),
     )  # fmt: skip
     encoding = xsd.encodingType(
         encodedSpace=_space(height, width, height * row, width * column, thick),
@@ -137,6 +136,12 @@ def _header(scan: Scan) -> bytes:
     )
     text: str = xsd.ToXML(header)
     return text.encode()
+
+
+def _limit(count: int, centre: int) -> Any:
+    from ismrmrd import xsd
+
+    return xsd.limitType(minimum=0, maximum=count - 1, center=centre)
 
 
 def _space(rows: int, columns: int, height: float, width: float, thick: float) -> Any:

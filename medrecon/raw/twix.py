@@ -104,6 +104,8 @@ def _parsed(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: truncated or damaged, its headers cannot be parsed ({error})") from error
     if not found or "error" in said.getvalue():
         raise ValueError(f"{path}: truncated or damaged: {said.getvalue().strip() or 'no measurement in it'}")
+    if missing := [name for name in ("Meas", "MeasYaps", "Dicom") if name not in found[-1]["hdr"]]:
+        raise ValueError(f"{path}: truncated or damaged: its header lacks {', '.join(missing)}")
     return found
 
 
