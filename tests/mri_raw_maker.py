@@ -104,8 +104,10 @@ def header(protocol: Protocol, *, centre: tuple[int, int] | None = None, traject
             userParameterDouble=[xsd.userParameterDoubleType(name="dwellTime", value=ramp["dwellTime"])],
         )
     system = xsd.acquisitionSystemInformationType(systemVendor=vendor, relativeReceiverNoiseBandwidth=bandwidth)
-    whole = xsd.ismrmrdHeader(experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=1), encoding=[encoding],
-                              acquisitionSystemInformation=system)  # fmt: skip
+    whole = xsd.ismrmrdHeader(
+        experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=1), encoding=[encoding],
+        acquisitionSystemInformation=system,
+    )  # fmt: skip
     text: str = xsd.ToXML(whole)
     return text.encode()
 

@@ -29,48 +29,49 @@ def samples_along(lines: Readouts, image: Index, encoding: Encoding, slices: lis
     Raises:
         ValueError: no trajectory, a 3D one, one that changes from slice to slice, or in impossible units.
     """
-    stacked = encoding.matrix[2] > 1
     if lines.trajectory is None:
         raise ValueError(f"a {encoding.kind} measurement without trajectory in its readouts: add it to the file")
-    if stacked and len(slices) > 1:
-        raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
-    start, stop = (0, encoding.matrix[2]) if stacked else options.range(len(slices))
-    slices = slices if stacked else slices[start:stop]
-    which = lines.counters["step2" if stacked else "slice"]
-    wanted = [encoding.centre[1] - stop // 2 + p for p in range(stop)] if stacked else [s.counter for s in slices]
-    parts, trajectories = [], []
-    for counter in wanted:
-        own = image[which[image] == counter]
-        if not len(own):
-            raise ValueError(f"partition {counter} was not measured: a stack needs all {stop}")
-        own = own[np.argsort(lines.counters["step1"][own], kind="stable")]
-        parts.append(_joined(lines, own))
-        trajectories.append(np.concatenate([lines.trajectory(i[None])[0] for i in own]))
-    for counter, other in zip(wanted, trajectories):
-        if other.shape != trajectories[0].shape or np.abs(other - trajectories[0]).max() > 1e-4:
-            raise ValueError(f"slices {wanted[0]} and {counter} have different trajectories; read one at a time, such "
-                             "as slices 0:1")  # fmt: skip
-    shape = encoding.kept(0), encoding.kept(1)
-    trajectory, density, facts["trajectory"] = _in_cycles(trajectories[0], shape, stacked)
-    data = torch.stack(parts)
-    first = slices[0]
-    across = slice_step(slices, encoding.image_mm[2])
-    number = 0
+    shape, first, stacked = (encoding.kept(0), encoding.kept(1)), slices[0], encoding.matrix[2] > 1
     if stacked:
-        data = torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(data, 0), dim=0, norm="ortho"), 0)
-        kept = encoding.kept(2)
-        data = data[stop // 2 - kept // 2 :][:kept]
-        across = first.axes[2] * encoding.pitch(2) * (-1 if encoding.mirrored else 1)
+        if len(slices) > 1:
+            raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
+        count, kept = encoding.matrix[2], encoding.kept(2)
+        samples, found = _stacked(lines, image, "step2", [encoding.centre[1] - count // 2 + p for p in range(count)])
+        samples = torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(samples, 0), dim=0, norm="ortho"), 0)
         start, stop = options.range(kept)
-        data, number = data[start:stop], kept // 2 - start
+        data, number = samples[count // 2 - kept // 2 :][start:stop], kept // 2 - start
+        across = first.axes[2] * encoding.pitch(2) * (-1 if encoding.mirrored else 1)
+    else:
+        start, stop = options.range(len(slices))
+        slices, number = slices[start:stop], 0
+        first, across = slices[0], slice_step(slices, encoding.image_mm[2])
+        data, found = _stacked(lines, image, "slice", [s.counter for s in slices])
+    trajectory, density, units = _in_cycles(found, shape, stacked)
     geometry: dict[str, Any] = {"type": "noncartesian", "trajectory": trajectory}
     if density is not None:
         geometry["density"] = density
     steps = first.axes[1] * encoding.pitch(1), first.axes[0] * encoding.pitch(0), across
     placed = affine(first.centre, steps, (shape[1] // 2, shape[0] // 2, number))
+    facts = {**facts, "trajectory_units": units, "slices": [start, stop]}
     return Scan("mri", data.contiguous(), shape, placed, "a.u.", geometry=geometry,
-                noise={k: v.to(torch.complex64) for k, v in noise.items()},
-                provenance={**facts, "slices": [start, stop], "readouts": len(image)})  # fmt: skip
+                noise={k: v.to(torch.complex64) for k, v in noise.items()}, provenance=facts)  # fmt: skip
+
+
+def _stacked(lines: Readouts, image: Index, counter: str, wanted: list[int]) -> tuple[Tensor, NDArray[np.float32]]:
+    """(Z, C, S) samples of slices or partitions, and the one trajectory (S, D) they were measured along."""
+    assert lines.trajectory is not None
+    parts, trajectories = [], []
+    for value in wanted:
+        own = image[lines.counters[counter][image] == value]
+        if not len(own):
+            raise ValueError(f"{counter} {value} was not measured: a stack needs all of {wanted[0]} to {wanted[-1]}")
+        own = own[np.argsort(lines.counters["step1"][own], kind="stable")]
+        parts.append(_joined(lines, own))
+        trajectories.append(np.concatenate([lines.trajectory(i[None])[0] for i in own]))
+        if trajectories[-1].shape != trajectories[0].shape or np.abs(trajectories[-1] - trajectories[0]).max() > 1e-4:
+            raise ValueError(f"{counter} {wanted[0]} and {value} have different trajectories; read one slice at a "
+                             "time, such as slices 0:1")  # fmt: skip
+    return torch.stack(parts), trajectories[0]
 
 
 def _joined(lines: Readouts, own: Index) -> Tensor:

@@ -133,9 +133,11 @@ def _sorted(lines: Readouts, image: Index, slots: Index, total: int, encoding: E
     prepare = Preparation(lines, encoding)
     facts: dict[str, Any] = {}
     if (own := np.flatnonzero(lines.navigator)).size:
-        facts["ghost_correction"] = prepare.find_ghosts(own)
+        facts["ghost_correction"] = prepare.find_ghosts(own, int(image[0]))
     elif lines.reverse[image].any():
         facts["ghost_correction"] = "backward lines, but no navigators: not corrected"
+    if encoding.ramp is not None:
+        facts["ramp_sampling"] = "resampled on even frequencies; the noise of neighbours is correlated since"
     data, count = torch.zeros(0), torch.zeros(total, prepare.kept)
     order = np.argsort(image)
     where = dict(zip(image.tolist(), slots.tolist()))

@@ -47,13 +47,16 @@ class Preparation:
             return remove_readout_oversampling(data, self.kept, -1) * rows, rows
         return remove_readout_oversampling(data, self.kept, -1), rows[: self.kept]
 
-    def find_ghosts(self, navigators: Index) -> dict[str, Any]:
-        """Fit the phase between forward and backward lines, slice by slice; what was found, for the provenance."""
+    def find_ghosts(self, navigators: Index, image: int) -> dict[str, Any]:
+        """Fit the phase between forward and backward lines, slice by slice; what was found, for the provenance.
+
+        The navigators are those of the contrast, repetition and set of the line `image`, or the first there are.
+        """
         for counter in np.unique(self.lines.counters["slice"][navigators]):
             own = navigators[self.lines.counters["slice"][navigators] == counter]
-            for column in ("contrast", "repetition", "set"):  # the first of them
-                values = self.lines.counters[column][own]
-                own = own[values == values.min()]
+            for name in ("contrast", "repetition", "set"):
+                values, wanted = self.lines.counters[name][own], self.lines.counters[name][image]
+                own = own[values == (wanted if (values == wanted).any() else values.min())]
             back = self.lines.reverse[own]
             if back.any() and not back.all():
                 parts = [torch.cat([self._full(i)[0] for i in self.lines.alike(own[side])]) for side in (~back, back)]

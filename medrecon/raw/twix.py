@@ -73,10 +73,7 @@ def _start(path: Path, count: int) -> bytes:
 
 
 def _version(path: Path) -> str | None:
-    """"VE" (multi-raid: VD, VE, XA) or "VB", by the lengths at the start of the file; None: neither.
-
-    Raises nothing: a file that is too short is neither.
-    """
+    """Version VE (multi-raid: VD, VE, XA) or VB, by the lengths at the start of the file; None: neither."""
     size, start = path.stat().st_size, _start(path, 32)
     if len(start) < 32:
         return None
