@@ -112,9 +112,10 @@ def _readouts(measurements: list[dict[str, Any]], version: str, size: int) -> Re
     ended = any(b.is_flag_set("ACQEND") for b in last["mdb"])
     blocks = [b for b in last["mdb"] if not any(b.is_flag_set(f) for f in NOT_IMAGE)]
     blocks = [b for b in blocks if not b.is_flag_set("RTFEEDBACK") or b.is_flag_set("PHASCOR")]
-    if not blocks or (stop := max(int(b.mem_pos) + int(b.dma_len) for b in blocks)) > size:
-        raise ValueError(f"truncated: {len(blocks)} readouts, the last one needs {stop if blocks else '?'} bytes, the "
-                         f"file has {size}")  # fmt: skip
+    if not blocks:
+        raise ValueError("truncated: the last measurement has no readouts")
+    if (stop := max(int(b.mem_pos) + int(b.dma_len) for b in blocks)) > size:
+        raise ValueError(f"truncated: its readouts go on to byte {stop}, the file has {size}; copy it again")
     if not ended and "LASTSCANINMEAS" not in blocks[-1].get_active_flags():
         raise ValueError(f"truncated: the measurement breaks off after {len(blocks)} readouts, without its end marker")
     dwell = np.full(len(blocks), last["hdr"]["MeasYaps"]["sRXSPEC"]["alDwellTime"][0] / 1e3)
