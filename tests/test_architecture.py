@@ -18,7 +18,8 @@ LAYERS = (
 )
 SIBLINGS = {"io", "operators", "models", "metrics"}  # one layer, and never import each other
 TENSORS_ONLY = {
-    "linalg", "measurement", "noise_maps", "spectrum", "operators", "models", "metrics", "samplers", "solvers", "corrections",
+    "linalg", "measurement", "noise_maps", "spectrum", "operators", "models", "metrics", "samplers", "solvers",
+    "corrections",
 }  # fmt: skip
 HEAVY = {
     "astra", "sigpy", "monai", "pydicom", "highdicom", "nibabel", "h5py", "matplotlib", "scipy", "skimage", "PIL",
