@@ -47,8 +47,9 @@ def test_measurement_to_nifti_to_figures_as_pure_json(folder: Path, capsys: pyte
 def test_mri_patterns_from_the_command_line_to_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for pattern, fraction in (("golden-angle", "1"), ("gaussian", "0.75")):
         scan = str(folder / f"{pattern}.h5")
-        assert main(["simulate", str(folder / "mr.nii.gz"), "-o", scan, "--modality", "mri", "--accel", "2", "--mask",
-                     pattern, "--acs", "12", "--coils", "3", "--partial-fourier", fraction, "--quiet"]) == 0  # fmt: skip
+        argv = ["simulate", str(folder / "mr.nii.gz"), "-o", scan, "--modality", "mri", "--accel", "2", "--quiet"]
+        options = ["--mask", pattern, "--acs", "12", "--coils", "3", "--partial-fourier", fraction]
+        assert main([*argv, *options]) == 0
         assert main(["info", scan, "--json"]) == 0
         info = json.loads(capsys.readouterr().out)
         told = info["provenance"]
