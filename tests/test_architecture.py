@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"__init__", "volume", "linalg", "measurement", "noise", "units", "discover", "manifest", "spectrum"},
+    {"__init__", "volume", "linalg", "measurement", "noise", "noise_maps", "units", "discover", "manifest", "spectrum"},
     {"io", "operators", "models", "metrics"},
     {"samplers"},
     {"solvers", "corrections"},
@@ -18,7 +18,8 @@ LAYERS = (
 )
 SIBLINGS = {"io", "operators", "models", "metrics"}  # one layer, and never import each other
 TENSORS_ONLY = {
-    "linalg", "measurement", "spectrum", "operators", "models", "metrics", "samplers", "solvers", "corrections",
+    "linalg", "measurement", "noise_maps", "spectrum", "operators", "models", "metrics", "samplers", "solvers",
+    "corrections",
 }  # fmt: skip
 HEAVY = {
     "astra", "sigpy", "monai", "pydicom", "highdicom", "nibabel", "h5py", "matplotlib", "scipy", "skimage", "PIL",

@@ -44,6 +44,19 @@ def test_measurement_to_nifti_to_figures_as_pure_json(folder: Path, capsys: pyte
     assert {"full", "soft"} <= set(scores["windows"])
 
 
+def test_mri_patterns_from_the_command_line_to_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for pattern, fraction in (("golden-angle", "1"), ("gaussian", "0.75")):
+        scan = str(folder / f"{pattern}.h5")
+        argv = ["simulate", str(folder / "mr.nii.gz"), "-o", scan, "--modality", "mri", "--accel", "2", "--quiet"]
+        options = ["--mask", pattern, "--acs", "12", "--coils", "3", "--partial-fourier", fraction]
+        assert main([*argv, *options]) == 0
+        assert main(["info", scan, "--json"]) == 0
+        info = json.loads(capsys.readouterr().out)
+        told = info["provenance"]
+        assert (told["mask"], told["acceleration_nominal"], told["partial_fourier"]) == (pattern, 2, float(fraction))
+        assert info["acceleration"] == pytest.approx(told["acceleration"], abs=1e-3)
+
+
 def test_tube_current_from_simulation_to_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Photons of each slice and view reach the solver whatever the batch, and reports stay short and JSON."""
     scan, reports = str(folder / "mA.h5"), []

@@ -9,6 +9,7 @@ import torch
 from medrecon.operators.ct import CTOperator, ImageGrid
 from medrecon.operators.masks import acceleration
 from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.sampling import draw
 from medrecon.pipeline.noise_level import ct_precision
 from medrecon.pipeline.problem import CTProblem, scan_geometry, scan_grid
 from medrecon.simulate import simulate_ct, simulate_mri
@@ -186,3 +187,17 @@ def test_phase_encoding_avoids_the_axis_where_the_object_is_cut_off(disc_volume:
     upright = simulate_mri(volume, accel=2, acs=16, coils=2, phase_encoding="vertical", generator=seeded())
     assert bool((upright.mask == upright.mask[:, :1]).all())
     assert not bool((upright.mask == upright.mask[:1]).all())
+
+
+@pytest.mark.parametrize("direction", ["horizontal", "vertical"])
+def test_the_file_says_how_the_mask_was_drawn(direction: str, disc_volume: Make) -> None:
+    volume = disc_volume("MR", slices=1)
+    scan = simulate_mri(volume, accel=2, acs=16, coils=2, mask="equispaced", partial_fourier=0.75,
+                        phase_encoding=direction, matched=True, generator=seeded())  # type: ignore[arg-type]  # fmt: skip
+    told = scan.provenance
+    again = draw("equispaced", (64, 64), 2, 16, seed=told["mask_seed"]).partial_fourier(0.75)
+    assert torch.equal(again.mask if direction == "horizontal" else again.mask.T, scan.mask)
+    assert told["acceleration"] == pytest.approx(acceleration(scan.mask)) and told["acceleration"] > 2.3
+    assert (told["acceleration_nominal"], told["acs"], told["partial_fourier"]) == (2, 16, 0.75)
+    given = draw("equispaced", (64, 64), 2, 16, seed=0, offset=told["offset"]).partial_fourier(0.75)
+    assert torch.equal(given.mask, again.mask)

@@ -75,8 +75,9 @@ def simulate(
             )  # fmt: skip
         else:
             scan = simulate_mri(
-                volume, accel=mri.accel, mask=mri.mask, acs=mri.acs, coils=mri.coils, snr_db=mri.snr,
-                phase_encoding=mri.phase_encoding, matched=matched, generator=generator, on_progress=report,
+                volume, accel=mri.accel, mask=mri.mask, acs=mri.acs, partial_fourier=mri.partial_fourier,
+                coils=mri.coils, snr_db=mri.snr, phase_encoding=mri.phase_encoding, matched=matched,
+                generator=generator, on_progress=report,
             )  # fmt: skip
     save_scan(scan, output, overwrite=writing.overwrite)
     note(f"wrote {output}")

@@ -67,10 +67,13 @@ class MRIOptions(Model):
 
     accel: float = Field(4.0, ge=1)
     """MRI: acceleration R, phase-encoding lines over acquired lines"""
-    mask: Literal["random", "equispaced", "poisson"] = "random"
-    """MRI: sampling pattern"""
+    mask: Literal["random", "equispaced", "regular", "gaussian", "gaussian-2d", "poisson", "golden-angle"] = "random"
+    """MRI: sampling pattern; gaussian-2d, poisson and golden-angle undersample both axes; regular is every accel-th
+    line, the acs lines on top of that"""
     acs: int = Field(24, ge=4)
     """MRI: fully sampled central lines"""
+    partial_fourier: float = Field(1.0, ge=0.5, le=1)
+    """MRI: fraction of the phase-encoding lines that are measured at all; the first ones are left out"""
     coils: int = Field(8, ge=1)
     """MRI: receiver coils"""
     phase_encoding: Literal["auto", "horizontal", "vertical"] = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,17 +12,16 @@ from torch import Tensor
 from medrecon.io.scan import Scan
 from medrecon.noise import MRINoise
 from medrecon.operators.coils import birdcage_maps, espirit
-from medrecon.operators.masks import acceleration, equispaced_mask, poisson_mask, random_mask
+from medrecon.operators.sampling import Sampling, draw
 from medrecon.simulate.source import OnProgress, provenance, silent
 from medrecon.volume import Volume
 
-MASKS = {"random": random_mask, "equispaced": equispaced_mask, "poisson": poisson_mask}
 AXES = (-2, -1)
 PhaseEncoding = Literal["horizontal", "vertical"]
 
 
 def simulate_mri(
-    volume: Volume, *, accel: float = 4.0, mask: Literal["random", "equispaced", "poisson"] = "random", acs: int = 24,
+    volume: Volume, *, accel: float = 4.0, mask: str = "random", acs: int = 24, partial_fourier: float = 1.0,
     coils: int = 8, snr_db: float = 30.0, phase_encoding: PhaseEncoding | Literal["auto"] = "auto",
     matched: bool = False, generator: torch.Generator, on_progress: OnProgress = silent,
 ) -> Scan:  # fmt: skip
@@ -37,7 +36,8 @@ def simulate_mri(
     Args:
         volume: magnitude, (Z, Y, X).
         accel: nominal R, ACS included; the true one is in the provenance.
-        mask, acs: pattern and width of the fully sampled centre.
+        mask, acs: pattern (one of `sampling.PATTERNS`) and width of the fully sampled centre.
+        partial_fourier: fraction of the phase-encoding lines from which the pattern takes its own, 0.5 to 1.
         coils: receiver coils.
         snr_db: 20 log10(mean magnitude in the object / sigma), sigma^2 = E|n|^2 of one coil's complex image (and of
             a k-space sample: the transform is orthonormal); object: over 10 % of the 99th percentile.
@@ -52,32 +52,34 @@ def simulate_mri(
         raise ValueError(f"simulate_mri: needs an MR magnitude volume, got {volume.modality} in {volume.units}")
     shape = (volume.data.shape[-2], volume.data.shape[-1])
     direction = free_axis(volume.data) if phase_encoding == "auto" else phase_encoding
-    pattern = sampling(mask, shape, accel, acs, direction, generator)
+    pattern = sampling(mask, shape, accel, acs, partial_fourier, direction, generator)
     scanner = Scanner.build(shape, coils, 1 if matched else 2, generator)
     sigma = mean_signal(volume.data) / 10 ** (snr_db / 20)
     noise, count = MRINoise(sigma), volume.data.shape[0]
     data, maps = [], []
     for index, image in enumerate(volume.data.float().clamp_min(0)):
-        data.append(noise.simulate(scanner.kspace(image), pattern, generator))
+        data.append(noise.simulate(scanner.kspace(image), pattern.mask, generator))
         maps.append(scanner.maps if matched else espirit(data[-1]))
         on_progress(index + 1, count)
     details = {
-        "mask": mask, "phase_encoding": direction, "acs": acs, "snr_db": snr_db, "inverse_crime": matched,
-        "acceleration_nominal": accel, "acceleration": acceleration(pattern),
+        **pattern.describe(), "phase_encoding": direction, "snr_db": snr_db, "inverse_crime": matched,
         "coil_maps": "true" if matched else "ESPIRiT",
     }  # fmt: skip
     return Scan(
-        modality="mri", data=torch.stack(data), image_shape=shape, affine=volume.affine, units="a.u.", mask=pattern,
-        maps=torch.stack(maps), noise={"sigma": sigma}, provenance=provenance(volume, generator, details),
+        modality="mri", data=torch.stack(data), image_shape=shape, affine=volume.affine, units="a.u.",
+        mask=pattern.mask, maps=torch.stack(maps), noise={"sigma": sigma},
+        provenance=provenance(volume, generator, details),
     )  # fmt: skip
 
 
-def sampling(mask: str, shape: tuple[int, int], accel: float, acs: int, direction: PhaseEncoding,
-             generator: torch.Generator) -> Tensor:  # fmt: skip
-    """The mask (H, W), undersampled along `direction`."""
-    if direction == "horizontal":
-        return MASKS[mask](shape, accel, acs, generator)
-    return MASKS[mask](shape[::-1], accel, acs, generator).T.contiguous()
+def sampling(mask: str, shape: tuple[int, int], accel: float, acs: int, partial_fourier: float,
+             direction: PhaseEncoding, generator: torch.Generator) -> Sampling:  # fmt: skip
+    """The pattern, its phase-encoding lines being columns or rows; its seed is drawn, and makes it anew on its own."""
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    upright = shape if direction == "horizontal" else shape[::-1]
+    pattern = draw(mask, upright, accel, acs, seed=seed)
+    pattern = pattern.partial_fourier(partial_fourier) if partial_fourier < 1 else pattern
+    return pattern if direction == "horizontal" else replace(pattern, mask=pattern.mask.T.contiguous())
 
 
 def free_axis(data: Tensor) -> PhaseEncoding:
