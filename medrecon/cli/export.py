@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from medrecon.cli.options import Output, UsageError, Writing, parse_slices
-from medrecon.cli.show import note, show_json, show_tree
+from medrecon.cli.show import check_free, note, show_json, show_tree
 
 
 def export(
@@ -35,6 +35,7 @@ def export(
         raise UsageError(f"--format {format}: known are {', '.join(io.exports())}")
     if output.suffix != io.exports()[format].SUFFIX:
         raise UsageError(f"-o {output}: a {format} file ends in {io.exports()[format].SUFFIX}")
+    check_free(output, writing.overwrite)
     scan = load_scan(measurement)
     if slices:
         scan = scan.slices(*parse_slices(slices, scan.slice_count))

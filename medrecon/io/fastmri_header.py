@@ -66,7 +66,7 @@ def read(h5: Any) -> Header:
         ValueError: as `parse`, or the dataset holds no text.
     """
     stored: Any = h5["ismrmrd_header"]
-    text = stored[()] if hasattr(stored, "shape") else None
+    text: Any = stored[()] if hasattr(stored, "shape") else None
     text = text.item() if getattr(text, "size", 0) == 1 else text
     if not isinstance(text, bytes | str):
         raise ValueError("ismrmrd_header: expected one text, the XML header")
