@@ -54,7 +54,8 @@ def header(shape: tuple[int, int], kept: tuple[int, int], padding: int, **other:
     return HEADER.format(**{**values, **other})
 
 
-def kspace(slices: int, coils: int, shape: tuple[int, int], padding: int = 0, noise: float = 1e-3, seed: int = 0) -> Complex:
+def kspace(slices: int, coils: int, shape: tuple[int, int], padding: int = 0, noise: float = 1e-3,
+           seed: int = 0) -> Complex:  # fmt: skip
     """(slices, coils, H, W): an ellipse in the middle with one bright mark above and to the left of its centre."""
     rng = np.random.default_rng(seed)
     y, x = ((np.arange(n) - n // 2) / n for n in shape)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fastmri_maker as maker
@@ -76,8 +77,6 @@ def test_reconstruction_lies_on_the_target(kept: tuple[int, int], tmp_path: Path
                        kept_rows=kept[0], kept_columns=kept[1])  # fmt: skip
     scan = read_raw(file)
     ones = torch.ones(3, 1, *SHAPE, dtype=torch.complex64)
-    from dataclasses import replace
-
     volume, _ = reconstruct(replace(scan, maps=ones), "zero-filled")
     target = io.read(file)
     assert target.units == "a.u." and target.modality == "MR" and target.data.shape[1:] == size
@@ -110,7 +109,8 @@ def test_command_line_from_file_to_figures(file: Path, tmp_path: Path, capsys: p
         assert scores["grid"]["slices_left_out"] == [0] and scores["grid"]["covered"] == pytest.approx(1.0)
         assert scores["nmse"] < worst
     assert main(["evaluate", out, str(file), "--series", "esc"]) == 1
-    assert "reconstruction_esc missing; the file has ismrmrd_header, kspace, reconstruction_rss" in capsys.readouterr().err
+    listed = "reconstruction_esc missing; the file has ismrmrd_header, kspace, reconstruction_rss"
+    assert listed in capsys.readouterr().err
 
 
 def test_mask_of_a_test_file(tmp_path: Path, stack: maker.Complex) -> None:
@@ -191,7 +191,7 @@ BOMB = b'<?xml version="1.0"?><!DOCTYPE b [<!ENTITY a "aaaaaaaa"><!ENTITY b "&a;
     (replaced("kspace", None), r"bad.h5: kspace: missing; the file has ismrmrd_header, reconstruction_rss"),
     (replaced("kspace", np.zeros((3, 64, 46, 4, 2), np.complex64)), r"kspace: expected rank 3 or 4, got shape \(3, 64"),
     (replaced("kspace", np.zeros((3, 4, 64, 46))), r"kspace: expected a dataset of complex numbers, got float64"),
-    (replaced("kspace", np.ones((3, 320, 160, 8), np.complex64)), r"kspace: 320 coils of 160 x 8 samples; the coils are"),
+    (replaced("kspace", np.ones((3, 320, 160, 8), np.complex64)), r"kspace: 320 coils of 160 x 8 samples; the coils"),
     (replaced("kspace", np.zeros((0, 4, 64, 46), np.complex64)), r"kspace: empty"),
     (poisoned, r"kspace: 1 NaN or infinite samples in slice 1; leave it out with slices"),
     (emptied, r"kspace: slice 2 is 0 everywhere"),

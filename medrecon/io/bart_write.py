@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from medrecon.io import cfl
 from medrecon.io.scan import Scan
 from medrecon.volume import Volume
+
+log = logging.getLogger(__name__)
 
 EXPORTS, SUFFIX = "bart", ".cfl"
 
@@ -27,11 +30,14 @@ def export(scan: Scan, path: Path, overwrite: bool = False) -> Path:
     """
     if scan.modality != "mri" or scan.noncartesian:
         raise ValueError(f"{path}: BART's Cartesian k-space is written, not {scan.modality} along other samples")
+    if any(n % 2 for n in scan.image_shape):
+        log.warning("%s: rows or columns are odd; bart fft takes them, bart pics 0.8 reconstructs them wrongly", path)
     parts = {"": stacked(scan.data)}
     if scan.maps is not None:
         parts["_maps"] = stacked(scan.maps)
     if scan.mask is not None:
-        parts["_mask"] = stacked(scan.mask.reshape(-1, 1, *scan.image_shape))
+        # `bart pics -p` wants every slice's pattern, only the coils' axis may be 1.
+        parts["_mask"] = stacked(scan.mask.expand(len(scan.data), *scan.image_shape)[:, None])
     names = {suffix: path.with_name(path.stem + suffix + SUFFIX) for suffix in parts}
     taken = [file for name in names.values() for file in cfl.pair(name) if file.exists()]
     if taken and not overwrite:
