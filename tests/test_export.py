@@ -180,8 +180,9 @@ def test_refusals_of_each_format(tmp_path: Path) -> None:
             io.export(spokes, tmp_path / ("x" + io.exports()[name].SUFFIX), name)
     rays = {"type": "parallel", "angles": torch.zeros(2, dtype=torch.float64), "det_count": 3, "det_spacing": 1.0,
             "det_offset": 0.0, "pixel_spacing": [1.0, 1.0]}  # fmt: skip
+    ct = Scan("ct", torch.zeros(1, 2, 3), (3, 3), scan.affine, "HU", geometry=rays)
     with pytest.raises(ValueError, match="a CT scan; bart holds k-space"):
-        io.export(Scan("ct", torch.zeros(1, 2, 3), (3, 3), scan.affine, "HU", geometry=rays), tmp_path / "x.cfl", "bart")
+        io.export(ct, tmp_path / "x.cfl", "bart")
     (tmp_path / "k_maps.hdr").write_text("mine")
     with pytest.raises(FileExistsError, match=r"k_maps.hdr: exists already"):
         io.export(scan_of(maps=True), tmp_path / "k.cfl", "bart")
