@@ -10,11 +10,9 @@ import argparse
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from medrecon.io.scan import Scan, save_scan
 from medrecon.operators.coils import espirit
@@ -28,12 +26,8 @@ RAW = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared
 
 def brain() -> Scan:
     """(8, 230, 180) Cartesian samples, 12.4 % acquired, fully sampled centre of 24 x 24; voxel size not known: 1 mm."""
-    kspace = torch.from_numpy(np.load(RAW / "raw_mri_brain8ch" / "cartesian_ksp.npy").astype(np.complex64))[None]
-    mask = (kspace.abs().sum(1) > 0)[0]
-    return Scan(
-        "mri", kspace, (230, 180), torch.eye(4, dtype=torch.float64), "a.u.", mask=mask, maps=espirit(kspace, acs=24),
-        provenance={"source": "raw_mri_brain8ch/cartesian_ksp.npy", "acceleration": 1 / float(mask.float().mean())},
-    )  # fmt: skip
+    scan = read_raw(RAW / "raw_mri_brain8ch" / "cartesian_ksp.npy")
+    return replace(scan, maps=espirit(scan.data, acs=24))
 
 
 def disc(name: str) -> Scan:

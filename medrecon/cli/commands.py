@@ -107,7 +107,7 @@ def recon(
     measurement
         measurement file (.h5)
     output
-        NIfTI file (.nii, .nii.gz), or a folder for a DICOM series
+        NIfTI file (.nii, .nii.gz), a folder for a DICOM series, or an array for BART (.cfl)
     solver
         one of `medrecon solvers`
     mode
@@ -183,9 +183,9 @@ def evaluate(recon: Path, reference: Path, /, *, series: str | None = None, out:
     recon
         NIfTI file or DICOM folder
     reference
-        NIfTI file or DICOM folder
+        NIfTI file, DICOM folder, or fastMRI file with its target
     series
-        which series of a reference folder with several; `medrecon info` lists them
+        which series of a reference folder with several, `medrecon info` lists them; of a fastMRI file rss or esc
     """
     from medrecon import io
     from medrecon.evaluate import evaluate as compare

@@ -1,26 +1,34 @@
-"""Read and write volumes; the format is chosen by content when reading, by name when writing.
+"""Read and write volumes, export scans; the format is chosen by content when reading, by name when writing.
 
 A format is one module in this package: `reads(path) -> bool` and `read(path, series, modality)`,
-`writes(name) -> bool` and `write(volume, path, overwrite, template, description)`, or one of the pairs.
+`writes(name) -> bool` and `write(volume, path, overwrite, template, description)`, or one of the pairs. A format of
+k-space to write has `EXPORTS`, its name, `SUFFIX`, and `export(scan, path, overwrite)`.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from medrecon.discover import modules
 from medrecon.volume import Modality, Volume
 
-__all__ = ["read", "write"]
+if TYPE_CHECKING:
+    from medrecon.io.scan import Scan
+
+__all__ = ["export", "exports", "read", "write"]
 
 
 def read(path: str | Path, *, series: str | None = None, modality: Modality | None = None) -> Volume:
-    """Read a NIfTI file, a DICOM file, or a folder with a DICOM series.
+    """Read a NIfTI file, a DICOM file, a folder with a DICOM series, or the reference image of a fastMRI file.
 
     Args:
         path: a file or a folder.
-        series: which image stack of a folder with several; the error without it lists them.
+        series: which image stack of a folder with several, or which target ("rss", "esc") of a fastMRI file; the error
+            without it lists them.
         modality: what a NIfTI file holds: "CT" in HU or "MR". Without it the JSON beside the file says
             so when medrecon wrote it, else MR. DICOM says it itself.
 
@@ -35,7 +43,8 @@ def read(path: str | Path, *, series: str | None = None, modality: Modality | No
         if hasattr(module, "reads") and module.reads(path):
             volume: Volume = module.read(path, series, modality)
             return volume
-    raise ValueError(f"{path}: not an image medrecon reads (NIfTI .nii/.nii.gz, a DICOM file, a folder of DICOM files)")
+    raise ValueError(f"{path}: not an image medrecon reads (NIfTI .nii/.nii.gz, a DICOM file, a folder of DICOM files, "
+                     f"a fastMRI .h5 with its target)")  # fmt: skip
 
 
 def write(
@@ -46,7 +55,8 @@ def write(
     template: Path | None = None,
     description: str = "",
 ) -> Path:
-    """Write NIfTI (name ends in .nii or .nii.gz) or a DICOM series (a folder: no suffix, or a trailing slash).
+    """Write NIfTI (name ends in .nii or .nii.gz), a DICOM series (a folder: no suffix, or a trailing slash), or an
+    array for BART (.cfl).
 
     Args:
         volume: real values; take the magnitude of complex ones first.
@@ -73,4 +83,36 @@ def write(
         if hasattr(module, "writes") and module.writes(name):
             written: Path = module.write(volume, Path(name), overwrite, template, description)
             return written
-    raise ValueError(f"{name}: unknown output type; use .nii, .nii.gz, or a folder (end it with /) for DICOM")
+    raise ValueError(f"{name}: unknown output type; use .nii, .nii.gz, .cfl, or a folder (end it with /) for DICOM")
+
+
+def exports() -> dict[str, ModuleType]:
+    """The formats a scan can be exported to, by name."""
+    return {module.EXPORTS: module for module in modules(__name__) if hasattr(module, "EXPORTS")}
+
+
+def export(scan: Scan, path: str | Path, format: str, *, overwrite: bool = False) -> Path:
+    """Write the k-space of a scan in a format of other programs; see docs/raw_data.md for what each one keeps.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileExistsError: the output exists.
+        ValueError: an unknown format, a name without its suffix, or a scan it cannot hold, and why.
+    """
+    path, known = Path(path), exports()
+    if format not in known:
+        near = difflib.get_close_matches(format, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown export format {format!r}; {hint}")
+    module = known[format]
+    if path.suffix != module.SUFFIX:
+        raise ValueError(f"{path}: a {format} file ends in {module.SUFFIX}")
+    if scan.modality != "mri":
+        raise ValueError(f"{path}: a CT scan; {format} holds k-space")
+    for index, part in enumerate(scan.data):
+        if not bool(part.abs().isfinite().all()):
+            raise ValueError(f"{path}: NaN or infinite samples in slice {index}; nothing written")
+    written: Path = module.export(scan, path, overwrite)
+    return written

@@ -111,7 +111,9 @@ def identify(dataset: Dataset, source: Dataset | None, key: str, index: int, des
     original = str(dataset.get("SeriesDescription") or "")
     dataset.SeriesDescription = f"{RESEARCH_USE_ONLY} {name} {original}".strip()[:64].rstrip()
     dataset.ImageComments = RESEARCH_USE_ONLY
-    dataset.DerivationDescription = f"{RESEARCH_USE_ONLY}. medrecon {__version__}: {name}"[:1024]
+    scale = "" if dataset.Modality == "CT" else ". Arbitrary units: stored value x RescaleSlope + RescaleIntercept"
+    said = f"{RESEARCH_USE_ONLY}. medrecon {__version__}: {name}"
+    dataset.DerivationDescription = said[: 1024 - len(scale)] + scale
     dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL" if dataset.Modality == "CT" else "OTHER"]
     dataset.SOPInstanceUID = _uid(key, f"instance {index}")
     dataset.SeriesInstanceUID = _uid(key, "series")

@@ -163,13 +163,15 @@ def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, An
         intercept = DSfloat(min(low, 0), auto_format=True)
         sample = values.flatten()[:: max(1, values.numel() // 1_000_000)]
         p1, p99 = (float(q) for q in torch.quantile(sample, torch.tensor([0.01, 0.99], dtype=torch.float64)))
-        centre, width, kind = (p1 + p99) / 2, max(p99 - p1, 1e-6), "US"
+        centre, width, kind = (p1 + p99) / 2, max(p99 - p1, float(slope)), "US"
     stored = ((values - float(intercept)) / float(slope)).round().clamp(0, 65535)
+    # DICOM's default window function needs a width of 1 at least; raw MR data may be of the order of 1e-5.
+    exact = {"VOILUTFunction": "LINEAR_EXACT"} if width < 1 else {}
     return stored.numpy().astype("<u2"), {
         "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16,
         "HighBit": 15, "PixelRepresentation": 0, "RescaleSlope": slope, "RescaleIntercept": intercept,
         "RescaleType": kind, "WindowCenter": DSfloat(centre, auto_format=True),
-        "WindowWidth": DSfloat(width, auto_format=True),
+        "WindowWidth": DSfloat(width, auto_format=True), **exact,
     }  # fmt: skip
 
 

@@ -54,8 +54,8 @@ def is_hdf5(path: Path) -> bool:
     return path.is_file() and bool(h5py.is_hdf5(path))
 
 
-def dataset(h5: Any, key: str, ranks: tuple[int, ...]) -> Any:
-    """A numeric dataset of an HDF5 file, not read yet.
+def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> Any:
+    """A dataset of real numbers of an HDF5 file, not read yet; `kinds`: "c" for complex ones, "b" for truth values.
 
     Raises:
         ValueError: missing, or of another kind or rank.
@@ -63,8 +63,9 @@ def dataset(h5: Any, key: str, ranks: tuple[int, ...]) -> Any:
     if key not in h5:
         raise ValueError(f"{key}: missing; the file has {', '.join(map(str, h5)) or 'nothing'}")
     found = h5[key]
-    if not hasattr(found, "shape") or found.dtype.kind not in "iuf":
-        raise ValueError(f"{key}: expected a dataset of numbers")
+    if not hasattr(found, "shape") or found.dtype.kind not in kinds:
+        came = getattr(found, "dtype", "a group")
+        raise ValueError(f"{key}: expected a dataset of {'complex ' * (kinds == 'c')}numbers, got {came}")
     if found.ndim not in ranks:
         raise ValueError(f"{key}: expected rank {' or '.join(map(str, ranks))}, got shape {found.shape}")
     return found

@@ -1,0 +1,68 @@
+"""undersample: fewer samples of a measured scan, for a reconstruction that can be compared with all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from medrecon.cli.options import Output, UsageError, Writing, parse_slices
+from medrecon.cli.show import check_free, note, show_json, show_tree
+
+
+def undersample(
+    measurement: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], accel: float = 4.0,
+    mask: Literal["random", "equispaced", "poisson"] = "random", acs: int = 24, seed: int = 0,
+    slices: str | None = None, keep_maps: Annotated[bool, Parameter(negative="")] = False,
+    writing: Writing = Writing(), out: Output = Output(),
+) -> int:  # fmt: skip
+    """Leave samples of a measured Cartesian MRI scan out, retrospectively.
+
+    Parameters
+    ----------
+    measurement
+        measurement file (.h5), see `medrecon import`
+    output
+        measurement file (.h5) to write
+    accel
+        nominal acceleration R of the mask, the central lines included; the true one is reported
+    mask
+        sampling pattern, along the columns of k-space; poisson undersamples both axes
+    acs
+        fully sampled central lines
+    seed
+        seed of the mask
+    slices
+        A:B, slices A to B-1 only
+    keep_maps
+        keep the scan's coil maps, though they may be made of samples that are left out
+    """
+    if output.suffix != ".h5":
+        raise UsageError(f"-o {output}: a measurement file ends in .h5")
+    check_free(output, writing.overwrite)
+
+    import torch
+
+    from medrecon.io.scan import load_scan, save_scan
+    from medrecon.simulate.mri import MASKS
+    from medrecon.simulate.undersample import undersample as leave_out
+
+    scan = load_scan(measurement)
+    if slices:
+        scan = scan.slices(*parse_slices(slices, scan.slice_count))
+    if scan.modality != "mri" or scan.noncartesian:
+        raise ValueError(f"{measurement}: not Cartesian MRI; only its samples can be left out")
+    shape = (scan.image_shape[0], scan.image_shape[1])
+    pattern = MASKS[mask](shape, accel, acs, torch.Generator().manual_seed(seed))
+    details = {"mask": mask, "acceleration_nominal": accel, "acs": acs, "seed": seed}
+    scan = leave_out(scan, pattern, details=details, keep_maps=keep_maps)
+    result = {"measurement": str(measurement), "output": str(output), "data": list(scan.data.shape),
+              **scan.provenance["undersampled"]}  # fmt: skip
+    if writing.dry_run:
+        (show_json if out.json else show_tree)({**result, "dry_run": True})
+        return 0
+    save_scan(scan, output, overwrite=writing.overwrite)
+    (show_json if out.json else show_tree)(result)
+    note(f"wrote {output}")
+    return 0
