@@ -15,7 +15,7 @@ from medrecon.measurement import Measurement
 from medrecon.models.base import Prior
 from medrecon.noise import MRINoise
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.coils import espirit, smooth_phase
+from medrecon.operators.coils import smooth_phase
 from medrecon.operators.ct import (
     ConeGeometry,
     CTOperator,
