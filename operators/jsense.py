@@ -8,7 +8,7 @@ from torch import Tensor
 from medrecon.operators.coils import relative_to_first
 
 
-def jsense_maps(kspace: Tensor, *, width: int = 24, kernel: int = 12, weight: float = 0.0, iterations: int = 10,
+def jsense_maps(kspace: Tensor, *, width: int = 24, kernel: int = 12, weight: float = 0.01, iterations: int = 10,
                 inner: int = 10) -> Tensor:  # fmt: skip
     """Coil sensitivity maps from the centre of k-space, which may be undersampled: needs less of it than ESPIRiT.
 
@@ -19,7 +19,7 @@ def jsense_maps(kspace: Tensor, *, width: int = 24, kernel: int = 12, weight: fl
         kspace: (C, H, W) or (Z, C, H, W), 0 where not acquired.
         width: side of the central square used.
         kernel: Fourier coefficients of a map along each axis.
-        weight: Tikhonov weight of both.
+        weight: Tikhonov weight of both, for k-space of norm 1. With SigPy's 0 undersampled data diverge.
         iterations, inner: alternations, and conjugate gradient steps in each.
 
     Returns:
@@ -48,5 +48,5 @@ def jsense_maps(kspace: Tensor, *, width: int = 24, kernel: int = 12, weight: fl
     ).run()  # fmt: skip
     maps = torch.from_numpy(found).to(kspace.device, torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
-        raise ValueError("jsense_maps: the estimate diverged; lower kernel or iterations, or give a weight such as 1e-3")
+        raise ValueError("jsense_maps: the estimate diverged; lower kernel or iterations, or raise weight")
     return relative_to_first(maps)

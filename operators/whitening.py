@@ -51,12 +51,12 @@ def noise_covariance(noise: Tensor, *, scale: float = 1.0) -> Tensor:
     power = covariance.diagonal().real
     dead = (power <= _DEAD * power.median()).nonzero()[:, 0].tolist()
     if dead:
-        raise ValueError(f"noise_covariance: coils {dead} have no noise: not connected; leave them out of data and noise")
+        raise ValueError(f"noise_covariance: coils {dead} have no noise: not connected? Leave them out of everything")
     return covariance
 
 
 def whitening_matrix(covariance: Tensor, *, keep_units: bool = False) -> tuple[Tensor, float]:
-    """W (C, C), complex64, with W Sigma W^H = sigma^2 I, and sigma: the noise of every virtual coil.
+    """W (C, C), complex128, with W Sigma W^H = sigma^2 I, and sigma: the noise of every virtual coil.
 
     Args:
         covariance: Sigma = L L^H, Hermitian (C, C); W = sigma L^-1.
@@ -65,9 +65,11 @@ def whitening_matrix(covariance: Tensor, *, keep_units: bool = False) -> tuple[T
     Raises:
         ValueError: the covariance is not Hermitian or not positive definite.
     """
-    matrix = MRINoise(covariance).whitening()
+    MRINoise(covariance)  # its errors
     sigma = float(covariance.diagonal().real.mean().sqrt()) if keep_units else 1.0
-    return matrix * sigma, sigma
+    factor = torch.linalg.cholesky(covariance.to(torch.complex128))
+    units = sigma * torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, units, upper=False), sigma
 
 
 def whiten_coils(data: Tensor, maps: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
