@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from coil_phantom import overlap, phantom, scan
 from torch import Tensor
 

@@ -146,7 +146,7 @@ def test_dominant_eigenvectors_are_those_of_eigh(generator: torch.Generator) -> 
 
 def test_bad_input_names_the_remedy(generator: torch.Generator) -> None:
     kspace = torch.randn(4, 32, 32, dtype=torch.complex64, generator=generator)
-    with pytest.raises(ValueError, match="ACS.*found 24 x 4"):
+    with pytest.raises(ValueError, match=r"ACS.*found 24 x 4"):
         espirit(kspace * random_mask((32, 32), 8, 4, generator), acs=(32, 8))
     with pytest.raises(ValueError, match="ACS"):
         espirit(kspace * random_mask((32, 32), 8, 4, generator))

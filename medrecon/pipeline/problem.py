@@ -25,6 +25,7 @@ from medrecon.operators.ct import (
     ParallelGeometry,
     VolumeGrid,
 )
+from medrecon.operators.espirit import espirit
 from medrecon.operators.mri import CartesianMRI
 from medrecon.pipeline.noise_level import ct_precision, mri_noise
 from medrecon.units import MU_WATER, mu_to_hu
