@@ -13,7 +13,7 @@ from medrecon.operators.masks import centre
 
 Acs = int | tuple[int, int] | None
 _LIMIT = 24
-"""Side of the calibration region used by default, as SigPy and BART."""
+"""Largest side of the calibration region by default, as in SigPy and BART."""
 _TILE = {"cpu": 2**21, "cuda": 2**27}
 """Bytes of the pixels' C x C matrices held at a time: what fits the cache of a CPU core, what fills a GPU."""
 
@@ -40,9 +40,9 @@ def espirit(kspace: Tensor, acs: Acs = None, *, kernel: int = 6, threshold: floa
     """
     maps, eigenvalues = espirit_eigenvalues(kspace, acs, kernel=kernel, threshold=threshold)
     if not soft:
-        return maps * (eigenvalues > crop).unsqueeze(-3)
+        return maps.mul_((eigenvalues > crop).unsqueeze(-3))
     ramp = ((eigenvalues - (2 * crop - 1)) / max(1 - crop, 1e-6)).clamp(0, 1)
-    return maps * torch.sin(ramp * math.pi / 2).square().unsqueeze(-3)
+    return maps.mul_(torch.sin(ramp * math.pi / 2).square().unsqueeze(-3))
 
 
 @torch.no_grad()
@@ -61,16 +61,14 @@ def espirit_eigenvalues(kspace: Tensor, acs: Acs = None, *, kernel: int = 6, thr
         return torch.stack([maps for maps, _ in each]), torch.stack([values for _, values in each])
     calibration = _calibration(kspace, acs, kernel)
     coils, height, width = kspace.shape
-    taps = _correlations(_signal_kernels(calibration, kernel, threshold), kernel)
-    down, across = (_waves(n, kernel, kspace.device) for n in (height, width))
-    # (2k - 1, H, C * C): transformed along a row axis; the columns of a tile follow in one matrix product.
-    rows = torch.einsum("yd,deij->eyij", down, taps).flatten(2).to(torch.complex64)
-    across = across.to(torch.complex64)
+    taps = _correlations(_signal_kernels(calibration, kernel, threshold), kernel).to(torch.complex64)
+    down, across = (_waves(n, kernel, kspace.device).to(torch.complex64) for n in (height, width))
     step = tile or max(1, _TILE.get(kspace.device.type, 2**24) // (8 * width * coils**2))
     maps = torch.empty(kspace.shape, dtype=torch.complex64, device=kspace.device)
     eigenvalues = torch.empty((height, width), device=kspace.device)
     for part in (slice(start, min(start + step, height)) for start in range(0, height, step)):
-        matrices = (across @ rows[:, part].flatten(1)).reshape(-1, coils, coils)
+        rows = torch.einsum("yd,deij->eyij", down[part], taps)
+        matrices = (across @ rows.flatten(1)).reshape(-1, coils, coils)
         vectors, values = dominant_eigenvector(matrices)
         maps[:, part] = relative_to_first(vectors.T).reshape(coils, width, -1).mT
         eigenvalues[part] = values.reshape(width, -1).T

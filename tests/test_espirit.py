@@ -162,6 +162,15 @@ def test_bad_input_names_the_remedy(generator: torch.Generator) -> None:
         espirit(kspace[0])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_the_same() -> None:
+    kspace, *_ = scan(8, (80, 66))
+    maps, values = espirit_eigenvalues(kspace)
+    there, again = espirit_eigenvalues(kspace.cuda())
+    assert float((again.cpu() - values).abs().max()) < 1e-5
+    assert float((there.cpu() - maps).abs().amax(0)[values > 0.95].max()) < 1e-4
+
+
 @pytest.mark.parametrize("coils", [8, 16])
 def test_same_subspace_as_bart_on_a_phantom(coils: int) -> None:
     kspace, truth, support = scan(coils, (96, 96))
