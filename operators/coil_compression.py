@@ -107,12 +107,10 @@ def compress_geometric(kspace: Tensor, coils: int | None = None, *, energy: floa
 
 def _aligned(frames: Tensor) -> Tensor:
     """Frames (H, V, C), each turned by the unitary matrix that brings it nearest to its inner neighbour's."""
-    aligned = frames.clone()
-    middle = len(frames) // 2
-    for here, last in [(h, h - 1) for h in range(middle + 1, len(frames))] + [
-        (h, h + 1) for h in range(middle - 1, -1, -1)
-    ]:
-        U, _, Vh = torch.linalg.svd(aligned[last] @ frames[here].mH)
+    aligned, middle = frames.clone(), len(frames) // 2
+    for here in [*range(middle + 1, len(frames)), *range(middle - 1, -1, -1)]:
+        inner = here - 1 if here > middle else here + 1
+        U, _, Vh = torch.linalg.svd(aligned[inner] @ frames[here].mH)
         aligned[here] = (U @ Vh) @ frames[here]
     return aligned
 
