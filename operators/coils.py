@@ -1,4 +1,4 @@
-"""Coil sensitivity maps: calibrated (ESPIRiT), simulated (birdcage), whitened; and the phase of the ACS image."""
+"""Coil images and maps: combined, simulated (birdcage), their calibration region and the phase of its image."""
 
 from __future__ import annotations
 
@@ -14,49 +14,51 @@ _AXES = (-2, -1)
 
 def calibration_width(mask: Tensor) -> int:
     """Side of the largest fully sampled central square of a mask (H, W); 0 when zero frequency is missing."""
-    height, width = mask.shape
-    size = 0
-    while size < min(height, width) and bool((mask[centre(height, size + 1), centre(width, size + 1)] != 0).all()):
-        size += 1
-    return size
+    return int(_sampled_boxes(mask, min(mask.shape)).diagonal().sum())
 
 
-def espirit(kspace: Tensor, acs: int | None = None, *, kernel: int = 6, threshold: float = 0.02,
-            crop: float = 0.95) -> Tensor:  # fmt: skip
-    """Coil sensitivity maps from the fully sampled centre of k-space (ESPIRiT, Uecker 2014; SigPy's).
+def calibration_region(mask: Tensor, limit: int = 24) -> tuple[int, int]:
+    """Rows and columns of the largest fully sampled central rectangle of a mask (H, W), each at most `limit`."""
+    boxes = _sampled_boxes(mask, limit)
+    sides = [torch.arange(1, n + 1, device=mask.device) for n in boxes.shape]
+    best = int((boxes * torch.outer(*sides)).argmax())
+    return (best // boxes.shape[1] + 1, best % boxes.shape[1] + 1) if bool(boxes[0, 0]) else (0, 0)
+
+
+def _sampled_boxes(mask: Tensor, limit: int) -> Tensor:
+    """[h - 1, w - 1]: 1 where the central box of h x w is fully sampled; h, w up to `limit`."""
+    # A box that grows by one takes the samples at 0, -1, 1, -2, 2, ... from zero frequency.
+    for axis, size in enumerate(mask.shape):
+        steps = torch.arange(1, min(size, limit) + 1, device=mask.device)
+        mask = mask.index_select(axis, size // 2 + torch.where(steps % 2 == 0, -steps // 2, steps // 2))
+    return (mask != 0).long().cumprod(0).cumprod(1)
+
+
+def rss(images: Tensor) -> Tensor:
+    """Root of the sum of squares over the coils: (..., C, H, W) -> (..., H, W), real (Roemer 1990)."""
+    return torch.linalg.vector_norm(images, dim=-3)
+
+
+def combine(images: Tensor, maps: Tensor) -> Tensor:
+    """Coil images (..., C, H, W) -> image (..., H, W): sum conj(S) m / sum |S|^2, 0 where the maps are 0.
+
+    The least-squares image of a fully sampled scan with white noise, SENSE with R = 1 (Roemer 1990, eq. 30); whiten
+    images and maps first where the noise is correlated.
 
     Args:
-        kspace: (C, H, W) or (Z, C, H, W), 0 where not acquired.
-        acs: width of the calibration square; found from the zeros of k-space (at most 24) by default.
-        kernel, threshold, crop: kernel width, singular value and eigenvalue thresholds of SigPy.
-
-    Returns:
-        Maps shaped like kspace, sum over coils |S|^2 = 1 in the support and 0 outside; phase relative to coil 0.
-
-    Raises:
-        ValueError: no fully sampled centre of at least kernel + 2 samples, NaN, or a wrong shape.
+        maps: (C, H, W) or (..., C, H, W).
     """
-    if kspace.ndim == 4:
-        return torch.stack([espirit(k, acs, kernel=kernel, threshold=threshold, crop=crop) for k in kspace])
-    if kspace.ndim != 3 or not kspace.is_complex():
-        raise ValueError(f"espirit: k-space is complex (C, H, W) or (Z, C, H, W), got {kspace.dtype} {[*kspace.shape]}")
-    if not bool(torch.isfinite(torch.view_as_real(kspace.resolve_conj())).all()):
-        raise ValueError("espirit: k-space has NaN or infinite samples; set samples that were not acquired to 0")
-    found = calibration_width(kspace.abs().amax(0) > 0)
-    width = min(found, 24) if acs is None else acs
-    if width < kernel + 2 or width > found:
-        need = max(width, kernel + 2)
-        raise ValueError(
-            f"espirit: calibration needs a fully sampled centre (ACS) of {need} x {need} samples, found {found}; "
-            "acquire or simulate ACS lines (about 24), or give coil maps"
-        )
-    import sigpy.mri.app
+    if images.shape[-3:] != maps.shape[-3:]:
+        raise ValueError(f"combine: coil images {tuple(images.shape)} and maps {tuple(maps.shape)} do not fit")
+    energy = maps.abs().square().sum(-3)
+    image = (maps.conj() * images).sum(-3)
+    return torch.where(energy > 0, image / torch.where(energy > 0, energy, torch.ones_like(energy)), 0)
 
-    samples = kspace.detach().resolve_conj().to("cpu", torch.complex64).numpy()
-    maps = sigpy.mri.app.EspiritCalib(
-        samples, calib_width=width, thresh=threshold, kernel_width=kernel, crop=crop, show_pbar=False
-    ).run()
-    return torch.nan_to_num(torch.from_numpy(maps)).to(kspace.device, torch.complex64)
+
+def relative_to_first(maps: Tensor) -> Tensor:
+    """Maps (C, ...) with the phase of coil 0 taken from all, as SigPy and most others state them."""
+    first = maps[:1]
+    return maps * torch.where(first == 0, 1, torch.sgn(first).conj())
 
 
 def birdcage_maps(coils: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -82,14 +84,11 @@ def birdcage_maps(coils: int, shape: tuple[int, int], generator: torch.Generator
     return (maps / maps.abs().square().sum(0).sqrt()).to(torch.complex64)
 
 
-def smooth_phase(kspace: Tensor, maps: Tensor, width: int | None = None) -> Tensor:
-    """Unit-modulus phase exp(i phi) of the low-resolution coil-combined image: (..., H, W) complex64.
-
-    For magnitude priors: x = |x| exp(i phi) with phi smooth. Where the image is 0, the phase is 1.
+def acs_images(kspace: Tensor, width: int | None = None) -> Tensor:
+    """Low-resolution coil images (..., C, H, W) from the centre of k-space (..., C, H, W), under a Hann window.
 
     Args:
-        kspace: (..., C, H, W). maps: (C, H, W) or (B, C, H, W).
-        width: side of the central square used, under a Hann window; found from the zeros of k-space by default.
+        width: side of the central square used; by default the fully sampled one, at most 32, found from the zeros.
 
     Raises:
         ValueError: k-space has no fully sampled centre.
@@ -97,34 +96,22 @@ def smooth_phase(kspace: Tensor, maps: Tensor, width: int | None = None) -> Tens
     acquired = kspace.abs().reshape(-1, *kspace.shape[-2:]).amax(0) > 0
     side = min(calibration_width(acquired), 32) if width is None else width
     if side < 1:
-        raise ValueError("smooth_phase: zero frequency was not acquired; give the phase or use a complex prior")
+        raise ValueError("acs_images: zero frequency was not acquired; give the maps or the phase")
     window = torch.zeros(kspace.shape[-2:], device=kspace.device)
     spans = [centre(n, min(side, n)) for n in kspace.shape[-2:]]
     tapers = [torch.hann_window(s.stop - s.start + 2, periodic=False, device=kspace.device)[1:-1] for s in spans]
     window[spans[0], spans[1]] = tapers[0][:, None] * tapers[1]
     coils = torch.fft.ifft2(torch.fft.ifftshift(window * kspace, dim=_AXES), norm="ortho")
-    image = (maps.conj() * torch.fft.fftshift(coils, dim=_AXES)).sum(-3)
-    size = image.abs()
-    return torch.where(size > 0, image / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(image))
+    return torch.fft.fftshift(coils, dim=_AXES)
 
 
-def whiten_coils(data: Tensor, maps: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Data and maps of virtual coils with uncorrelated noise of E|n|^2 = 1: both times L^-1, covariance = L L^H.
+def smooth_phase(kspace: Tensor, maps: Tensor, width: int | None = None) -> Tensor:
+    """Unit-modulus phase exp(i phi) of the low-resolution coil-combined image: (..., H, W) complex64.
+
+    For magnitude priors: x = |x| exp(i phi) with phi smooth. Where the image is 0, the phase is 1.
 
     Args:
-        data: k-space (..., C, H, W). maps: (..., C, H, W). covariance: (C, C) Hermitian, E[n n^H].
-
-    Raises:
-        ValueError: the covariance does not fit or is not positive definite.
+        kspace: (..., C, H, W). maps: (C, H, W) or (B, C, H, W). width, errors: see `acs_images`.
     """
-    coils = data.shape[-3]
-    if covariance.shape != (coils, coils) or maps.shape[-3] != coils:
-        raise ValueError(
-            f"whiten_coils: data of {coils} coils, maps of {maps.shape[-3]}, covariance {tuple(covariance.shape)}"
-        )
-    factor, info = torch.linalg.cholesky_ex(covariance.to(torch.complex128))
-    if int(info) != 0:
-        raise ValueError("whiten_coils: the covariance is not positive definite; use more noise samples than coils")
-    inverse = torch.linalg.inv(factor).to(data.dtype)
-    white, seen = (torch.einsum("ij,...jhw->...ihw", inverse, t.to(data.dtype)) for t in (data, maps))
-    return white, seen
+    image = (maps.conj() * acs_images(kspace, width)).sum(-3)
+    return torch.where(image == 0, 1, torch.sgn(image))

@@ -15,7 +15,7 @@ from medrecon.measurement import Measurement
 from medrecon.models.base import Prior
 from medrecon.noise import MRINoise
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.coils import espirit, smooth_phase
+from medrecon.operators.coils import smooth_phase
 from medrecon.operators.ct import (
     ConeGeometry,
     CTOperator,
@@ -25,6 +25,7 @@ from medrecon.operators.ct import (
     ParallelGeometry,
     VolumeGrid,
 )
+from medrecon.operators.espirit import espirit
 from medrecon.operators.mri import CartesianMRI
 from medrecon.pipeline.noise_level import ct_precision, mri_noise
 from medrecon.units import MU_WATER, mu_to_hu

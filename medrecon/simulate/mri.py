@@ -11,7 +11,8 @@ from torch import Tensor
 
 from medrecon.io.scan import Scan
 from medrecon.noise import MRINoise
-from medrecon.operators.coils import birdcage_maps, espirit
+from medrecon.operators.coils import birdcage_maps
+from medrecon.operators.espirit import espirit
 from medrecon.operators.sampling import Sampling, draw
 from medrecon.simulate.source import OnProgress, provenance, silent
 from medrecon.volume import Volume
