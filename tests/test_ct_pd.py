@@ -24,7 +24,7 @@ from medrecon.linalg import cg
 from medrecon.operators import cone
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.pipeline import reconstruct
-from medrecon.pipeline.problem import scan_geometry
+from medrecon.pipeline.ct_problem import scan_geometry
 from medrecon.raw import RawOptions, ct_pd, read_raw
 from medrecon.raw.helical import fan_geometry, rebin
 

@@ -18,8 +18,9 @@ from medrecon.operators.base import Diagonal
 from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.pipeline import describe_solvers, reconstruct, solver_class, solver_classes
 from medrecon.pipeline.choose import parse_settings
-from medrecon.pipeline.noise_level import ct_precision, mri_noise
-from medrecon.pipeline.problem import MRIProblem, scan_geometry, scan_grid
+from medrecon.pipeline.noise_level import ct_precision
+from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
+from medrecon.pipeline.mri_problem import CartesianProblem
 from medrecon.pipeline.run import count_calls
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.solvers.base import Solution
@@ -190,7 +191,7 @@ def test_correlated_coils_are_whitened(mri: Scan) -> None:
     noisy = noise.simulate(torch.zeros(1, 4, 64, 64, dtype=torch.complex64), torch.ones(64, 64), g)
     signal = mri.data[:1] * 1e4  # far above the noise, so that the scale is well defined
     scan = replace(mri, data=signal, maps=mri.maps[:1], noise={"covariance": mixing @ mixing.mH})
-    problem = MRIProblem(scan, "cpu")
+    problem = CartesianProblem(scan, "cpu")
     y = replace(scan, data=torch.where(mri.mask, noisy, 0))
     problem.scan = y
     measured = problem.measurement(slice(0, 1))
@@ -204,9 +205,8 @@ def test_unknown_noise_is_estimated(ct: Scan, mri: Scan) -> None:
     precision = ct_precision(noisy, {"model_absolute": 0.0, "model_relative": 0.0})
     assert float(precision.mean().rsqrt()) == pytest.approx(0.1, rel=0.05)
     bare = replace(mri, noise={}, maps=None, mask=None)
-    estimated = mri_noise(mri.data, mri.mask, {}).covariance
-    assert 0.7 < estimated / mri.noise["sigma"] < 2.5
+    assert 0.7 < CartesianProblem(bare, "cpu").sigma / mri.noise["sigma"] < 2.5
     volume, report = reconstruct(bare, "zero-filled", slices=(0, 1))
     assert report["noise_model"] == "estimated from the data"
-    assert report["coil_maps"] == "ESPIRiT"
+    assert report["coil_maps"] == "espirit"
     assert bool(volume.data.isfinite().all())

@@ -12,7 +12,8 @@ from ct_phantoms import Ellipse
 
 from medrecon.operators.ct import ImageGrid, ParallelGeometry
 from medrecon.operators.fbp import fbp
-from medrecon.pipeline.problem import build_problem, scan_geometry, scan_grid
+from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
+from medrecon.pipeline.problem import build_problem
 from medrecon.raw import RawOptions, read_raw
 from medrecon.raw.lodopab import MU_MAX
 

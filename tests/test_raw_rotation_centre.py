@@ -10,7 +10,7 @@ from raw_maker import lines, noisy, parallel
 
 from medrecon.operators.ct import FanGeometry
 from medrecon.operators.fbp import fbp
-from medrecon.pipeline.problem import scan_geometry, scan_grid
+from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 from medrecon.raw import RawOptions, read_raw
 from medrecon.raw.rotation_centre import (
     air_margins,

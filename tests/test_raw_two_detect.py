@@ -11,7 +11,7 @@ from PIL import Image
 
 from medrecon.operators.ct import FanGeometry
 from medrecon.operators.fbp import fbp
-from medrecon.pipeline.problem import scan_geometry, scan_grid
+from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 from medrecon.raw import RawOptions, read_raw
 
 pytestmark = pytest.mark.usefixtures("one_thread")

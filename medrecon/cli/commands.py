@@ -98,6 +98,7 @@ def recon(
     mode: Literal["fast", "paper", "reference"] | None = None,
     slices: str | None = None, device: str = "cpu", seed: int = 0, batch: int | None = None,
     settings: dict[str, str] | None = None, prior: str | None = None,
+    maps: Literal["auto", "espirit", "walsh", "jsense", "nlinv"] = "auto",
     writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Reconstruct a measurement file to NIfTI or DICOM, with a JSON report beside it.
@@ -124,6 +125,9 @@ def recon(
         hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100
     prior
         a shipped prior's name or a .safetensors file, instead of the modality's own
+    maps
+        coil sensitivities of MRI: auto takes the measurement's own, or else ESPIRiT's; nlinv and jsense need no fully
+        sampled centre
     """
     check_free(Path(output), writing.overwrite)
 
@@ -131,6 +135,8 @@ def recon(
     from medrecon.pipeline import reconstruct, solver_class
 
     scan = load_scan(measurement)
+    if scan.modality == "ct" and maps != "auto":
+        raise UsageError(f"--maps {maps}: CT has no coils")
     start, stop = parse_slices(slices, scan.slice_count)
     some = (start, stop) if slices else None
     options = {name.replace("/", ".").replace("-", "_"): value for name, value in (settings or {}).items()}
@@ -142,7 +148,7 @@ def recon(
         raise UsageError(str(error)) from error
     plan = {
         "measurement": str(measurement), "output": output, "solver": solver, "class": chosen.__name__,
-        "settings": options, "slices": [start, stop], "device": device, "seed": seed,
+        "settings": options, "slices": [start, stop], "device": device, "seed": seed, "maps": maps,
     }  # fmt: skip
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
@@ -150,7 +156,7 @@ def recon(
     with progress(f"recon {solver}", out.quiet) as report:
         volume, result = reconstruct(
             scan, solver, slices=some, device=device, seed=seed, batch=batch, settings=options, prior=prior,
-            on_progress=report,
+            maps=maps, on_progress=report,
         )  # fmt: skip
     save(volume, {**plan, **result}, output, writing.overwrite)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g}, {result['seconds']:.1f} s")

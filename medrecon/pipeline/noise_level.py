@@ -49,22 +49,19 @@ def ct_precision(p: Tensor, noise: Mapping[str, Any]) -> Tensor:
     return 1 / (expand(sigma, p.ndim - 1).square() + model.square())
 
 
-def mri_noise(kspace: Tensor, mask: Tensor, noise: Mapping[str, Any]) -> MRINoise:
-    """Noise of k-space (Z, C, H, W): the file's covariance or sigma; without, the level of its outer samples.
+def mri_noise(kspace: Tensor, radius: Tensor, noise: Mapping[str, Any]) -> MRINoise:
+    """Noise of k-space (Z, C, *item): the file's covariance or sigma; without, the level of its outer samples, the
+    tenth farthest from the middle by `radius` (*item), which is negative where nothing was measured.
 
-    The estimate is the median magnitude of the acquired samples in the outer tenth of k-space over sqrt(ln 2), the
-    median of a Rayleigh distribution with E|n|^2 = 1; object signal there makes it an upper bound.
+    The estimate is their median magnitude over sqrt(ln 2), the median of a Rayleigh distribution with E|n|^2 = 1;
+    object signal there makes it an upper bound.
     """
     if "covariance" in noise:
         return MRINoise(torch.as_tensor(noise["covariance"]))
     if "sigma" in noise:
         return MRINoise(float(noise["sigma"]))
-    height, width = kspace.shape[-2:]
-    y, x = (torch.linspace(-1, 1, n).abs() for n in (height, width))
-    radius = (y[:, None].square() + x.square()).sqrt()
-    acquired = mask if mask.ndim == 2 else mask.any(0)
-    inside = radius[acquired]
-    far = acquired & (radius >= inside.sort().values[int(0.9 * (inside.numel() - 1))])
+    measured = radius[radius >= 0]
+    far = radius >= measured.sort().values[int(0.9 * (measured.numel() - 1))]
     sigma = float(kspace[..., far].abs().median()) / math.sqrt(math.log(2))
     if not sigma > 0:
         raise ValueError("the outer k-space of this scan is 0, its noise cannot be estimated: give noise/sigma")

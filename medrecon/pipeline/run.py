@@ -16,6 +16,7 @@ from medrecon.io.scan import Scan
 from medrecon.models.base import Prior
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline.choose import as_values, make_solver, settable, solver_class
+from medrecon.pipeline.coil_maps import MapMethod
 from medrecon.pipeline.problem import Problem, build_problem
 from medrecon.solvers.base import Progress, Solution
 from medrecon.volume import Volume
@@ -31,7 +32,7 @@ def _silent(done: float, total: int) -> None:
 def reconstruct(
     scan: Scan, solver: str, *, mode: str | None = None, slices: tuple[int, int] | None = None, device: str = "cpu",
     seed: int = 0, batch: int | None = None, settings: Mapping[str, Any] | None = None, prior: str | None = None,
-    on_progress: OnProgress = _silent,
+    maps: MapMethod = "auto", on_progress: OnProgress = _silent,
 ) -> tuple[Volume, dict[str, Any]]:  # fmt: skip
     """Reconstruct slices of a scan: HU for CT, magnitude in the scan's own units for MRI.
 
@@ -44,6 +45,7 @@ def reconstruct(
         batch: slices solved at once; 8, and 1 for learned solvers on a CPU, by default.
         settings: hyper-parameters by name; text is converted.
         prior: a shipped prior or a .safetensors file; the modality's own by default.
+        maps: coil sensitivities of MRI: "auto" takes the scan's own, or else ESPIRiT's; the others find them anew.
 
     Returns:
         The volume at the scan's affine, and a report ready for JSON.
@@ -59,7 +61,7 @@ def reconstruct(
     each = scan.slice_count // len(scan.data)
     weights = load_weights(prior or scan.modality, device) if cls.needs_prior else None
     size = batch or (1 if weights is not None and device == "cpu" else 8)
-    problem, began, log = build_problem(scan, device), time.perf_counter(), Log()
+    problem, began, log = build_problem(scan, device, maps), time.perf_counter(), Log()
     parts = []
     for first in range(start, stop, size):
         index = slice(first, min(first + size, stop))

@@ -17,7 +17,7 @@ from medrecon.io.ct_pd import Projections, is_ct_pd, read_ct_pd, read_views
 from medrecon.io.scan import Scan
 from medrecon.operators.cone_geometry import ConeGeometry
 from medrecon.operators.ct_geometry import FanGeometry
-from medrecon.pipeline.problem import geometry_entries
+from medrecon.pipeline.ct_problem import geometry_entries
 from medrecon.raw.helical import fan_geometry, mismatch, reach, rebin_counted, views_near
 from medrecon.raw.options import RawOptions
 

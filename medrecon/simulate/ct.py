@@ -15,7 +15,7 @@ from medrecon.io.scan import Scan
 from medrecon.noise import CTNoise
 from medrecon.operators.ct import ConeGeometry, CTOperator, Geometry, ImageGrid, VolumeGrid
 from medrecon.pipeline.noise_level import ct_noise
-from medrecon.pipeline.problem import geometry_entries
+from medrecon.pipeline.ct_problem import geometry_entries
 from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
 from medrecon.simulate.source import OnProgress, provenance, silent
 from medrecon.simulate.tube_current import TubeCurrent

@@ -1,0 +1,35 @@
+"""Coil sensitivity maps of a scan that brings none, by the method asked for."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+MapMethod = Literal["auto", "espirit", "walsh", "jsense", "nlinv"]
+METHODS: tuple[str, ...] = get_args(MapMethod)
+
+
+def estimate_maps(kspace: Tensor, method: MapMethod) -> Tensor:
+    """Maps (B, C, H, W) from centred k-space of that shape, 0 where not sampled; "auto" is ESPIRiT.
+
+    Raises:
+        ValueError: an unknown method, or k-space without the calibration region the method needs.
+    """
+    if method in ("auto", "espirit"):
+        from medrecon.operators.espirit import espirit
+
+        return espirit(kspace)
+    if method == "walsh":
+        from medrecon.operators.coils import walsh_maps
+
+        return walsh_maps(kspace)
+    if method == "jsense":
+        from medrecon.operators.coils import jsense_maps
+
+        return jsense_maps(kspace)
+    if method == "nlinv":
+        from medrecon.operators.nlinv import nlinv_maps
+
+        return nlinv_maps(kspace)
+    raise ValueError(f"maps: unknown method {method!r}; there are: {', '.join(METHODS)}")

@@ -1,0 +1,155 @@
+"""An MRI scan as a problem: coils, whitening, the intensity scale; on a Cartesian grid or along a trajectory."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrecon.io.scan import Scan
+from medrecon.linalg import cg
+from medrecon.measurement import Measurement
+from medrecon.models.base import Prior
+from medrecon.noise import MRINoise
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.coils import smooth_phase
+from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.noncartesian import NonCartesianMRI, calibration_kspace
+from medrecon.pipeline.coil_maps import MapMethod, estimate_maps
+from medrecon.pipeline.noise_level import mri_noise
+from medrecon.volume import Modality, Units
+
+LEVEL = 0.999
+"""Quantile of the magnitude that becomes 1 in the units of an MR prior."""
+SCALE_SLICES, SCALE_ITERATIONS = 16, 8
+
+
+class MRIProblem(abc.ABC):
+    """Images are complex and of order 1: the scan's own intensity scale (`facts`) is divided out and put back."""
+
+    units: Units = "a.u."
+    modality: Modality = "MR"
+
+    def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
+        self.scan, self.device, self.method = scan, device, maps
+        self.whitener, self.sigma = whitening(self._noise(), scan.data.shape[1])
+        self._latest: tuple[tuple[int, int], Tensor] | None = None
+        self.scale = 1.0
+        self.scale = self._intensity()
+        given = scan.maps is not None and maps == "auto"
+        self.facts: dict[str, Any] = {
+            "intensity_scale": self.scale, "sigma": self.sigma, "sigma_relative": self.sigma / self.scale,
+            "noise_model": "from the scan" if scan.noise else "estimated from the data",
+            "coil_maps": "from the scan" if given else "espirit" if maps == "auto" else maps,
+        }  # fmt: skip
+
+    @abc.abstractmethod
+    def _noise(self) -> MRINoise: ...
+
+    @abc.abstractmethod
+    def _calibration(self, index: slice) -> Tensor:
+        """Cartesian k-space (B, C, H, W) to find coil maps and the image's smooth phase in, on the data's device."""
+
+    @abc.abstractmethod
+    def _sampled(self, index: slice) -> Tensor:
+        """1 where the data of a scan were measured, 0 elsewhere; broadcasts to them."""
+
+    @abc.abstractmethod
+    def operator(self, index: slice) -> LinearOperator: ...
+
+    def _white(self, x: Tensor) -> Tensor:
+        x = x.to(self.device)
+        return x if self.whitener is None else torch.einsum("ij,bj...->bi...", self.whitener.to(x), x)
+
+    def _maps(self, index: slice) -> Tensor:
+        """Maps of the whitened coils. They are of unit root-sum-of-squares before whitening: the image is that of the
+        scanner's own coils."""
+        wanted = index.indices(len(self.scan.data))[:2]
+        if self._latest is None or self._latest[0] != wanted:
+            given = self.scan.maps is not None and self.method == "auto"
+            maps = self.scan.maps[index] if given else estimate_maps(self._calibration(index), self.method)  # type: ignore[index]
+            self._latest = wanted, self._white(maps)
+        return self._latest[1]
+
+    def measurement(self, index: slice) -> Measurement:
+        sampled = self._sampled(index)
+        data = self._white(self.scan.data[index]) * sampled / self.scale
+        return Measurement(data, sampled * (self.scale / self.sigma) ** 2)
+
+    def prior(self, prior: Prior, index: slice) -> Prior:
+        return prior.with_phase(smooth_phase(self._white(self._calibration(index)), self._maps(index)))
+
+    def values(self, image: Tensor) -> Tensor:
+        return image.abs() * self.scale
+
+    def _intensity(self) -> float:
+        """The 99.9 % quantile of the magnitude, from the data alone: a short CG-SENSE of up to 16 slices."""
+        count = len(self.scan.data)
+        found = []
+        for i in range(0, count, -(-count // SCALE_SLICES)):
+            A, y = self.operator(slice(i, i + 1)), self.measurement(slice(i, i + 1))
+            found.append(cg(A.gram, A.adjoint(y.data), ndim=2, iterations=SCALE_ITERATIONS).x.abs().flatten())
+        values = torch.cat(found)
+        scale = float(values.kthvalue(max(1, round(LEVEL * values.numel()))).values)
+        if not scale > 0:
+            raise ValueError("the k-space of this scan has no signal: every acquired sample is 0")
+        return scale
+
+
+class CartesianProblem(MRIProblem):
+    """k-space (Z, C, H, W) on a grid, sampled where the scan's mask says, or where it is not 0."""
+
+    def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
+        self.mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
+        super().__init__(scan, device, maps)
+
+    def _noise(self) -> MRINoise:
+        height, width = self.mask.shape[-2:]
+        y, x = (torch.linspace(-1, 1, n) for n in (height, width))
+        anywhere = self.mask if self.mask.ndim == 2 else self.mask.any(0)
+        radius = torch.where(anywhere, (y[:, None].square() + x.square()).sqrt(), -1.0)
+        return mri_noise(self.scan.data, radius, self.scan.noise)
+
+    def _calibration(self, index: slice) -> Tensor:
+        return self.scan.data[index].to(self.device)
+
+    def _sampled(self, index: slice) -> Tensor:
+        mask = (self.mask if self.mask.ndim == 2 else self.mask[index]).to(self.device)
+        return mask.reshape(-1, 1, *mask.shape[-2:]).float()
+
+    def operator(self, index: slice) -> LinearOperator:
+        return CartesianMRI(self._maps(index), self._sampled(index)[:, 0])
+
+
+class TrajectoryProblem(MRIProblem):
+    """Samples (Z, C, S) along a trajectory."""
+
+    def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
+        self.trajectory = scan.geometry["trajectory"]
+        self.density = scan.geometry.get("density")
+        super().__init__(scan, device, maps)
+
+    def _noise(self) -> MRINoise:
+        half = torch.tensor(self.scan.image_shape, dtype=torch.float64) / 2
+        radius = (self.trajectory.double() / half).square().sum(1).sqrt()
+        return mri_noise(self.scan.data, radius, self.scan.noise)
+
+    def _calibration(self, index: slice) -> Tensor:
+        data = self.scan.data[index].to(self.device)
+        return calibration_kspace(data, self.trajectory, self.scan.image_shape, self.density)
+
+    def _sampled(self, index: slice) -> Tensor:
+        return torch.ones(1, 1, len(self.trajectory), device=self.device)
+
+    def operator(self, index: slice) -> LinearOperator:
+        return NonCartesianMRI(self.trajectory, self.scan.image_shape, self._maps(index), self.density)
+
+
+def whitening(noise: MRINoise, coils: int) -> tuple[Tensor | None, float]:
+    """What makes the coils' noise white, and its standard deviation then: that of the mean coil."""
+    if not isinstance(noise.covariance, Tensor):
+        return None, noise.covariance
+    sigma = float(noise.covariance.diagonal().real.mean().sqrt())
+    return noise.whitening(coils) * sigma, sigma
