@@ -22,7 +22,7 @@ TENSORS_ONLY = {
 }  # fmt: skip
 HEAVY = {
     "astra", "sigpy", "monai", "pydicom", "highdicom", "nibabel", "h5py", "matplotlib", "scipy", "skimage", "PIL",
-    "openjpeg", "pylibjpeg", "numba", "cupy",
+    "openjpeg", "pylibjpeg", "numba", "cupy", "finufft", "ismrmrd", "twixtools",
 }  # fmt: skip
 FORBIDDEN = {"torchvision", "piq", "lpips", "pylibjpeg_libjpeg", "libjpeg", "pickle", "torchmetrics"}
 

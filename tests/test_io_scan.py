@@ -69,7 +69,18 @@ def assert_same(a: Scan, b: Scan) -> None:
                 assert value == theirs[key] and type(value) is type(theirs[key])
 
 
-@pytest.mark.parametrize("scan", [ct(), ct(fan=False), mri(), mri(per_slice_mask=True)])
+def radial() -> Scan:
+    """Three slices, two coils, forty samples along a trajectory, cropped."""
+    g = torch.Generator().manual_seed(1)
+    trajectory = (torch.rand(40, 2, generator=g, dtype=torch.float64) - 0.5) * torch.tensor([6.0, 8.0])
+    return replace(
+        mri(), data=torch.randn(3, 2, 40, generator=g, dtype=torch.complex64), mask=None,
+        geometry={"type": "noncartesian", "trajectory": trajectory, "density": torch.rand(40, generator=g),
+                  "crop": [4, 5]},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scan", [ct(), ct(fan=False), mri(), mri(per_slice_mask=True), radial()])
 def test_round_trip_and_lazy_slices(tmp_path: Path, scan: Scan) -> None:
     path = save_scan(scan, tmp_path / "m.h5")
     assert_same(scan, load_scan(path))
@@ -221,3 +232,27 @@ def test_photons_of_a_wrong_shape_are_named() -> None:
     for shape in ((v + 1,), (v, z), (z, v, d + 1), (d,)):
         with pytest.raises(ValueError, match="noise/i0"):
             replace(scan, noise={"i0": torch.full(shape, 1e4)})
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        ({"type": "spiral"}, "geometry/type"),
+        ({"trajectory": None}, "geometry/trajectory: expected"),
+        ({"trajectory": torch.zeros(39, 2)}, r"geometry/trajectory: expected \(40, 2\)"),
+        ({"trajectory": torch.full((40, 2), 3.5)}, "geometry/trajectory: reaches"),
+        ({"trajectory": torch.full((40, 2), float("nan"))}, "geometry/trajectory: expected real, finite"),
+        ({"density": -torch.ones(40)}, "geometry/density"),
+        ({"crop": [7, 8]}, "geometry/crop: expected rows and columns within"),
+    ],
+)
+def test_wrong_trajectories_are_named(geometry: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(radial(), geometry={**radial().geometry, **geometry})
+    with pytest.raises(ValueError, match="mask: not for"):
+        replace(radial(), mask=torch.ones(6, 8, dtype=torch.bool))
+
+
+def test_the_crop_keeps_the_middle_of_k_space_in_the_middle() -> None:
+    rows, columns = radial().crop or (None, None)
+    assert (rows, columns) == (slice(1, 5), slice(2, 7))  # pixels 3 and 4 of 6 x 8 become 2 and 2 of 4 x 5

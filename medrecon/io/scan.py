@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from medrecon.io import atomic
+from medrecon.io.scan_kspace import check_kspace, check_sampling
 from medrecon.io.scan_rays import check_photons, check_rays, check_type
 from medrecon.volume import Units
 
 FORMAT = "medrecon-measurement"
 VERSIONS = (1, 2)
-"""Those that are read; 2 holds cone beams, all else is still written as 1."""
+"""Those that are read; 2 holds cone beams, trajectories and crops, all else is still written as 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +30,17 @@ class Scan:
     Attributes:
         modality: "ct" or "mri".
         data: CT (Z, V, D) float32 line integrals, of a cone beam (1, V, R, D); MRI (Z, C, H, W) complex64 centred
-            k-space, 0 where not sampled.
+            k-space, 0 where not sampled, or (Z, C, S), the samples along a trajectory.
         image_shape: (H, W) of the reconstruction, of a cone beam (Z, H, W).
-        affine: (4, 4) float64, voxel (x, y, z) of the reconstruction to RAS mm.
+        affine: (4, 4) float64, voxel (x, y, z) of the reconstruction, before any crop, to RAS mm.
         units: of the reconstruction: "HU" or "1/mm" (CT), "a.u." (MRI).
         geometry: CT: type "parallel", "fan" or "cone", angles (V,) rad, det_count, det_spacing mm, det_offset mm; fan
             and cone also source_origin mm and origin_detector mm, and may have detector, "flat" (default) or "arc",
             and focal_shifts. Cone: det_shape instead of det_count, this, det_spacing and det_offset (row, column);
-            heights (V,) mm, of a helix. Further keys are kept.
-        mask: MRI, bool, (H, W) or (Z, H, W): where k-space was sampled.
+            heights (V,) mm, of a helix. MRI: type "cartesian" (default) or "noncartesian" with trajectory (S, 2)
+            cycles per field of view (row, column) and maybe density (S,), compensation weights; crop (h, w), the
+            centre kept of the reconstruction. Further keys are kept.
+        mask: Cartesian MRI, bool, (H, W) or (Z, H, W): where k-space was sampled.
         maps: MRI, complex64 (Z, C, H, W): coil sensitivities, when known.
         noise: the noise model's parameters; keys in docs/measurement_file.md. CT: i0 is a number or (V,), (Z, V) or
             of the rank of data, each axis as long as theirs, or 1.
@@ -63,7 +66,8 @@ class Scan:
             raise ValueError(f"modality: expected 'ct' or 'mri', got {self.modality!r}")
         rank, dtype = (3, torch.float32) if self.modality == "ct" else (4, torch.complex64)
         cone = self.modality == "ct" and check_type(self.geometry) == "cone"
-        _expect("data", self.data, dtype, [rank + cone])
+        along = self.modality == "mri" and check_sampling(self.geometry) == "noncartesian"
+        _expect("data", self.data, dtype, [rank + cone - along])
         if len(self.image_shape) != 2 + cone or min(self.image_shape) < 1:
             raise ValueError(f"image_shape: expected {'(Z, H, W)' if cone else '(H, W)'}, got {self.image_shape}")
         if cone and len(self.data) != 1:
@@ -79,17 +83,33 @@ class Scan:
             self._check_mri()
 
     def _check_mri(self) -> None:
-        slices, _, *image = self.data.shape
-        if tuple(image) != tuple(self.image_shape):
-            raise ValueError(f"image_shape: expected {tuple(image)} as in data, got {tuple(self.image_shape)}")
+        check_kspace(self.geometry, tuple(self.data.shape), self.image_shape)
+        image, stack = tuple(self.image_shape), (len(self.data), *self.image_shape)
         if self.mask is not None:
+            if self.noncartesian:
+                raise ValueError("mask: not for samples along a trajectory, which are all measured")
             _expect("mask", self.mask, torch.bool, [2, 3])
-            if tuple(self.mask.shape) not in {tuple(image), (slices, *image)}:
+            if tuple(self.mask.shape) not in {image, stack}:
                 raise ValueError(f"mask: expected (H, W) or (Z, H, W) as in data, got {tuple(self.mask.shape)}")
         if self.maps is not None:
+            expected = (*self.data.shape[:2], *image)
             _expect("maps", self.maps, torch.complex64, [4])
-            if self.maps.shape != self.data.shape:
-                raise ValueError(f"maps: expected {tuple(self.data.shape)} as data, got {tuple(self.maps.shape)}")
+            if tuple(self.maps.shape) != expected:
+                raise ValueError(f"maps: expected {expected} as data and image, got {tuple(self.maps.shape)}")
+
+    @property
+    def noncartesian(self) -> bool:
+        """MRI sampled along a trajectory: radial, spiral."""
+        return self.geometry.get("type") == "noncartesian"
+
+    @property
+    def crop(self) -> tuple[slice, slice] | None:
+        """The rows and columns of the reconstruction that are the image, the rest being oversampling; None: all."""
+        kept = self.geometry.get("crop")
+        if kept is None:
+            return None
+        starts = [n // 2 - m // 2 for n, m in zip(self.image_shape, kept, strict=True)]
+        return slice(starts[0], starts[0] + kept[0]), slice(starts[1], starts[1] + kept[1])
 
     @property
     def volumetric(self) -> bool:
@@ -153,7 +173,7 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
         _store_values(h5.create_group("geometry"), scan.geometry)
         _store_values(h5.create_group("noise"), scan.noise)
         h5.attrs.update(modality=scan.modality, units=scan.units, image_shape=scan.image_shape, provenance=provenance)
-        h5.attrs.update(format=FORMAT, version=VERSIONS[scan.volumetric])
+        h5.attrs.update(format=FORMAT, version=VERSIONS[_second(scan)])
     return path
 
 
@@ -208,6 +228,11 @@ def _opened(path: Path) -> Iterator[Any]:
             known = " and ".join(map(str, VERSIONS))
             raise ValueError(f"{path}: attribute 'version' is {version}; this medrecon reads {known}. Update medrecon")
         yield h5
+
+
+def _second(scan: Scan) -> bool:
+    """Whether a scan holds what version 1 did not know."""
+    return scan.volumetric or scan.noncartesian or scan.crop is not None
 
 
 def _store(h5: Any, name: str, array: np.ndarray[Any, Any], views: bool) -> None:

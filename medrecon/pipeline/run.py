@@ -70,9 +70,9 @@ def reconstruct(
 
         parts.append(_solve(problem, cls, weights, options, index, seed, step, log))
         on_progress((index.stop - start) * each, (stop - start) * each)
-    affine = scan.affine.clone()
+    image, affine = cropped(scan, torch.cat(parts).flatten(0, -3))
     affine[:3, 3] += start * affine[:3, 2]
-    volume = Volume(torch.cat(parts).flatten(0, -3), affine, problem.units, problem.modality, sources(scan))
+    volume = Volume(image, affine, problem.units, problem.modality, sources(scan))
     report = {
         "solver": solver, "settings": settings_of(make_solver(cls, weights, options)),
         "slices": [start * each, stop * each], "seed": seed, "batch": size, "device": device,
@@ -83,6 +83,16 @@ def reconstruct(
     if weights is not None:
         report["prior"] = {"name": weights.name, "sha256": weights.card.get("sha256")}
     return volume, report
+
+
+def cropped(scan: Scan, image: Tensor) -> tuple[Tensor, Tensor]:
+    """The reconstruction (Z, H, W) without its oversampled margins, and the affine of what is left."""
+    affine = scan.affine.clone()
+    if scan.crop is None:
+        return image, affine
+    rows, columns = scan.crop
+    affine[:3, 3] += columns.start * affine[:3, 0] + rows.start * affine[:3, 1]
+    return image[:, rows, columns], affine
 
 
 def sources(scan: Scan) -> dict[str, Any]:
