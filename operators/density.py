@@ -17,10 +17,10 @@ from medrecon.operators.trajectories import readout
 
 
 def radial_density(angles: Tensor, samples: int, shape: tuple[int, int]) -> Tensor:
-    """Weights (spokes * samples,) float64 of `trajectories.radial`: the ramp |k| dk times the angle of each spoke.
+    """Weights (spokes * samples,) float64 of `trajectories.radial`: |k| dk times the angle of each spoke.
 
-    A spoke's angle reaches half-way to its neighbours modulo pi; spokes at one angle share it. The cell at the centre is
-    integrated, not zero: dk^2 / 4 times the angle.
+    A spoke's angle reaches half-way to its neighbours modulo pi; spokes at one angle share it. The cell at the centre
+    is integrated, not zero: dk^2 / 4 times the angle.
     """
     order = torch.argsort(torch.remainder(angles.to("cpu", torch.float64), math.pi))
     theta = torch.remainder(angles.to("cpu", torch.float64), math.pi)[order]
@@ -72,8 +72,9 @@ def voronoi(trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def as_area(weights: Tensor, trajectory: Tensor) -> Tensor:
-    """Weights of any scale as areas: sum w g(k) becomes the integral of g, a Gaussian well within the k-space covered."""
+    """Weights of any scale as areas: sum w g(k) is then the integral of g, a Gaussian well within what is covered."""
     k = trajectory.detach().to("cpu", torch.float64)
     width = k.abs().amax(0) / 3
     gaussian = torch.exp(-(k / width).square().sum(1))
-    return weights * (math.pi ** (k.shape[1] / 2) * float(width.prod()) / float((weights.to(gaussian) * gaussian).sum()))
+    integral = math.pi ** (k.shape[1] / 2) * float(width.prod())
+    return weights * (integral / float((weights.to(gaussian) * gaussian).sum()))

@@ -64,8 +64,8 @@ class Interpolation:
 
     @functools.cached_property
     def _samples(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Samples in the order of tiles of the grid: order (S,), first grid point (S, 2), weights (S, 2, width) float64,
-        and where each band of rows begins."""
+        """Samples in the order of tiles of the grid: order (S,), first grid point (S, 2), weights (S, 2, width), and
+        where each band of rows begins."""
         from medrecon.operators.interpolation_kernels import BAND
 
         starts, weights = [], []

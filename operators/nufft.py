@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.gridding import Gridding, kernel_width
+
+if TYPE_CHECKING:
+    from medrecon.operators.toeplitz import Toeplitz
 
 Backend = Literal["auto", "gridding", "finufft"]
 
@@ -57,6 +61,17 @@ class NUFFT(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._engine.adjoint(y)
+
+    def _gram(self, x: Tensor) -> Tensor:
+        return self.toeplitz._forward(x)
+
+    @functools.cached_property
+    def toeplitz(self) -> Toeplitz:
+        """A^H A by its point spread function: equal to adjoint(forward) to the accuracy eps."""
+        from medrecon.operators.toeplitz import Toeplitz
+
+        eps = max(min(1e-9, self.eps), 1e-13)
+        return Toeplitz(self.trajectory, self.in_shape, eps=eps, backend=self.backend)
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:
@@ -128,7 +143,7 @@ def checked_trajectory(trajectory: Tensor, shape: tuple[int, ...]) -> Tensor:
     if bool(beyond.any()):
         first = int(beyond.nonzero()[0])
         raise ValueError(
-            f"NUFFT: {int(beyond.sum())} samples lie beyond N / 2 = {limit.tolist()} cycles per field of view, the first "
-            f"is sample {first} at {k[first].tolist()}; rescale the trajectory, enlarge the image or drop them"
+            f"NUFFT: {int(beyond.sum())} samples lie beyond N / 2 = {limit.tolist()} cycles per field of view, the "
+            f"first is sample {first} at {k[first].tolist()}; rescale the trajectory, enlarge the image or drop them"
         )
     return k.contiguous()

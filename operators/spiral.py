@@ -35,8 +35,8 @@ def spiral(shape: tuple[int, int], fov: float, interleaves: int, *, dwell: float
     """k = A theta exp(i theta): turns of all interleaves 1 / fov apart, as fast as gradient and slew rate allow.
 
     On the curve |k'|^2 = A^2 theta'^2 (1 + theta^2) and |k''|^2 = A^2 [(1 + theta^2) theta''^2 + 2 theta theta'^2
-    theta'' + (4 + theta^2) theta'^4] (Glover, MRM 42 (1999) 412, eq. 3): theta'' is the largest within the slew rate, until
-    the gradient is at its limit. Turns flatten outwards, so that what is fastest now never asks too much later.
+    theta'' + (4 + theta^2) theta'^4] (after Glover, MRM 42 (1999) 412): theta'' is the largest within the slew rate,
+    until the gradient is at its limit. Turns flatten outwards: what is fastest now never asks too much later.
 
     Args:
         shape: (H, W) of square pixels.
@@ -49,8 +49,10 @@ def spiral(shape: tuple[int, int], fov: float, interleaves: int, *, dwell: float
     Raises:
         ValueError: a limit, length or number that is not positive.
     """
-    given = dict(fov=fov, interleaves=interleaves, dwell=dwell, max_gradient=max_gradient, max_slew=max_slew,
-                 undersampling=undersampling)  # fmt: skip
+    given = {
+        "fov": fov, "interleaves": interleaves, "dwell": dwell, "max_gradient": max_gradient, "max_slew": max_slew,
+        "undersampling": undersampling,
+    }  # fmt: skip
     for name, value in given.items():
         if not 0 < value < math.inf:
             raise ValueError(f"spiral: {name} must be positive, got {value}")

@@ -2,9 +2,9 @@
 
 A^H W A is Toeplitz: it convolves with the point spread function (Fessler et al., IEEE TSP 53 (2005) 3393; Wajer &
 Pruessmann, ISMRM 2001), whose spectrum on the doubled grid is real. The even and the odd frequencies of that grid are
-those of the image's own grid and of one shifted by half a step, so that 2^d transforms of the image's size, which stay in
-the cache, do the work of one of 2^d times the size.
-"""  # fmt: skip
+those of the image's own grid and of one shifted by half a step: 2^d transforms of the image's size, which stay in the
+cache, do the work of one of 2^d times the size.
+"""
 
 from __future__ import annotations
 
