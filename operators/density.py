@@ -38,7 +38,8 @@ def pipe_menon(trajectory: Tensor, shape: tuple[int, int], iterations: int = 30)
     """Weights (S,) float64 of any 2D trajectory: w <- w / (w * kernel at the samples), Pipe & Menon, MRM 41 (1999) 179.
 
     The kernel is a Kaiser-Bessel window 4 wide on the Cartesian grid, squared by gridding and back, as in
-    `sigpy.mri.pipe_menon_dcf`; the scale is that of `as_area`.
+    `sigpy.mri.pipe_menon_dcf`; the scale is that of `as_area`. Right on average over the kernel only: near the
+    centre of spokes `voronoi` is more exact.
     """
     k = checked_trajectory(trajectory, shape)
     width, beta = 4, 8.0
@@ -54,7 +55,7 @@ def pipe_menon(trajectory: Tensor, shape: tuple[int, int], iterations: int = 30)
 def voronoi(trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
     """Weights (S,) float64: areas of the Voronoi cells (Rasche et al., IEEE TMI 18 (1999) 385); repeated samples share
     one cell. The cells at the edge are closed by their mirror images, half a cell's width outside."""
-    from scipy.spatial import ConvexHull, Voronoi
+    from scipy.spatial import Voronoi
 
     k = checked_trajectory(trajectory, shape)
     scale = torch.tensor(shape, dtype=torch.float64)
@@ -65,10 +66,26 @@ def voronoi(trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
     border = edge + edge / math.sqrt(len(places))
     mirrored = (places * (2 * border / radius.clamp_min(1e-12) - 1))[radius[:, 0] > 0.5 * edge]
     cells = Voronoi(torch.cat([places, mirrored]).numpy())
-    area = torch.tensor([
-        ConvexHull(cells.vertices[cells.regions[cells.point_region[i]]]).volume for i in range(len(places))
-    ], dtype=torch.float64)  # fmt: skip
+    regions = [cells.regions[i] for i in cells.point_region[: len(places)]]
+    area = _areas(places, torch.from_numpy(cells.vertices), regions)
     return math.prod(shape) * (area / count)[which]
+
+
+def _areas(places: Tensor, vertices: Tensor, regions: list[list[int]]) -> Tensor:
+    """Area of the convex cell around each place (n, 2), its corners being vertices (m, 2)."""
+    cell = torch.repeat_interleave(torch.arange(len(regions)), torch.tensor([len(r) for r in regions]))
+    spoke = vertices[torch.tensor([i for region in regions for i in region])] - places[cell]
+    # Corners in turn around their place: by angle within each cell.
+    turn = torch.atan2(spoke[:, 1], spoke[:, 0])
+    order = torch.argsort(turn)
+    order = order[torch.argsort(cell[order], stable=True)]
+    spoke, cell = spoke[order], cell[order]
+    last = torch.cat([cell.diff() != 0, torch.ones(1, dtype=torch.bool)])
+    following = torch.arange(1, len(cell) + 1)
+    first = torch.cat([torch.zeros(1, dtype=torch.int64), following[last][:-1]])
+    following[last] = first
+    cross = spoke[:, 0] * spoke[following, 1] - spoke[:, 1] * spoke[following, 0]
+    return torch.zeros(len(places), dtype=torch.float64).index_add_(0, cell, cross / 2)
 
 
 def as_area(weights: Tensor, trajectory: Tensor) -> Tensor:

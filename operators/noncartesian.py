@@ -13,7 +13,7 @@ from torch import Tensor
 from medrecon.linalg import power_norm
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.density import as_area, pipe_menon
+from medrecon.operators.density import as_area, voronoi
 from medrecon.operators.nufft import NUFFT, Backend, installed
 
 
@@ -69,9 +69,9 @@ class NonCartesianMRI(LinearOperator):
 
     @functools.cached_property
     def density(self) -> Tensor:
-        """(S,) float64: area of k-space each sample stands for, of the density given, else Pipe & Menon's (2D)."""
+        """(S,) float64: area of k-space each sample stands for, of the density given, else of its Voronoi cell (2D)."""
         if self._density is None:
-            return pipe_menon(self.nufft.trajectory, (self.in_shape[0], self.in_shape[1]))
+            return voronoi(self.nufft.trajectory, (self.in_shape[0], self.in_shape[1]))
         return as_area(self._density, self.nufft.trajectory)
 
     def gridding(self, y: Tensor) -> Tensor:
@@ -144,14 +144,14 @@ def calibration_kspace(y: Tensor, trajectory: Tensor, shape: tuple[int, int], de
     is dense.
 
     Args:
-        density: (S,) of any scale; Pipe & Menon's by default.
+        density: (S,) of any scale; Voronoi cells by default.
 
     Raises:
         ValueError: shapes that do not fit, or what `NUFFT` refuses of a trajectory.
     """
     A = NUFFT(trajectory, shape)
     if density is None:
-        weights = pipe_menon(A.trajectory, shape)
+        weights = voronoi(A.trajectory, shape)
     else:
         weights = as_area(_checked_density(density, len(trajectory)), A.trajectory)
     image = torch.fft.ifftshift(A.adjoint(weights.to(y.device, y.real.dtype) * y), dim=(-2, -1))
