@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 
-def compiled(kernels: ModuleType, name: str) -> Callable[..., None]:
+def compiled(kernels: ModuleType, name: str) -> Callable[..., Any]:
     """A loop of a module of kernels, or its build for one thread, `<name>_serial`."""
     loop: Callable[..., Any] = getattr(kernels, f"{name}_serial" if forked() else name)
     return loop
