@@ -15,10 +15,11 @@ from torch import Tensor
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.coils import birdcage_maps
 from medrecon.operators.espirit import espirit
-from medrecon.operators.masks import poisson_mask, random_mask
+from medrecon.operators.masks import random_mask
+from medrecon.operators.masks_2d import poisson_mask
 from medrecon.operators.mri import CartesianMRI
 from medrecon.operators.noncartesian import NonCartesianMRI
-from medrecon.operators.trajectories import golden_radial
+from medrecon.operators.trajectories import golden_angles, radial
 
 SIZE, COILS, SLICES = 320, 16, 30
 
@@ -30,7 +31,7 @@ def cases(device: str) -> Iterator[tuple[str, LinearOperator]]:
     maps = birdcage_maps(COILS, shape, g)
     for name, mask in (("lines 4x", random_mask(shape, 4, 24, g)), ("Poisson 6x", poisson_mask(shape, 6, 24, g))):
         yield f"Cartesian {name}", CartesianMRI(maps.to(device), mask.to(device))
-    spokes = golden_radial(402, 512, shape)
+    spokes = radial(golden_angles(402), 512, shape)
     yield "radial 402 x 512", NonCartesianMRI(spokes.to(device), shape, maps[:8].to(device))
 
 
@@ -62,18 +63,19 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {SLICES} slices")
     print("| what | CPU ms | GPU ms | ratio | difference |\n|---|---|---|---|---|")
     for (name, cpu), (_, gpu) in zip(cases("cpu"), cases("cuda"), strict=True):
-        g = torch.Generator().manual_seed(1)
-        x = torch.randn((SLICES, *cpu.in_shape), dtype=torch.complex64, generator=g)
-        y = cpu(x)
-        xd, yd = x.cuda(), y.cuda()
-        for what, a, b in (
-            ("forward", lambda: cpu(x), lambda: gpu(xd)),
-            ("adjoint", lambda: cpu.adjoint(y), lambda: gpu.adjoint(yd)),
-            ("normal", lambda: cpu.gram(x), lambda: gpu.gram(xd)),
-            ("prox", lambda: cpu.prox(x[:2], y[:2], 0.1), lambda: gpu.prox(xd[:2], yd[:2], 0.1)),
-        ):
-            row(f"{name}, {what}", a, b)
+        compare(name, cpu, gpu)
     calibrate()
+
+
+def compare(name: str, cpu: LinearOperator, gpu: LinearOperator) -> None:
+    """The rows of one operator."""
+    x = torch.randn((SLICES, *cpu.in_shape), dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    y = cpu(x)
+    xd, yd = x.cuda(), y.cuda()
+    row(f"{name}, forward", lambda: cpu(x), lambda: gpu(xd))
+    row(f"{name}, adjoint", lambda: cpu.adjoint(y), lambda: gpu.adjoint(yd))
+    row(f"{name}, normal", lambda: cpu.gram(x), lambda: gpu.gram(xd))
+    row(f"{name}, prox", lambda: cpu.prox(x[:2], y[:2], 0.1), lambda: gpu.prox(xd[:2], yd[:2], 0.1))
 
 
 def calibrate() -> None:

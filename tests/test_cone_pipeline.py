@@ -20,8 +20,8 @@ from medrecon.io.scan import Scan, load_scan, save_scan
 from medrecon.noise import CTNoise
 from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
 from medrecon.pipeline import reconstruct, solver_classes
-from medrecon.pipeline.noise_level import ct_noise, ct_precision
 from medrecon.pipeline.ct_problem import geometry_entries, scan_geometry, scan_grid
+from medrecon.pipeline.noise_level import ct_noise, ct_precision
 from medrecon.simulate import simulate_ct
 from medrecon.simulate.dose import reduce_dose
 from medrecon.units import MU_WATER, mu_to_hu

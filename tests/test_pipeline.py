@@ -18,9 +18,9 @@ from medrecon.operators.base import Diagonal
 from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.pipeline import describe_solvers, reconstruct, solver_class, solver_classes
 from medrecon.pipeline.choose import parse_settings
-from medrecon.pipeline.noise_level import ct_precision
 from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 from medrecon.pipeline.mri_problem import CartesianProblem
+from medrecon.pipeline.noise_level import ct_precision
 from medrecon.pipeline.run import count_calls
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.solvers.base import Solution

@@ -14,10 +14,10 @@ from mri_raw_maker import AXES, COILS, PHASE, READ, Plane, Protocol, header, lin
 
 from medrecon.cli import main
 from medrecon.corrections.ramp_sampling import Trapezoid
+from medrecon.io.ismrmrd_write import export as write_ismrmrd
 from medrecon.io.scan import Scan, load_scan, save_scan
 from medrecon.pipeline import reconstruct
 from medrecon.raw import OptionError, RawOptions, read_raw
-from medrecon.raw.ismrmrd_write import write_ismrmrd
 
 pytest.importorskip("ismrmrd")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,9 +11,9 @@ import torch
 from mri_raw_maker import AXES, COILS, Plane, Protocol, block, twix
 from test_raw_ismrmrd import images, places
 
+from medrecon.io.ismrmrd_write import export as write_ismrmrd
 from medrecon.pipeline import reconstruct
 from medrecon.raw import OptionError, RawOptions, read_raw
-from medrecon.raw.ismrmrd_write import write_ismrmrd
 
 pytest.importorskip("twixtools")
 pytestmark = pytest.mark.usefixtures("one_thread")

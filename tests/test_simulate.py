@@ -10,8 +10,8 @@ from medrecon.operators.ct import CTOperator, ImageGrid
 from medrecon.operators.masks import acceleration
 from medrecon.operators.mri import CartesianMRI
 from medrecon.operators.sampling import draw
-from medrecon.pipeline.noise_level import ct_precision
 from medrecon.pipeline.ct_problem import CTProblem, scan_geometry, scan_grid
+from medrecon.pipeline.noise_level import ct_precision
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
 from medrecon.simulate.mri import Scanner, centred_fft, free_axis, mean_signal, place

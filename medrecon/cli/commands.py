@@ -12,6 +12,10 @@ from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
+    from torch import Generator
+
+    from medrecon.io.scan import Scan
+    from medrecon.simulate.source import OnProgress
     from medrecon.volume import Volume
 
 Out = Annotated[Path, Parameter(name=["--output", "-o"])]
@@ -45,6 +49,7 @@ def simulate(
         simulate with the very model that will reconstruct: an inverse crime, recorded in the file
     """
     _no_foreign_options(modality, ct, mri)
+    _check_trajectory(mri, matched)
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
@@ -53,7 +58,7 @@ def simulate(
 
     from medrecon import io
     from medrecon.io.scan import save_scan
-    from medrecon.simulate import simulate_ct, simulate_mri
+    from medrecon.simulate import simulate_ct
 
     volume = io.read(source, series=series, modality="CT" if modality == "ct" else "MR")
     volume = volume.slices(*parse_slices(slices, volume.data.shape[0]))
@@ -74,16 +79,39 @@ def simulate(
                 matched=matched, generator=generator, on_progress=report,
             )  # fmt: skip
         else:
-            scan = simulate_mri(
-                volume, accel=mri.accel, mask=mri.mask, acs=mri.acs, partial_fourier=mri.partial_fourier,
-                coils=mri.coils, snr_db=mri.snr, phase_encoding=mri.phase_encoding, matched=matched,
-                generator=generator, on_progress=report,
-            )  # fmt: skip
+            scan = _mri_scan(volume, mri, matched, generator, report)
     save_scan(scan, output, overwrite=writing.overwrite)
     note(f"wrote {output}")
     if out.json:
         show_json({**plan, "provenance": scan.provenance})
     return 0
+
+
+def _mri_scan(volume: Volume, mri: MRIOptions, matched: bool, generator: Generator, report: OnProgress) -> Scan:
+    """k-space on a grid or along a trajectory."""
+    from medrecon.simulate import simulate_mri, simulate_noncartesian
+
+    if mri.trajectory == "cartesian":
+        return simulate_mri(
+            volume, accel=mri.accel, mask=mri.mask, acs=mri.acs, partial_fourier=mri.partial_fourier,
+            coils=mri.coils, snr_db=mri.snr, phase_encoding=mri.phase_encoding, matched=matched,
+            generator=generator, on_progress=report,
+        )  # fmt: skip
+    readouts = mri.readouts or (16 if mri.trajectory == "spiral" else 64)
+    return simulate_noncartesian(volume, pattern=mri.trajectory, readouts=readouts, coils=mri.coils, snr_db=mri.snr,
+                                 generator=generator, on_progress=report)  # fmt: skip
+
+
+GRID_ONLY = {"accel", "mask", "acs", "partial_fourier", "phase_encoding"}
+
+
+def _check_trajectory(mri: MRIOptions, matched: bool) -> None:
+    """Options of lines on a grid mean nothing along a trajectory, and the other way round."""
+    along = mri.trajectory != "cartesian"
+    foreign = mri.model_fields_set & (GRID_ONLY if along else {"readouts"})
+    given = sorted(f"--{field.replace('_', '-')}" for field in foreign) + ["--matched"] * (along and matched)
+    if given:
+        raise UsageError(f"{', '.join(given)}: not for --trajectory {mri.trajectory}")
 
 
 def _no_foreign_options(modality: str, ct: CTOptions, mri: MRIOptions) -> None:

@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
+Pattern = Literal["random", "equispaced", "regular", "gaussian", "gaussian-2d", "poisson", "golden-angle"]
+"""the names of `operators.sampling.PATTERNS`, here so that --help needs no torch"""
+
 
 class UsageError(Exception):
     """A wrong combination of arguments: exit code 2."""
@@ -67,7 +70,7 @@ class MRIOptions(Model):
 
     accel: float = Field(4.0, ge=1)
     """MRI: acceleration R, phase-encoding lines over acquired lines"""
-    mask: Literal["random", "equispaced", "regular", "gaussian", "gaussian-2d", "poisson", "golden-angle"] = "random"
+    mask: Pattern = "random"
     """MRI: sampling pattern; gaussian-2d, poisson and golden-angle undersample both axes; regular is every accel-th
     line, the acs lines on top of that"""
     acs: int = Field(24, ge=4)
@@ -80,6 +83,10 @@ class MRIOptions(Model):
     """MRI: undersampled axis; auto is horizontal unless the object is cut off at the left or right edge"""
     snr: float = Field(30.0)
     """MRI: 20 log10(mean signal in the object / noise standard deviation of one coil's image), dB"""
+    trajectory: Literal["cartesian", "golden", "uniform", "spiral"] = "cartesian"
+    """MRI: lines of a grid; full spokes at golden-angle or uniform increments; interleaved spirals"""
+    readouts: int | None = Field(None, ge=1)
+    """MRI: spokes (64 unless given) or spiral interleaves (16)"""
 
 
 def parse_slices(text: str | None, count: int) -> tuple[int, int]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from medrecon.cli.options import Output, UsageError, Writing, parse_slices
+from medrecon.cli.options import Output, Pattern, UsageError, Writing, parse_slices
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 
 def undersample(
     measurement: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], accel: float = 4.0,
-    mask: Literal["random", "equispaced", "poisson"] = "random", acs: int = 24, seed: int = 0,
+    mask: Pattern = "random", acs: int = 24, seed: int = 0,
     slices: str | None = None, keep_maps: Annotated[bool, Parameter(negative="")] = False,
     writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
@@ -28,7 +28,7 @@ def undersample(
     accel
         nominal acceleration R of the mask, the central lines included; the true one is reported
     mask
-        sampling pattern, along the columns of k-space; poisson undersamples both axes
+        sampling pattern, of columns of k-space; gaussian-2d, poisson and golden-angle undersample both axes
     acs
         fully sampled central lines
     seed
@@ -42,10 +42,8 @@ def undersample(
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
 
-    import torch
-
     from medrecon.io.scan import load_scan, save_scan
-    from medrecon.simulate.mri import MASKS
+    from medrecon.operators.sampling import draw
     from medrecon.simulate.undersample import undersample as leave_out
 
     scan = load_scan(measurement)
@@ -54,9 +52,8 @@ def undersample(
     if scan.modality != "mri" or scan.noncartesian:
         raise ValueError(f"{measurement}: not Cartesian MRI; only its samples can be left out")
     shape = (scan.image_shape[0], scan.image_shape[1])
-    pattern = MASKS[mask](shape, accel, acs, torch.Generator().manual_seed(seed))
-    details = {"mask": mask, "acceleration_nominal": accel, "acs": acs, "seed": seed}
-    scan = leave_out(scan, pattern, details=details, keep_maps=keep_maps)
+    pattern = draw(mask, shape, accel, acs, seed=seed)
+    scan = leave_out(scan, pattern.mask, details=pattern.describe(), keep_maps=keep_maps)
     result = {"measurement": str(measurement), "output": str(output), "data": list(scan.data.shape),
               **scan.provenance["undersampled"]}  # fmt: skip
     if writing.dry_run:

@@ -21,11 +21,12 @@ def estimate_maps(kspace: Tensor, method: MapMethod) -> Tensor:
 
         return espirit(kspace)
     if method == "walsh":
-        from medrecon.operators.coils import walsh_maps
+        from medrecon.operators.coils import acs_images
+        from medrecon.operators.walsh import walsh_maps
 
-        return walsh_maps(kspace)
+        return walsh_maps(acs_images(kspace))
     if method == "jsense":
-        from medrecon.operators.coils import jsense_maps
+        from medrecon.operators.jsense import jsense_maps
 
         return jsense_maps(kspace)
     if method == "nlinv":

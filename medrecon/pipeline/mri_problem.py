@@ -17,6 +17,7 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.coils import smooth_phase
 from medrecon.operators.mri import CartesianMRI
 from medrecon.operators.noncartesian import NonCartesianMRI, calibration_kspace
+from medrecon.operators.whitening import whitening_matrix
 from medrecon.pipeline.coil_maps import MapMethod, estimate_maps
 from medrecon.pipeline.noise_level import mri_noise
 from medrecon.volume import Modality, Units
@@ -34,7 +35,7 @@ class MRIProblem(abc.ABC):
 
     def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
         self.scan, self.device, self.method = scan, device, maps
-        self.whitener, self.sigma = whitening(self._noise(), scan.data.shape[1])
+        self.whitener, self.sigma = whitening(self._noise())
         self._latest: tuple[tuple[int, int], Tensor] | None = None
         self.scale = 1.0
         self.scale = self._intensity()
@@ -138,7 +139,8 @@ class TrajectoryProblem(MRIProblem):
 
     def _calibration(self, index: slice) -> Tensor:
         data = self.scan.data[index].to(self.device)
-        return calibration_kspace(data, self.trajectory, self.scan.image_shape, self.density)
+        height, width = self.scan.image_shape
+        return calibration_kspace(data, self.trajectory, (height, width), self.density)
 
     def _sampled(self, index: slice) -> Tensor:
         return torch.ones(1, 1, len(self.trajectory), device=self.device)
@@ -147,9 +149,8 @@ class TrajectoryProblem(MRIProblem):
         return NonCartesianMRI(self.trajectory, self.scan.image_shape, self._maps(index), self.density)
 
 
-def whitening(noise: MRINoise, coils: int) -> tuple[Tensor | None, float]:
+def whitening(noise: MRINoise) -> tuple[Tensor | None, float]:
     """What makes the coils' noise white, and its standard deviation then: that of the mean coil."""
     if not isinstance(noise.covariance, Tensor):
         return None, noise.covariance
-    sigma = float(noise.covariance.diagonal().real.mean().sqrt())
-    return noise.whitening(coils) * sigma, sigma
+    return whitening_matrix(noise.covariance, keep_units=True)

@@ -2,5 +2,6 @@
 
 from medrecon.simulate.ct import simulate_ct
 from medrecon.simulate.mri import simulate_mri
+from medrecon.simulate.mri_noncartesian import simulate_noncartesian
 
-__all__ = ["simulate_ct", "simulate_mri"]
+__all__ = ["simulate_ct", "simulate_mri", "simulate_noncartesian"]

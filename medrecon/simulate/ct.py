@@ -14,8 +14,8 @@ from medrecon.corrections.field_of_view import remove_couch
 from medrecon.io.scan import Scan
 from medrecon.noise import CTNoise
 from medrecon.operators.ct import ConeGeometry, CTOperator, Geometry, ImageGrid, VolumeGrid
-from medrecon.pipeline.noise_level import ct_noise
 from medrecon.pipeline.ct_problem import geometry_entries
+from medrecon.pipeline.noise_level import ct_noise
 from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
 from medrecon.simulate.source import OnProgress, provenance, silent
 from medrecon.simulate.tube_current import TubeCurrent

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from medrecon.io.scan import Scan
-from medrecon.operators.coils import espirit
 from medrecon.operators.density import radial_density
+from medrecon.operators.espirit import espirit
 from medrecon.operators.noncartesian import calibration_kspace
 from medrecon.operators.nufft import NUFFT
 from medrecon.operators.spiral import spiral

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from medrecon.io import atomic
 from medrecon.io.scan import Scan
-from medrecon.raw.ismrmrd import NOISE
 
+EXPORTS, SUFFIX = "ismrmrd", ".h5"
 DWELL = 10.0
 """Of a sample [us], where a measurement file does not know it."""
-LAST = 25
+NOISE, LAST = 19, 25
+"""ISMRMRD's numbers of the flags."""
 
 
-def write_ismrmrd(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
+def export(scan: Scan, path: str | Path, overwrite: bool = False) -> Path:
     """Write a Cartesian scan: every measured line of every slice an acquisition, its place in LPS, header as XML.
 
     `read_raw` gets data, mask, crop of the columns and noise back exactly, the affine to the float32 of the headers. A
