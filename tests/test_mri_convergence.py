@@ -23,11 +23,11 @@ def tv_objective(A: CartesianMRI, y: Measurement, x: Tensor, weight: float) -> f
 
 
 def test_tv_lies_no_higher_than_sigpys_and_moves_down_to_its_minimum() -> None:
-    """`sigpy.mri.app.TotalVariationRecon` with the same lambda: its total variation is anisotropic, so ours, near to it,
+    """`sigpy.mri.app.TotalVariationRecon` of the same lambda is anisotropic: ours, near to it,
     undercuts it in the isotropic objective; no blend of the two is lower, and the shipped iterations arrive."""
     import sigpy.mri.app
 
-    A, y = scan(phantom(32), 3, 0.02)
+    A, y = scan(phantom(32), 2, 0.02)
     solution = TV(iterations=900, tolerance=1e-7)(A, y, generator=torch.Generator())
     weight = float(solution.diagnostics["weight"])
     ours = tv_objective(A, y, solution.image, weight)
