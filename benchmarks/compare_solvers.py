@@ -130,7 +130,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     for case in options.cases:
         modality = CASES[case]["modality"]
-        chosen = [s["name"] for s in describe_solvers() if not options.solvers or s["name"] in options.solvers]
+        known = [s["name"] for s in describe_solvers() if s["images"] == "slices"]
+        chosen = [name for name in known if not options.solvers or name in options.solvers]
         known = [n for n in chosen if modality in solver_classes()[n].modalities]
         jobs = [(path, name, None, options.slices) for path in SUBJECTS[modality] for name in known]
         if options.modes:

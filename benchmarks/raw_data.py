@@ -83,7 +83,7 @@ def main() -> None:
         save_scan(scan, options.out / f"{case}.h5", overwrite=True)
         images = {}
         # The tooth is in units of a detector element, which the CT prior, that knows HU of patients, cannot read.
-        fit = [s for s in describe_solvers() if scan.modality in s["modalities"]]
+        fit = [s for s in describe_solvers() if s["images"] == "slices" and scan.modality in s["modalities"]]
         fit = [s for s in fit if case != "tooth" or not s["needs_prior"]]
         names = [s["name"] for s in fit]
         for solver in (name for name in names if name in (options.solver or names)):

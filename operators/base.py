@@ -117,6 +117,11 @@ class LinearOperator(abc.ABC):
         """The adjoint as an operator."""
         return Adjoint(self)
 
+    @property
+    def sampled(self) -> Tensor | None:
+        """Which samples A gives at all, bool, broadcasts to (B, *out_shape); None: all of them."""
+        return None
+
     def __call__(self, x: Tensor) -> Tensor:
         return self.forward(x)
 

@@ -56,6 +56,10 @@ class CartesianMRI(LinearOperator):
         mask: Tensor = torch.fft.fftshift(self._mask, dim=_AXES)
         return mask
 
+    @property
+    def sampled(self) -> Tensor:
+        return (self.mask != 0)[:, None]
+
     def _items(self, count: int, like: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Chunks of the batch with their maps and mask: one slice on a CPU (stays in the cache), many on a GPU."""
         for name, given in (("sets of maps", self._maps), ("masks", self._mask)):

@@ -16,6 +16,7 @@ from medrecon.operators.coils import birdcage_maps
 from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.operators.masks import random_mask
 from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.series import Series
 from medrecon.solvers.base import Progress, Solution
 
 Problem = tuple[LinearOperator, Measurement]
@@ -62,13 +63,31 @@ def masked_problem() -> Problem:
     return Diagonal(mask), Measurement(data, (mask / 0.05**2)[None])
 
 
-PROBLEMS = {"ct": ct_problem(), "mri": mri_problem(), "masked": masked_problem()}
+def series_problem() -> Problem:
+    """Five frames whose brightness changes, each with a mask of its own."""
+    g = torch.Generator().manual_seed(4)
+    masks = torch.stack([random_mask((SIZE, SIZE), 3.0, 4, g) for _ in range(5)])
+    A = Series(CartesianMRI(birdcage_maps(3, (SIZE, SIZE), g), masks), 5)
+    brightness = 1 + 0.3 * torch.sin(torch.arange(5.0))[:, None, None]
+    clean = A((_images()[:, None] * brightness).to(torch.complex64))
+    noise = torch.randn(clean.shape, dtype=torch.complex64, generator=g)
+    return A, Measurement((clean + 0.05 * noise) * masks[:, None], (masks[:, None] / 0.05**2).expand(1, *A.out_shape))
+
+
+PROBLEMS = {"ct": ct_problem(), "mri": mri_problem(), "masked": masked_problem(), "series": series_problem()}
+
+
+def problems_of(cls: type[Any]) -> tuple[str, ...]:
+    """Solvers of dynamic series say so: `images = "series"`."""
+    if getattr(cls, "images", "slices") == "series":
+        return ("series",)
+    return ("masked",) if cls.needs_prior else cls.modalities
 
 
 def cases() -> Iterator[Any]:
     for cls in solver_classes():
         for index, solver in enumerate(cls.examples()):
-            for kind in ("masked",) if cls.needs_prior else cls.modalities:
+            for kind in problems_of(cls):
                 yield pytest.param(solver, PROBLEMS[kind], id=f"{cls.name}-{index}-{kind}")
 
 

@@ -28,14 +28,19 @@ def solver_classes() -> dict[str, type[Any]]:
 
 
 def describe_solvers() -> list[dict[str, Any]]:
-    """Name, modalities, needs_prior, summary and settings of every solver."""
+    """Name, modalities, needs_prior, summary, images ("slices" or "series") and settings of every solver."""
     return [
         {
             "name": name, "modalities": list(cls.modalities), "needs_prior": cls.needs_prior, "summary": cls.summary,
-            "settings": {f.name: _default(f) for f in settable(cls)},
+            "images": images_of(cls), "settings": {f.name: _default(f) for f in settable(cls)},
         }
         for name, cls in solver_classes().items()
     ]  # fmt: skip
+
+
+def images_of(cls: type[Any]) -> str:
+    """"slices" (or volumes), which a scan holds, or "series" over time, which it does not."""
+    return getattr(cls, "images", "slices")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -75,7 +80,13 @@ def solver_class(
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
     cls = known[name]
-    fitting = [n for n, c in known.items() if modality in c.modalities and not (volumetric and c.needs_prior)]
+    fitting = [
+        n for n, c in known.items()
+        if modality in c.modalities and not (volumetric and c.needs_prior) and images_of(c) == "slices"
+    ]  # fmt: skip
+    if images_of(cls) == "series":
+        raise ValueError(f"solver {name!r} needs a dynamic series, and a scan has no time axis: call it in Python with "
+                         f"an operators.series.Series; these do slices: {', '.join(fitting)}")  # fmt: skip
     if modality not in cls.modalities:
         raise ValueError(f"solver {name!r} does not do {modality}; these do: {', '.join(fitting)}")
     if name not in fitting:

@@ -40,7 +40,8 @@ class Solution:
 class Solver(Protocol):
     """x from y = A x + n. Randomness only from `generator`; a batch of slices is solved as single ones would be.
 
-    Class attributes describe it: `modalities` it serves, `summary` in one line, `needs_prior`.
+    Class attributes describe it: `modalities` it serves, `summary` in one line, `needs_prior`; a solver of dynamic
+    series (T, H, W) says so by `images: ClassVar = "series"`.
     """
 
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]]
@@ -75,7 +76,11 @@ class Monitor:
 
     def __call__(self, projection: Tensor) -> bool:
         """Record the forward projection of the current image; True to stop."""
-        self.residuals.append(float(self.y.chi2(projection).mean()))
+        return self.record(self.y.chi2(projection))
+
+    def record(self, chi2: Tensor) -> bool:
+        """Record chi^2/m of the current image, (B,); True to stop."""
+        self.residuals.append(float(chi2.mean()))
         progress = Progress(len(self.residuals), self.steps, self.residuals[-1])
         return bool(self.on_step(progress)) if self.on_step is not None else False
 

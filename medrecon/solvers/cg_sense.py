@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 
 import torch
 
-from medrecon.linalg import dot, expand
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.conjugate_gradients import least_squares
 
 
 @dataclass(frozen=True)
 class CGSense:
-    """min |root (A x - y)|^2 + mu |x|^2 by CGLS from zero; root = sqrt(precision).
+    """min |root (A x - y)|^2 + mu |x|^2 by conjugate gradients from zero; root = sqrt(precision).
 
     Args:
         iterations: at most.
@@ -40,30 +40,11 @@ class CGSense:
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
         check_fit(A, y)
-        n_in, n_out = len(A.in_shape), len(A.out_shape)
         monitor = Monitor(y, self.iterations, on_step)
-        gradient = A.adjoint(y.precision * y.data)
-        direction, size = gradient.clone(), dot(gradient, gradient, n_in)
-        start, tiny = size, torch.finfo(size.dtype).tiny
-        image, projection = torch.zeros_like(gradient), torch.zeros_like(y.data)
-        done, mu = size == 0, None
-        for _ in range(self.iterations):
-            if bool(done.all()):
-                break
-            seen = A(direction)
-            fit, length = dot(seen * y.root, seen * y.root, n_out), dot(direction, direction, n_in)
-            mu = self.tikhonov * fit / length.clamp_min(tiny) if mu is None else mu
-            step = torch.where(done, 0.0, size / (fit + mu * length).clamp_min(tiny))
-            image = image + expand(step, n_in) * direction
-            projection = projection + expand(step, n_out) * seen
-            gradient = A.adjoint(y.precision * (y.data - projection)) - expand(mu, n_in) * image
-            new = dot(gradient, gradient, n_in)
-            direction = gradient + expand(new / size.clamp_min(tiny), n_in) * direction
-            size = new
-            done = done | (y.chi2(projection) <= self.discrepancy) | (size <= self.tolerance**2 * start)
-            if monitor(projection):
-                break
-        return monitor.solution(A, image, converged=bool(done.all()))
+        image, done = least_squares(
+            A, y, monitor, tikhonov=self.tikhonov, discrepancy=self.discrepancy, tolerance=self.tolerance
+        )
+        return monitor.solution(A, image, bool(done.all()))
 
     @classmethod
     def examples(cls) -> Iterator[CGSense]:

@@ -13,6 +13,7 @@ from medrecon.linalg import cg, dot, expand, power_norms
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.misfit import Misfit
 
 # Daubechies' orthogonal low-pass filter with four vanishing moments ("db4" of PyWavelets), sum = sqrt(2).
 _DB4 = (
@@ -68,7 +69,7 @@ class L1Wavelet:
     Args:
         strength: of the regularisation; larger is smoother.
         levels: of the transform; fewer on images below 2^(levels + 3).
-        iterations: at most; each is one A and one A^H.
+        iterations: at most; each is one normal operator.
         tolerance: a slice is done once the image changes by less than this fraction a step.
         spins: shifts of the wavelet grid; 1 = the plain orthogonal transform.
 
@@ -98,26 +99,25 @@ class L1Wavelet:
             raise ValueError(f"L1Wavelet: needs 2D images, got items of shape {A.in_shape}")
         check_fit(A, y)
         monitor = Monitor(y, self.iterations, on_step)
-        target = A.adjoint(y.precision * y.data)
-        x = cg(lambda v: A.adjoint(y.precision * A(v)), target, ndim=2, iterations=5).x
-        step = 1 / power_norms(lambda v: A.adjoint(y.precision * A(v)), torch.ones_like(x), 2).square()
+        misfit = Misfit(A, y)
+        x = cg(misfit.normal, misfit.target, ndim=2, iterations=5).x
+        step = 1 / power_norms(misfit.normal, torch.ones_like(x), 2).square()
         threshold = _Threshold(A.in_shape, self.levels, x)
-        seen, image = A(x), x
+        seen, image = misfit.normal(x), x
         total = threshold(x, torch.zeros_like(step), 1)[1]
         floor = total / 4
-        # The extrapolated point z = x + beta (x - x_before) has the projection of the same combination.
+        # N z of the extrapolated point z = x + beta (x - x_before) is the same combination of N x.
         z, z_seen, momentum = x, seen, 1.0
-        done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        projection = seen
+        done, chi2 = torch.zeros(len(x), dtype=torch.bool, device=x.device), misfit.chi2(x, seen)
         for _ in range(self.iterations):
-            moved = z - expand(step, 2) * A.adjoint(y.precision * (z_seen - y.data))
+            moved = z - expand(step, 2) * (z_seen - misfit.target)
             new, total = threshold(moved, step * self._weight(total + floor, x), self.spins)
-            new_seen = A(new)
+            new_seen = misfit.normal(new)
             change = (dot(new - x, new - x, 2) / dot(new, new, 2).clamp_min(torch.finfo(step.dtype).tiny)).sqrt()
             image = torch.where(expand(done, 2), image, new)
-            projection = torch.where(expand(done, len(A.out_shape)), projection, new_seen)
+            chi2 = torch.where(done, chi2, misfit.chi2(new, new_seen))
             done = done | (change <= self.tolerance)
-            if monitor(projection) or bool(done.all()):
+            if monitor.record(chi2) or bool(done.all()):
                 break
             following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
             beta, momentum = (momentum - 1) / following, following

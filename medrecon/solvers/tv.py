@@ -12,6 +12,7 @@ from torch import Tensor
 from medrecon.linalg import cg, dot, expand, power_norms
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.normal import normal
 from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
 
 
@@ -162,7 +163,7 @@ class TV:
 def _least_squares(A: LinearOperator, y: Measurement) -> Tensor:
     """A few CG steps towards the weighted least-squares image: the start."""
     target = A.adjoint(y.precision * y.data)
-    return cg(lambda x: A.adjoint(y.precision * A(x)), target, ndim=len(A.in_shape), iterations=5).x
+    return cg(normal(A, y.precision), target, ndim=len(A.in_shape), iterations=5).x
 
 
 def _change(new: Tensor, old: Tensor) -> Tensor:
