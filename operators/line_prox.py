@@ -6,22 +6,23 @@ system a readout position h, n the number of phase-encoding positions:
     N_h = P * (S_h^H S_h),  P[j, k] = p[(j - k) mod n],  p the inverse transform of mask^2 in FFT order,
 
 elementwise product of a circulant and of the Gram matrix of the maps S_h (C, n). Cholesky factors of N_h + w are kept:
-on one core they take 0.3 s for 320 x 320 pixels and serve one weight, an eigendecomposition would take 5 s.
+on one core they take 0.5 s for 320 x 320 pixels and serve one weight, an eigendecomposition would take 5 s.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 CACHE_BYTES = 2**30
 """Factors kept: of four slices of 320 x 320 in complex64 (262 MB each), the latest used."""
-SHORT = 64
-"""Systems up to this size are factored for their first use: that costs less than some 30 iterations of CG."""
+SHORT = 96
+"""Systems up to this size are factored for their first use: that costs no more than 30 iterations of CG (8 coils)."""
 _REMEMBERED = 256  # weights asked for
-_BLOCK_BYTES = 2**24  # of systems made at once
+_BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**28}  # of systems handled at once: on a CPU they stay in its cache
 
 Key = tuple[int, int, float]
 """Index of the maps, of the mask, and the weight."""
@@ -50,26 +51,29 @@ class LineSystems:
         while len(self._asked) > _REMEMBERED:
             self._asked.popitem(last=False)
 
-    def pays(self, weights: float | list[float], dtype: torch.dtype) -> bool:
-        """Whether factors are worth making: for weights asked for again, or short lines, and when all can be kept."""
-        given = weights if isinstance(weights, list) else [weights]
-        count = max(len(self.maps), len(self.kernel), len(given))
-        needed = len(set(self._keys(given * count if len(given) == 1 else given)))
-        again = all(weight in self._asked for weight in given)
+    def pays(self, weights: list[float], dtype: torch.dtype) -> bool:
+        """Whether factors are worth making, for one weight or one an item: when it was asked for before, or the lines
+        are short, and all of them can be kept."""
+        count = max(len(self.maps), len(self.kernel), len(weights))
+        needed = len(set(self._keys(weights * count if len(weights) == 1 else weights)))
+        again = all(weight in self._asked for weight in weights)
         return needed * self._bytes(dtype) <= CACHE_BYTES and (again or self.kernel.shape[-1] <= SHORT)
 
     def solve(self, b: Tensor, weights: list[float]) -> Tensor:
         """x (B, H, W) for b (B, H, W) and one weight an item; items that share a system are solved together."""
-        keys = self._keys(weights * len(b) if len(weights) == 1 else weights)
+        keys = self._keys(weights)
         x = torch.empty_like(b)
         for key in dict.fromkeys(keys):
             items = [i for i, k in enumerate(keys) if k == key]
-            # (lines, n, items); conjugates instead of the conjugate transpose, which would copy the factor
-            right = (b[items] if self.axis == -1 else b[items].mT).permute(1, 2, 0).contiguous()
-            factor = self._factor(key, b)
-            half = torch.linalg.solve_triangular(factor, right, upper=False)
-            whole = torch.linalg.solve_triangular(factor.mT, half.conj().resolve_conj(), upper=True)
-            lines = whole.conj().permute(2, 0, 1)
+            right = (b[items] if self.axis == -1 else b[items].mT).permute(1, 2, 0).contiguous()  # (lines, n, items)
+            factors = self._factor(key, b)
+            for part in self._blocks(len(right), b):
+                factor = factors[part]
+                half = torch.linalg.solve_triangular(factor, right[part], upper=False)
+                # Conjugates instead of the conjugate transpose, which would copy the factor.
+                half = torch.linalg.solve_triangular(factor.mT, half.conj().resolve_conj(), upper=True)
+                right[part] = half.conj()
+            lines = right.permute(2, 0, 1)
             x[items] = lines if self.axis == -1 else lines.mT
         return x
 
@@ -95,6 +99,11 @@ class LineSystems:
         self._factors.move_to_end(full)
         return self._factors[full]
 
+    def _blocks(self, lines: int, like: Tensor) -> Iterator[slice]:
+        room = _BLOCK_BYTES["cpu" if like.device.type == "cpu" else "cuda"]
+        step = max(1, room // (self.kernel.shape[-1] ** 2 * like.itemsize))
+        yield from (slice(start, start + step) for start in range(0, lines, step))
+
     def _make(self, key: Key, like: Tensor) -> Tensor:
         n = self.kernel.shape[-1]
         maps = self.maps[key[0]]
@@ -102,9 +111,7 @@ class LineSystems:
         index = torch.arange(n)
         circulant = self.kernel[key[1]].cpu()[(index[:, None] - index) % n].to(like.device)
         factors = like.new_empty((len(by_line), n, n)).mT  # columns are contiguous, as LAPACK wants them
-        step = max(1, _BLOCK_BYTES // (n * n * like.itemsize))
-        for start in range(0, len(by_line), step):
-            part = slice(start, start + step)
+        for part in self._blocks(len(by_line), like):
             factor, info = _cholesky(by_line[part].to(like.device, like.dtype), circulant, key[2])
             if bool(info.any()):  # the weight is below the rounding of the system
                 factor, info = _cholesky(by_line[part].to(like.device, torch.complex128), circulant, key[2])
