@@ -146,6 +146,17 @@ def test_large_odd_sizes_stay_exact_in_complex64() -> None:
     assert _relative(single.gram(x), double.gram(x.to(DOUBLE))) < 5e-7
 
 
+@pytest.mark.parametrize("kind", ["columns", "scattered"])
+@pytest.mark.parametrize("coils_at_once", [1, 2])
+def test_chunks_change_nothing(kind: str, coils_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    A = _operator(kind, (9, 8), coils=3, items=2)
+    x, y = _randn(2, 9, 8, dtype=DOUBLE), _randn(2, 3, 9, 8, dtype=DOUBLE)
+    whole = A(x), A.adjoint(y), A.gram(x)
+    monkeypatch.setitem(mri._CHUNK, "core", coils_at_once * 72)
+    for ours, expected in zip((A(x), A.adjoint(y), A.gram(x)), whole, strict=True):
+        assert _relative(ours, expected) < 1e-14
+
+
 def test_maps_are_not_copied() -> None:
     maps = _randn(2, 8, 7)
     A = CartesianMRI(maps, _mask("columns", (8, 7)))
