@@ -100,7 +100,7 @@ class LinearOperator(abc.ABC):
         self._check(z, self.in_shape, self.in_dtype, "prox")
         self._check(y, self.out_shape, self.out_dtype, "prox")
         ndim = len(self.in_shape)
-        mu = torch.as_tensor(weight, dtype=torch.float32, device=z.device)
+        mu = torch.as_tensor(weight, dtype=z.real.dtype, device=z.device)
         mu = mu.reshape(mu.shape + (1,) * ndim) if mu.ndim else mu
         # Solve for the change d = x - z: (A^H A + mu) d = A^H (y - A z); its tolerance is relative to the misfit.
         misfit = self.adjoint(y - self.forward(z))
@@ -207,7 +207,7 @@ class Diagonal(LinearOperator):
         """Closed form: (conj(d) y + weight z) / (|d|^2 + weight)."""
         self._check(z, self.in_shape, self.in_dtype, "prox")
         self._check(y, self.out_shape, self.out_dtype, "prox")
-        mu = torch.as_tensor(weight, dtype=torch.float32, device=z.device)
+        mu = torch.as_tensor(weight, dtype=z.real.dtype, device=z.device)
         mu = mu.reshape(mu.shape + (1,) * len(self.in_shape)) if mu.ndim else mu
         return (self.diagonal.conj() * y + mu * z) / (self.diagonal.abs().square() + mu)
 
