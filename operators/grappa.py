@@ -41,8 +41,8 @@ class KSpaceInterpolation:
 
     readout: int = 5
     lines: int = 4
-    window: int = 7
-    neighbours: int = 10
+    window: int = 5
+    neighbours: int = 8
     tikhonov: float = 1e-4
     noise: float = 1.0
 
