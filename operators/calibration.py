@@ -9,6 +9,8 @@ from medrecon.operators.masks import centre
 
 COLUMNS = 32
 """Calibration columns used at most: more cost time and change nothing."""
+POWER = 15
+"""Samples along each axis over which the power of the signal is averaged."""
 
 
 def calibration_region(mask: Tensor) -> tuple[slice, slice]:
@@ -30,6 +32,17 @@ def _outwards(size: int, device: torch.device) -> Tensor:
     """All indices of an axis from zero frequency outwards: the first n of them are `centre(size, n)`."""
     step = torch.arange(size, device=device)
     return size // 2 + torch.where(step % 2 == 1, -((step + 1) // 2), step // 2)
+
+
+def noise_to_signal(kspace: Tensor, acquired: Tensor, variance: float) -> Tensor:
+    """Variance of the noise over the power of the signal around each sample of (C, H, W), at most 1e6: (H, W), float64.
+
+    The power is the mean over the coils and the acquired samples of a square of POWER, less the variance.
+    """
+    pool = lambda x: torch.nn.functional.avg_pool2d(x[None], POWER, 1, POWER // 2)[0]  # noqa: E731
+    energy = torch.where(acquired, kspace.abs().double().square().mean(0), 0)
+    power = pool(energy) / pool(acquired.double()).clamp_min(0.5 / POWER**2)
+    return variance / (power - variance).clamp_min(1e-6 * variance + torch.finfo(power.dtype).tiny)
 
 
 class Calibration:

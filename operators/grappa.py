@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.operators.calibration import Calibration, calibration_region
+from medrecon.operators.calibration import Calibration, calibration_region, noise_to_signal
 
 _CHUNK = 2**22
 """Complex numbers of the systems solved, or of the samples gathered, at once."""
-POWER = 15
-"""Samples along each axis over which the signal power is averaged."""
 STEP, MOST = 4.0, 10.0
 """Noise-to-signal ratios are taken in powers of STEP, from -MOST to MOST."""
 
@@ -72,7 +70,9 @@ class KSpaceInterpolation:
             else nearest_lines(acquired, missing, columns, self.readout, self.lines, calibration.width * 3 // 4)
         )  # fmt: skip
         filled = torch.where(acquired, kspace, 0)
-        level = noise_level(filled, acquired, self.noise * variance)[~acquired]
+        ratio = noise_to_signal(filled, acquired, self.noise * variance)[~acquired]
+        # Whole powers: steps keep the number of distinct kernels low.
+        level = (ratio.log2() / math.log2(STEP)).round().clamp(-MOST, MOST)
         for group in constellations(offsets, chosen, missing, level):
             self._fill(filled, kspace, group, calibration)
         return filled
@@ -96,20 +96,6 @@ class KSpaceInterpolation:
             samples = kspace[:, at[..., 0], at[..., 1]]  # (C, patterns, places, sources)
             values = samples.permute(1, 2, 3, 0).flatten(2) @ weights
             filled[:, where[..., 0], where[..., 1]] = values.permute(2, 0, 1)
-
-
-def noise_level(kspace: Tensor, acquired: Tensor, variance: float) -> Tensor:
-    """variance over the signal power around each sample, as whole powers of STEP (so that kernels are shared): (H, W).
-
-    The power is the mean over the coils and the acquired samples within POWER // 2, less the variance.
-    """
-    if variance == 0:
-        return torch.full_like(acquired, -MOST, dtype=torch.float64)
-    pool = lambda x: torch.nn.functional.avg_pool2d(x[None], POWER, 1, POWER // 2)[0]  # noqa: E731
-    seen = pool(acquired.double()).clamp_min(0.5 / POWER**2)
-    power = pool(kspace.abs().double().square().mean(0)) / seen
-    ratio = variance / (power - variance).clamp_min(variance / STEP**MOST)
-    return (ratio.log2() / math.log2(STEP)).round().clamp(-MOST, MOST)
 
 
 def _weights(gram: Tensor, source: Tensor, target: Tensor, ridge: Tensor) -> Tensor:
@@ -181,9 +167,10 @@ class Constellations:
 
 
 def constellations(offsets: Tensor, chosen: Tensor, missing: Tensor, level: Tensor) -> Iterator[Constellations]:
-    """Distinct choices (N, K) and levels (N,), those with as many sources in the same columns together; on the CPU."""
+    """Distinct choices (N, K) and levels (N,), those of as many sources in the same columns together; on the CPU."""
     offsets, chosen, missing, level = offsets.cpu(), chosen.cpu(), missing.cpu(), level.cpu()
-    code = np.concatenate([np.packbits(chosen.numpy(), axis=1), level.numpy().astype(np.int8)[:, None].view(np.uint8)], 1)
+    steps = level.numpy().astype(np.int8).view(np.uint8)
+    code = np.concatenate([np.packbits(chosen.numpy(), axis=1), steps[:, None]], axis=1)
     keys = np.ascontiguousarray(code).view(f"V{code.shape[1]}")[:, 0]
     _, first, inverse, count = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     patterns, levels = chosen[torch.from_numpy(first)], level[torch.from_numpy(first)]

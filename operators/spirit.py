@@ -52,7 +52,7 @@ class SelfConsistency(LinearOperator):
 
     def __init__(self, kernel: Tensor, shape: tuple[int, int]) -> None:
         if kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1] or not kernel.is_complex():
-            raise ValueError(f"SelfConsistency: the kernel is complex (C, C, k, k), got {kernel.dtype} {[*kernel.shape]}")
+            raise ValueError(f"SelfConsistency: expected complex (C, C, k, k), got {kernel.dtype} {[*kernel.shape]}")
         coils, _, *size = kernel.shape
         self.in_shape = self.out_shape = (coils, *shape)
         # k[p + d] is the image times exp(-2 pi i d r / n).

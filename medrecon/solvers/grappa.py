@@ -19,9 +19,9 @@ from medrecon.solvers.kspace import acquired_kspace
 class GRAPPA:
     """x = sum conj(S) F^H(filled k-space): acquired samples as they are, the others from kernels fitted to the ACS.
 
-    Any Cartesian mask with a fully sampled centre: lines (equispaced or not) or 2D patterns; see
-    `medrecon.operators.grappa.KSpaceInterpolation` for the settings. The coil maps only combine the coil images: GRAPPA works where
-    they are wrong. Its image need not agree with the samples through them, so chi^2/m tells the error of the maps.
+    Any Cartesian mask with a fully sampled centre: lines (equispaced or not) or 2D patterns; the settings are those of
+    `medrecon.operators.grappa.KSpaceInterpolation`. The coil maps only combine the coil images: GRAPPA works where they
+    are wrong. Its image need not agree with the samples through them, so chi^2/m tells the error of the maps.
 
     Raises:
         ValueError: not a Cartesian scan, no ACS, or one smaller than the kernel.

@@ -17,8 +17,8 @@ _AXES = (-2, -1)
 
 @dataclass(frozen=True, eq=False)
 class KSpace:
-    """samples (B, C, H, W), 0 where not acquired; acquired (B, H, W), bool: in all coils; maps (1 or B, C, H, W); variance: the
-    mean E|n|^2 of the acquired samples of each slice."""
+    """samples (B, C, H, W), 0 where not acquired; acquired (B, H, W), bool: in all coils; maps (1 or B, C, H, W);
+    variance: the mean E|n|^2 of the acquired samples of each slice."""
 
     samples: Tensor
     acquired: Tensor

@@ -28,7 +28,7 @@ class SPIRiT:
         kernel: size of the neighbourhood, odd.
         tikhonov: of the fit of G, relative to the mean energy of a sample.
         consistency: weight of G; 0 keeps the acquired samples exactly and makes the others as consistent as possible.
-        iterations: at most; few ones regularise.
+        iterations: at most; few ones regularise (with consistency 2 the best of 10, 20, 30 on validation slices).
         tolerance: a slice is done once its residual is this fraction of the first.
 
     Raises:
@@ -37,8 +37,8 @@ class SPIRiT:
 
     kernel: int = 5
     tikhonov: float = 1e-2
-    consistency: float = 0.0
-    iterations: int = 30
+    consistency: float = 2.0
+    iterations: int = 20
     tolerance: float = 1e-3
 
     name: ClassVar[str] = "spirit"
@@ -78,4 +78,4 @@ class SPIRiT:
     @classmethod
     def examples(cls) -> Iterator[SPIRiT]:
         yield cls()
-        yield cls(kernel=3, consistency=1.0, iterations=10)
+        yield cls(kernel=3, consistency=0.0, iterations=10)
