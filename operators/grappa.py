@@ -38,7 +38,7 @@ class KSpaceInterpolation:
     """
 
     readout: int = 5
-    lines: int = 4
+    lines: int = 2
     window: int = 5
     neighbours: int = 8
     tikhonov: float = 1e-4

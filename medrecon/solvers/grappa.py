@@ -28,7 +28,7 @@ class GRAPPA:
     """
 
     readout: int = 5
-    lines: int = 4
+    lines: int = 2
     window: int = 5
     neighbours: int = 8
     tikhonov: float = 1e-4
@@ -58,4 +58,4 @@ class GRAPPA:
     @classmethod
     def examples(cls) -> Iterator[GRAPPA]:
         yield cls()
-        yield cls(readout=3, lines=2)
+        yield cls(readout=3, lines=4)
