@@ -1,6 +1,8 @@
-"""Every solver on the corpus's test subjects: CT 60 and 30 views, low dose, MRI 4x and 8x. Resumes; prints the table.
+"""Every solver on the corpus's test subjects: CT 60 and 30 views, low dose; MRI on a grid, 4x, 8x and partial Fourier,
+along spokes and spirals. Resumes; prints the table.
 
     python benchmarks/compare_solvers.py --out runs/compare.json --slices 4
+    python benchmarks/compare_solvers.py --out runs/mri.json --slices 1 --pictures runs/mri
     python benchmarks/compare_solvers.py --out runs/modes.json --size 128 --cases "CT 60 views" --modes fast paper
 """
 
@@ -15,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from medrecon import io
 from medrecon.evaluate import evaluate
 from medrecon.io.scan import Scan
+from medrecon.picture import comparison, display_window
 from medrecon.pipeline import reconstruct
-from medrecon.pipeline.choose import describe_solvers, solver_classes
-from medrecon.simulate import simulate_ct, simulate_mri
+from medrecon.pipeline.choose import suitable
+from medrecon.simulate import simulate_ct, simulate_mri, simulate_noncartesian
 from medrecon.simulate.ct import reconstruction_grid, resize
 from medrecon.units import hu_to_mu, mu_to_hu
 from medrecon.volume import Volume
@@ -38,6 +42,11 @@ CASES: dict[str, dict[str, Any]] = {
     "CT low dose": {"modality": "ct", "views": 360, "i0": 5e3},
     "MRI 4x": {"modality": "mri", "accel": 4.0, "acs": 24},
     "MRI 8x": {"modality": "mri", "accel": 8.0, "acs": 16},
+    "MRI equispaced 2x": {"modality": "mri", "accel": 2.0, "acs": 24, "mask": "equispaced"},
+    "MRI Poisson 6x": {"modality": "mri", "accel": 6.0, "acs": 24, "mask": "poisson"},
+    "MRI partial Fourier 5/8": {"modality": "mri", "accel": 1.0, "acs": 24, "partial_fourier": 0.625},
+    "MRI 48 golden-angle spokes": {"modality": "mri", "pattern": "golden", "readouts": 48},
+    "MRI spiral, 6 interleaves": {"modality": "mri", "pattern": "spiral", "readouts": 6},
 }
 
 
@@ -75,15 +84,17 @@ def measured(case: str, path: str, slices: int, size: int) -> tuple[Volume, Scan
     g = torch.Generator().manual_seed(0)
     if settings["modality"] == "ct":
         return volume, simulate_ct(volume, views=settings["views"], i0=settings["i0"], size=size, generator=g)
-    return volume, simulate_mri(volume, accel=settings["accel"], acs=settings["acs"], generator=g)
+    known = {name: value for name, value in settings.items() if name != "modality"}
+    return volume, (simulate_noncartesian if "pattern" in settings else simulate_mri)(volume, **known, generator=g)
 
 
-def run(case: str, path: str, solver: str, mode: str | None, slices: int, size: int) -> dict[str, Any]:
-    """One row: figures of one solver on one subject."""
+def run(case: str, path: str, solver: str, mode: str | None, slices: int, size: int) -> tuple[dict[str, Any], Tensor]:
+    """One row, figures of one solver on one subject, and the first slice."""
     settings = CASES[case]
     volume, scan = measured(case, path, slices, size)
     image, report = reconstruct(scan, solver, mode=mode)
-    scores = evaluate(image, reference(volume, settings["modality"], size))
+    truth = reference(volume, settings["modality"], size)
+    scores = evaluate(image, truth)
     row = {
         "case": case, "subject": Path(path).name, "solver": solver + (f" ({mode})" if mode else ""), "slices": slices,
         "psnr_db": scores["psnr_db"], "ssim": scores["ssim"], "rmse": scores["rmse"], "chi2": report["chi2"],
@@ -93,7 +104,21 @@ def run(case: str, path: str, solver: str, mode: str | None, slices: int, size: 
     if settings["modality"] == "ct":
         soft = scores["windows"]["soft"]
         row |= {"soft_psnr_db": soft["psnr_db"], "soft_rmse": soft["rmse"], "soft_bias": soft["bias"]}
-    return row
+    return row, image.data[0]
+
+
+def draw(case: str, path: str, images: dict[str, tuple[dict[str, Any], Tensor]], folder: Path, size: int,
+         slices: int) -> None:  # fmt: skip
+    """All solvers of a case on a subject beside the reference, the first slice."""
+    volume, _ = measured(case, path, slices, size)
+    truth = reference(volume, CASES[case]["modality"], size)
+    window, error = display_window(truth)
+    name = f"{case} {Path(path).name}"
+    comparison(
+        truth.data[0].float(), {label: image for label, (_, image) in images.items()},
+        folder / f"{name.replace(' ', '_').replace('/', '-')}.png", title=name, units=truth.units, window=window,
+        error=error, captions={label: f"{row['psnr_db']:.1f} dB" for label, (row, _) in images.items()},
+    )  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -117,6 +142,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def jobs(case: str, path: str, options: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """Solvers, with their modes, to run on a subject."""
+    if options.modes:
+        first = path == SUBJECTS[CASES[case]["modality"]][0]
+        return [("resample", mode) for mode in options.modes] if first else []
+    known = suitable(measured(case, path, options.slices, options.size)[1])
+    return [(name, None) for name in known if not options.solvers or name in options.solvers]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -125,24 +159,23 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", help="these modes of resample, on one slice of the first subject")
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--solvers", nargs="*", help="default: all that apply")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of what is run; they show corpus data")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
-    for case in options.cases:
-        modality = CASES[case]["modality"]
-        known = [s["name"] for s in describe_solvers() if s["images"] == "slices"]
-        chosen = [name for name in known if not options.solvers or name in options.solvers]
-        known = [n for n in chosen if modality in solver_classes()[n].modalities]
-        jobs = [(path, name, None, options.slices) for path in SUBJECTS[modality] for name in known]
-        if options.modes:
-            jobs = [(SUBJECTS[modality][0], "resample", mode, 1) for mode in options.modes]
-        for path, name, mode, slices in jobs:
+    for case, path in ((c, p) for c in options.cases for p in SUBJECTS[CASES[c]["modality"]]):
+        images: dict[str, tuple[dict[str, Any], Tensor]] = {}
+        for name, mode in jobs(case, path, options):
             label = name + (f" ({mode})" if mode else "")
             if any((r["case"], r["subject"], r["solver"]) == (case, Path(path).name, label) for r in rows):
                 continue
-            rows.append(run(case, path, name, mode, slices, options.size))
+            images[label] = run(case, path, name, mode, 1 if mode else options.slices, options.size)
+            rows.append(images[label][0])
             options.out.write_text(json.dumps(rows, indent=1))
             print(json.dumps(rows[-1]), flush=True)
+        if options.pictures and images:
+            options.pictures.mkdir(parents=True, exist_ok=True)
+            draw(case, path, images, options.pictures, options.size, 1 if options.modes else options.slices)
     print(table(rows))
 
 

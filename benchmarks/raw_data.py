@@ -1,4 +1,4 @@
-"""Real raw data of the corpus through every applicable solver: brain k-space, HTC2022 fan beam, synchrotron tooth.
+"""Real raw data of the corpus through every applicable solver: brain and phantom k-space, HTC2022 fan beam, tooth.
 
     python benchmarks/raw_data.py --out runs/raw                                  # all: files, pictures, raw.json
     python benchmarks/raw_data.py --out runs/raw --case tooth --solver fbp cgls  # some of them
@@ -14,11 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medrecon.evaluate import evaluate
 from medrecon.io.scan import Scan, save_scan
-from medrecon.operators.coils import espirit
+from medrecon.operators.espirit import espirit
+from medrecon.operators.sampling import draw
 from medrecon.pipeline import reconstruct
-from medrecon.pipeline.choose import describe_solvers
+from medrecon.pipeline.choose import solver_classes, suitable
 from medrecon.raw import RawOptions, read_raw
+from medrecon.simulate.undersample import undersample
 from medrecon.volume import Volume
 
 RAW = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "raw"
@@ -40,12 +43,28 @@ def tooth() -> Scan:
     return read_raw(RAW / "raw_ct_tooth" / "tooth.h5", RawOptions(size=256))
 
 
+def phantom(accel: float | None) -> Scan:
+    """Siemens GRE of a phantom, 2 coils, fully sampled; or of its lines every `accel`-th and the central 24."""
+    scan = read_raw(RAW / "raw_mri_twix" / "gre.dat")
+    if accel is None:
+        return scan
+    pattern = draw("equispaced", (scan.image_shape[0], scan.image_shape[1]), accel, 24, seed=0)
+    return undersample(scan, pattern.mask, details=pattern.describe())
+
+
 CASES = {
     "brain8ch": brain,
+    "twix_gre": lambda: phantom(None),
+    "twix_gre_2x": lambda: phantom(2.0),
+    "twix_gre_3x": lambda: phantom(3.0),
     "htc_90_degrees": lambda: disc("tb_subsample_90.mat"),
     "htc_30_degrees": lambda: disc("ta_subsample73.mat"),
     "tooth": tooth,
 }
+
+
+WHOLE = {"twix_gre_2x": "twix_gre", "twix_gre_3x": "twix_gre"}
+"""Cases that are part of another one, whose coil-combined image is their reference; its own noise is in it."""
 
 
 def picture(images: dict[str, Volume], path: Path) -> None:
@@ -81,15 +100,17 @@ def main() -> None:
     for case in options.case:
         scan = CASES[case]()
         save_scan(scan, options.out / f"{case}.h5", overwrite=True)
-        images = {}
+        whole = reconstruct(CASES[WHOLE[case]](), "zero-filled")[0] if case in WHOLE else None
+        images = {"all samples": whole} if whole is not None else {}
         # The tooth is in units of a detector element, which the CT prior, that knows HU of patients, cannot read.
-        fit = [s for s in describe_solvers() if s["images"] == "slices" and scan.modality in s["modalities"]]
-        fit = [s for s in fit if case != "tooth" or not s["needs_prior"]]
-        names = [s["name"] for s in fit]
+        names = [n for n in suitable(scan) if case != "tooth" or not solver_classes()[n].needs_prior]
         for solver in (name for name in names if name in (options.solver or names)):
             images[solver], report = reconstruct(scan, solver)
             rows.append({"case": case, "solver": solver, "chi2": report["chi2"], "seconds": report["seconds"],
                          "converged": report["converged"]})  # fmt: skip
+            if whole is not None:
+                scores = evaluate(images[solver], whole)
+                rows[-1] |= {"psnr_db": scores["psnr_db"], "ssim": scores["ssim"]}
             print(json.dumps(rows[-1]), flush=True)
         picture(images, options.out / f"{case}.png")
     (options.out / "raw.json").write_text(json.dumps(rows, indent=1))

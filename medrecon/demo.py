@@ -18,7 +18,7 @@ from medrecon.evaluate import evaluate
 from medrecon.io.scan import Scan
 from medrecon.picture import comparison, display_window
 from medrecon.pipeline import reconstruct, solver_classes
-from medrecon.pipeline.choose import images_of
+from medrecon.pipeline.choose import scans_of
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
 from medrecon.units import hu_to_mu, mu_to_hu
@@ -120,7 +120,7 @@ def applicable(modality: str, chosen: Collection[str] | None) -> list[str]:
 
     return [
         name for name, cls in solver_classes().items()
-        if modality in cls.modalities and images_of(cls) == "slices"
+        if modality in cls.modalities and scans_of(cls) in ("any", "cartesian")
         and (modality in shipped() or not cls.needs_prior)
         and (chosen is None or name in chosen)
     ]  # fmt: skip

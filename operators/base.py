@@ -122,6 +122,11 @@ class LinearOperator(abc.ABC):
         """Which samples A gives at all, bool, broadcasts to (B, *out_shape); None: all of them."""
         return None
 
+    @property
+    def support(self) -> Tensor | None:
+        """The pixels that A sees, bool, broadcasts to (B, *in_shape); None: all of them."""
+        return None
+
     def __call__(self, x: Tensor) -> Tensor:
         return self.forward(x)
 
@@ -176,6 +181,14 @@ class Composition(LinearOperator):
 
     def _gram(self, x: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._gram(self.inner._forward(x)))
+
+    @property
+    def sampled(self) -> Tensor | None:
+        return self.outer.sampled
+
+    @property
+    def support(self) -> Tensor | None:
+        return self.inner.support
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

@@ -85,6 +85,10 @@ class CartesianMRI(LinearOperator):
         return (self._mask != 0)[:, None]
 
     @property
+    def support(self) -> Tensor:
+        return (self._maps != 0).any(1)
+
+    @property
     def phase(self) -> Tensor | None:
         """e^{i phi} (1 or B, H, W), or None."""
         return self._phase

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator
 
@@ -43,18 +42,31 @@ class NonCartesianMRI(LinearOperator):
     def __init__(self, trajectory: Tensor, shape: tuple[int, ...], maps: Tensor, density: Tensor | None = None, *,
                  phase: Tensor | None = None, eps: float = 2e-6, backend: Backend = "auto") -> None:  # fmt: skip
         self.nufft = NUFFT(trajectory, tuple(shape), eps=eps, backend=backend)
-        _check_maps(maps, self.nufft.in_shape)
-        self.maps = maps.reshape(-1, *maps.shape[-len(shape) - 1 :]).resolve_conj()
-        samples = len(trajectory)
-        self._density = None if density is None else _checked_density(density, samples)
-        self.in_shape, self.out_shape = tuple(shape), (self.maps.shape[1], samples)
+        self._density = None if density is None else _checked_density(density, len(trajectory))
+        self._set(maps, phase)
+
+    def _set(self, maps: Tensor, phase: Tensor | None) -> None:
+        self.in_shape = self.nufft.in_shape
+        _check_maps(maps, self.in_shape)
+        self.maps = maps.reshape(-1, *maps.shape[-len(self.in_shape) - 1 :]).resolve_conj()
+        self.out_shape = (self.maps.shape[1], *self.nufft.out_shape)
         self.phase = phase
         self._seen = self.maps if phase is None else self._with(phase)
 
+    def with_maps(self, maps: Tensor) -> NonCartesianMRI:
+        """This operator for other coils or slices and no phase; the plan is shared."""
+        # Not a copy of the attributes: someone may have replaced methods of this object by wrappers around them.
+        other = object.__new__(type(self))
+        other.nufft, other._density = self.nufft, self._density
+        if "density" in vars(self):
+            other.density = self.density
+        other._set(maps, None)
+        return other
+
     def with_phase(self, phase: Tensor | None) -> NonCartesianMRI:
         """This operator with another phase, or none; the plan is shared."""
-        other = copy.copy(self)
-        other.phase, other._seen = phase, self.maps if phase is None else self._with(phase)
+        other = self.with_maps(self.maps)
+        other._set(self.maps, phase)
         return other
 
     def _with(self, phase: Tensor) -> Tensor:
@@ -95,6 +107,10 @@ class NonCartesianMRI(LinearOperator):
         for start in range(0, len(x), step):
             part = slice(start, start + step)
             yield part, seen if len(seen) == 1 else seen[part]
+
+    @property
+    def support(self) -> Tensor:
+        return (self.maps != 0).any(1)
 
     def _forward(self, x: Tensor) -> Tensor:
         y = x.new_empty((len(x), *self.out_shape))

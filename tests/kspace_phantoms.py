@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medrecon.measurement import Measurement
-from medrecon.operators.coils import espirit
+from medrecon.operators.espirit import espirit
 from medrecon.operators.mri import CartesianMRI
 from medrecon.simulate.mri import Scanner, centred_fft, place
 

@@ -20,8 +20,9 @@ from medrecon.io.cfl import read_cfl
 from medrecon.io.fastmri_write import export as write_fastmri
 from medrecon.io.scan import Scan, save_scan
 from medrecon.linalg import cg
-from medrecon.operators.coils import espirit
-from medrecon.operators.masks import poisson_mask, random_mask
+from medrecon.operators.espirit import espirit
+from medrecon.operators.masks import random_mask
+from medrecon.operators.masks_2d import poisson_mask
 from medrecon.operators.mri import CartesianMRI
 from medrecon.raw import read_raw
 from medrecon.volume import Volume

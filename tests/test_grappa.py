@@ -13,7 +13,7 @@ from torch import Tensor
 from medrecon.measurement import Measurement
 from medrecon.operators.base import Diagonal
 from medrecon.operators.calibration import Calibration, calibration_region
-from medrecon.operators.coils import espirit
+from medrecon.operators.espirit import espirit
 from medrecon.operators.grappa import KSpaceInterpolation
 from medrecon.operators.masks import equispaced_mask, random_mask
 from medrecon.operators.mri import CartesianMRI

@@ -12,7 +12,8 @@ from torch import Tensor
 from medrecon.linalg import dot
 from medrecon.measurement import Measurement
 from medrecon.operators.base import Diagonal
-from medrecon.operators.coils import birdcage_maps, espirit
+from medrecon.operators.coils import birdcage_maps
+from medrecon.operators.espirit import espirit
 from medrecon.operators.masks import centre, random_mask
 from medrecon.operators.mri import CartesianMRI
 from medrecon.operators.nlinv import JointModel, SmoothMaps, nlinv, nlinv_maps, normalised

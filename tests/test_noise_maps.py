@@ -9,9 +9,10 @@ from torch import Tensor
 
 from medrecon.noise import MRINoise
 from medrecon.noise_maps import g_factor, pseudo_replica, sense_noise
-from medrecon.operators.coils import birdcage_maps, whiten_coils
+from medrecon.operators.coils import birdcage_maps
 from medrecon.operators.masks import equispaced_mask, random_mask
 from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.whitening import whiten_coils
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = (10, 12)

@@ -11,8 +11,9 @@ from medrecon.io.scan import load_scan, save_scan
 from medrecon.linalg import cg
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.check import adjoint_error, check_operator
-from medrecon.operators.coils import birdcage_maps, espirit
+from medrecon.operators.coils import birdcage_maps
 from medrecon.operators.density import radial_density
+from medrecon.operators.espirit import espirit
 from medrecon.operators.mri import CartesianMRI
 from medrecon.operators.noncartesian import NonCartesianMRI, calibration_kspace
 from medrecon.operators.trajectories import golden_angles, radial

@@ -79,7 +79,7 @@ PROBLEMS = {"ct": ct_problem(), "mri": mri_problem(), "masked": masked_problem()
 
 def problems_of(cls: type[Any]) -> tuple[str, ...]:
     """Solvers of dynamic series say so: `images = "series"`."""
-    if getattr(cls, "images", "slices") == "series":
+    if getattr(cls, "scans", "any") == "series":
         return ("series",)
     return ("masked",) if cls.needs_prior else cls.modalities
 

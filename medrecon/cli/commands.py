@@ -171,7 +171,8 @@ def recon(
     options |= {"mode": mode} if mode else {}
     try:
         scan.within(some)
-        chosen = solver_class(solver, scan.modality, options, volumetric=scan.volumetric)
+        chosen = solver_class(solver, scan.modality, options, volumetric=scan.volumetric,
+                              noncartesian=scan.noncartesian)  # fmt: skip
     except ValueError as error:
         raise UsageError(str(error)) from error
     plan = {

@@ -12,7 +12,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medrecon.discover import modules
+from medrecon.io.scan import Scan
 from medrecon.models.base import Prior
+from medrecon.operators.partial_fourier import coverage
 from medrecon.solvers.base import Solver
 
 
@@ -28,19 +30,41 @@ def solver_classes() -> dict[str, type[Any]]:
 
 
 def describe_solvers() -> list[dict[str, Any]]:
-    """Name, modalities, needs_prior, summary, images ("slices" or "series") and settings of every solver."""
+    """Name, modalities, needs_prior, summary, scans (see `scans_of`) and settings of every solver."""
     return [
         {
             "name": name, "modalities": list(cls.modalities), "needs_prior": cls.needs_prior, "summary": cls.summary,
-            "images": images_of(cls), "settings": {f.name: _default(f) for f in settable(cls)},
+            "scans": scans_of(cls), "settings": {f.name: _default(f) for f in settable(cls)},
         }
         for name, cls in solver_classes().items()
     ]  # fmt: skip
 
 
-def images_of(cls: type[Any]) -> str:
-    """"slices" (or volumes), which a scan holds, or "series" over time, which it does not."""
-    return getattr(cls, "images", "slices")
+def scans_of(cls: type[Any]) -> str:
+    """What a solver is for: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one
+    end was left out (of other Cartesian k-space it makes nothing new); "series" over time, which no scan holds."""
+    return getattr(cls, "scans", "any")
+
+
+def suitable(scan: Scan) -> list[str]:
+    """The solvers worth running on a scan, learned ones last."""
+    wanted = {"any"} if scan.noncartesian else {"any", "cartesian"}
+    if scan.modality == "mri" and not scan.noncartesian and is_partial(scan):
+        wanted.add("partial fourier")
+    return [
+        name for name, cls in solver_classes().items()
+        if scan.modality in cls.modalities and scans_of(cls) in wanted and not (scan.volumetric and cls.needs_prior)
+    ]  # fmt: skip
+
+
+def is_partial(scan: Scan) -> bool:
+    """Whether one end of Cartesian k-space was left out."""
+    mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
+    acquired = mask if mask.ndim == 2 else mask.any(0)
+    try:
+        return any(coverage(acquired, axis).partial for axis in (-2, -1))
+    except ValueError:  # zero frequency is missing
+        return False
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -66,12 +90,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def solver_class(
-    name: str, modality: str, settings: Mapping[str, Any] | None = None, *, volumetric: bool = False
-) -> type[Any]:
+    name: str, modality: str, settings: Mapping[str, Any] | None = None, *, volumetric: bool = False,
+    noncartesian: bool = False,
+) -> type[Any]:  # fmt: skip
     """The solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
     Args:
         volumetric: the scan is of a volume as a whole, for which there are no priors.
+        noncartesian: its samples lie along a trajectory.
 
     Raises:
         ValueError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
@@ -79,21 +105,23 @@ def solver_class(
     known = solver_classes()
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
-    cls = known[name]
-    fitting = [
-        n for n, c in known.items()
-        if modality in c.modalities and not (volumetric and c.needs_prior) and images_of(c) == "slices"
-    ]  # fmt: skip
-    if images_of(cls) == "series":
-        raise ValueError(f"solver {name!r} needs a dynamic series, and a scan has no time axis: call it in Python with "
-                         f"an operators.series.Series; these do slices: {', '.join(fitting)}")  # fmt: skip
-    if modality not in cls.modalities:
-        raise ValueError(f"solver {name!r} does not do {modality}; these do: {', '.join(fitting)}")
-    if name not in fitting:
-        raise ValueError(f"solver {name!r} has a prior of slices and does not do a cone-beam scan, which measures a "
-                         f"volume as a whole; these do: {', '.join(fitting)}")  # fmt: skip
-    parse_settings(cls, settings or {})
-    return cls
+
+    def obstacle(cls: type[Any]) -> str | None:
+        if scans_of(cls) == "series":
+            return "needs a dynamic series, and a scan has no time axis: call it in Python with operators.series.Series"
+        if modality not in cls.modalities:
+            return f"does not do {modality}"
+        if volumetric and cls.needs_prior:
+            return "has a prior of slices and does not do a cone-beam scan, which measures a volume as a whole"
+        if noncartesian and scans_of(cls) != "any":
+            return "does not do samples along a trajectory, it fills in k-space on a grid"
+        return None
+
+    if reason := obstacle(known[name]):
+        fitting = ", ".join(n for n, cls in known.items() if obstacle(cls) is None)
+        raise ValueError(f"solver {name!r} {reason}; these do this scan: {fitting}")
+    parse_settings(known[name], settings or {})
+    return known[name]
 
 
 def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:

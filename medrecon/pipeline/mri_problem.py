@@ -130,6 +130,7 @@ class TrajectoryProblem(MRIProblem):
     def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
         self.trajectory = scan.geometry["trajectory"]
         self.density = scan.geometry.get("density")
+        self._plan: NonCartesianMRI | None = None
         super().__init__(scan, device, maps)
 
     def _noise(self) -> MRINoise:
@@ -146,7 +147,10 @@ class TrajectoryProblem(MRIProblem):
         return torch.ones(1, 1, len(self.trajectory), device=self.device)
 
     def operator(self, index: slice) -> LinearOperator:
-        return NonCartesianMRI(self.trajectory, self.scan.image_shape, self._maps(index), self.density)
+        maps = self._maps(index)
+        if self._plan is None:
+            self._plan = NonCartesianMRI(self.trajectory, self.scan.image_shape, maps, self.density)
+        return self._plan.with_maps(maps)
 
 
 def whitening(noise: MRINoise) -> tuple[Tensor | None, float]:

@@ -56,7 +56,8 @@ def reconstruct(
         FileNotFoundError: a learned solver without weights.
     """
     options = {**(settings or {}), **({"mode": mode} if mode else {})}
-    cls = solver_class(solver, scan.modality, options, volumetric=scan.volumetric)
+    cls = solver_class(solver, scan.modality, options, volumetric=scan.volumetric,
+                       noncartesian=scan.noncartesian)  # fmt: skip
     start, stop = scan.within(slices)
     each = scan.slice_count // len(scan.data)
     weights = load_weights(prior or scan.modality, device) if cls.needs_prior else None

@@ -40,8 +40,9 @@ class Solution:
 class Solver(Protocol):
     """x from y = A x + n. Randomness only from `generator`; a batch of slices is solved as single ones would be.
 
-    Class attributes describe it: `modalities` it serves, `summary` in one line, `needs_prior`; a solver of dynamic
-    series (T, H, W) says so by `images: ClassVar = "series"`.
+    Class attributes describe it: `modalities` it serves, `summary` in one line, `needs_prior`; and, where it
+    is not for every scan, `scans`: "cartesian", "partial fourier" (a mask that leaves one end of k-space out) or
+    "series" (images (T, H, W)).
     """
 
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]]
@@ -85,5 +86,6 @@ class Monitor:
         return bool(self.on_step(progress)) if self.on_step is not None else False
 
     def solution(self, A: LinearOperator, image: Tensor, converged: bool, **diagnostics: Any) -> Solution:
-        """Wrap up: the final chi^2/m is computed from the image itself."""
+        """Wrap up: 0 where A sees nothing, chi^2/m computed from the image itself."""
+        image = image if A.support is None else image * A.support
         return Solution(image, self.residuals, self.y.chi2(A(image)), converged, dict(diagnostics))

@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 
 import torch
 
+from medrecon.linalg import dot, expand
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
-from medrecon.solvers.conjugate_gradients import least_squares
+from medrecon.solvers.misfit import Misfit
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,24 @@ class CGSense:
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
         check_fit(A, y)
-        monitor = Monitor(y, self.iterations, on_step)
-        image, done = least_squares(
-            A, y, monitor, tikhonov=self.tikhonov, discrepancy=self.discrepancy, tolerance=self.tolerance
-        )
+        ndim, misfit, monitor = len(A.in_shape), Misfit(A, y), Monitor(y, self.iterations, on_step)
+        image, seen = torch.zeros_like(misfit.target), torch.zeros_like(misfit.target)
+        direction = gradient = misfit.target
+        start = size = dot(gradient, gradient, ndim)
+        done, tiny, mu = size == 0, torch.finfo(size.dtype).tiny, None
+        while len(monitor.residuals) < self.iterations and not bool(done.all()):
+            ahead = misfit.normal(direction)
+            fit, length = dot(direction, ahead, ndim), dot(direction, direction, ndim)
+            mu = self.tikhonov * fit / length.clamp_min(tiny) if mu is None else mu
+            step = torch.where(done, 0, size / (fit + mu * length).clamp_min(tiny))
+            image, seen = image + expand(step, ndim) * direction, seen + expand(step, ndim) * ahead
+            gradient = misfit.target - seen - expand(mu, ndim) * image
+            new = dot(gradient, gradient, ndim)
+            direction = gradient + expand(new / size.clamp_min(tiny), ndim) * direction
+            chi2, size = misfit.chi2(image, seen), new
+            done = done | (chi2 <= self.discrepancy) | (size <= self.tolerance**2 * start)
+            if monitor.record(chi2):
+                break
         return monitor.solution(A, image, bool(done.all()))
 
     @classmethod

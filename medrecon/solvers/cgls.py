@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 
+from medrecon.linalg import dot, expand
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
-from medrecon.solvers.conjugate_gradients import least_squares
+from medrecon.solvers.base import Monitor, OnStep, Solution
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,26 @@ class CGLS:
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
-        check_fit(A, y)
-        monitor = Monitor(y, self.iterations, on_step)
-        image, done = least_squares(A, y, monitor, discrepancy=self.discrepancy)
-        return monitor.solution(A, image, bool(done.all()), iterations=len(monitor.residuals))
+        monitor, n_in, n_out = Monitor(y, self.iterations, on_step), len(A.in_shape), len(A.out_shape)
+        projection = torch.zeros_like(y.data)
+        direction = gradient = A.adjoint(y.precision * y.data)
+        size, tiny = dot(gradient, gradient, n_in), torch.finfo(torch.float32).tiny
+        x = torch.zeros_like(gradient)
+        active = (y.chi2(projection) > self.discrepancy) & (size > 0)
+        while len(monitor.residuals) < self.iterations and bool(active.any()):
+            seen = A(direction)
+            curvature = dot(y.root * seen, y.root * seen, n_out).clamp_min(tiny)
+            step = torch.where(active, size / curvature, 0)
+            x = x + expand(step, n_in) * direction
+            projection = projection + expand(step, n_out) * seen
+            gradient = A.adjoint(y.precision * (y.data - projection))
+            new = dot(gradient, gradient, n_in)
+            direction = gradient + expand(new / size.clamp_min(tiny), n_in) * direction
+            size = new
+            active = active & (y.chi2(projection) > self.discrepancy) & (size > 0)
+            if monitor(projection):
+                break
+        return monitor.solution(A, x, not bool(active.any()), iterations=len(monitor.residuals))
 
     @classmethod
     def examples(cls) -> Iterator[CGLS]:

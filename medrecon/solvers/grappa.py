@@ -38,6 +38,7 @@ class GRAPPA:
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "k-space interpolation from neighbours over all coils, calibrated on the ACS"
     needs_prior: ClassVar[bool] = False
+    scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:
         self._engine()

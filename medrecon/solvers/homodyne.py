@@ -37,6 +37,7 @@ class Homodyne:
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "partial Fourier by ramp weights and the phase of the symmetric centre; no iterations"
     needs_prior: ClassVar[bool] = False
+    scans: ClassVar[str] = "partial fourier"
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

@@ -59,7 +59,8 @@ class Wavelet:
 
 @dataclass(frozen=True)
 class L1Wavelet:
-    """min over x of chi^2(x) / 2 + lambda |W x|_1, W orthonormal db4, the coarsest level free.
+    """min over x of chi^2(x) / 2 + lambda |W x|_1, W orthonormal db4, the coarsest level free. What A does not
+    see is free too, whatever makes the details smallest, and 0 in the solution.
 
     lambda = strength * pixels / (|W x|_1 + |W x0|_1 / 4), re-estimated at every step from the details of the image and
     of the least-squares start, as in `TV`: no units, and the noise comes from the precision. The complex modulus is

@@ -93,7 +93,7 @@ class LLR:
 
     name: ClassVar[str] = "llr"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
-    images: ClassVar[Literal["slices", "series"]] = "series"
+    scans: ClassVar[str] = "series"
     summary: ClassVar[str] = "locally low rank over time, for dynamic series (T, H, W) in Python"
     needs_prior: ClassVar[bool] = False
 

@@ -36,6 +36,7 @@ class NLINV:
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "image and coil maps estimated together by regularised Gauss-Newton; needs no ACS"
     needs_prior: ClassVar[bool] = False
+    scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -43,6 +43,7 @@ class PhaseConstrained:
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "least squares for a real image behind the phase of the centre: partial Fourier and coils"
     needs_prior: ClassVar[bool] = False
+    scans: ClassVar[str] = "partial fourier"
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

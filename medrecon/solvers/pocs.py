@@ -42,6 +42,7 @@ class POCS:
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "partial Fourier by alternating projections: phase of the symmetric centre, samples"
     needs_prior: ClassVar[bool] = False
+    scans: ClassVar[str] = "partial fourier"
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.tolerance < 0:

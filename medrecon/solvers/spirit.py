@@ -45,6 +45,7 @@ class SPIRiT:
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "k-space consistent with the samples and with itself, calibrated on the ACS"
     needs_prior: ClassVar[bool] = False
+    scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:
         if not (self.kernel >= 1 and self.kernel % 2 and self.iterations >= 1 and self.tolerance >= 0

@@ -57,7 +57,7 @@ DAMPING = 0.1
 
 @dataclass(frozen=True)
 class TV:
-    """min over x of chi^2(x) / 2 + lambda TV(x), x >= 0 where images are real.
+    """min over x of chi^2(x) / 2 + lambda TV(x), x >= 0 where images are real, 0 where A sees nothing.
 
     lambda = strength * pixels / (TV(x) + TV(x0) / 4), re-estimated at every step; x0 is the least-squares start. This
     is the most probable scale of a prior exp(-lambda TV) under a gamma hyperprior, whose share of x0 keeps lambda from
@@ -99,7 +99,7 @@ class TV:
         check_fit(A, y)
         n_in, n_out = len(A.in_shape), len(A.out_shape)
         monitor = Monitor(y, self.iterations, on_step)
-        x = self._project(_least_squares(A, y))
+        x = self._project(_least_squares(A, y), A.support)
         seen = A(x)
         data_dual, field = y.precision * (seen - y.data), torch.zeros_like(gradient(x, n_in))
         tau, sigma, sigma_field = self._steps(A, y, x)
@@ -107,7 +107,7 @@ class TV:
         done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         weight = self._weight(x, floor)
         for _ in range(self.iterations):
-            new = self._project(x - tau * (A.adjoint(data_dual) + gradient_adjoint(field, n_in)))
+            new = self._project(x - tau * (A.adjoint(data_dual) + gradient_adjoint(field, n_in)), A.support)
             new_seen = A(new)
             move = data_dual + sigma * (2 * new_seen - seen - y.data)
             new_dual = move * (y.precision / (y.precision + sigma))
@@ -126,8 +126,9 @@ class TV:
             field = torch.lerp(field, new_field, self.relaxation)
         return monitor.solution(A, image, bool(done.all()), weight=self._weight(image, floor))
 
-    def _project(self, x: Tensor) -> Tensor:
-        return x if x.is_complex() else x.clamp_min(0)
+    def _project(self, x: Tensor, support: Tensor | None) -> Tensor:
+        x = x if x.is_complex() else x.clamp_min(0)
+        return x if support is None else x * support
 
     def _weight(self, x: Tensor, floor: Tensor) -> Tensor:
         """lambda of each item, (B,)."""
