@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from medrecon.cli import commands, export, raw, tools, undersample
+from medrecon.cli import commands, export, noise, raw, tools, undersample
 from medrecon.cli.options import UsageError
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError)
@@ -29,8 +29,8 @@ app = App(
     name="medrecon", version=version, version_flags=["--version"], help_flags=["--help", "-h"],
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
 )  # fmt: skip
-for command in (commands.simulate, undersample.undersample, commands.recon, commands.evaluate, export.export,
-                tools.info, tools.solvers, tools.doctor, tools.train, tools.demo):  # fmt: skip
+for command in (commands.simulate, undersample.undersample, commands.recon, commands.evaluate, noise.noise,
+                export.export, tools.info, tools.solvers, tools.doctor, tools.train, tools.demo):  # fmt: skip
     app.command(command)
 app.command(raw.import_raw, name="import")
 

@@ -1,0 +1,72 @@
+"""noise: how noisy each voxel of a reconstruction is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from medrecon.cli.options import Output, UsageError, Writing, parse_slices
+from medrecon.cli.progress import progress
+from medrecon.cli.show import check_free, note, show_json, show_tree
+
+
+def noise(
+    measurement: Path, /, *, output: Annotated[str, Parameter(name=["--output", "-o"])], solver: str,
+    replicas: int = 50, slices: str | None = None, device: str = "cpu", seed: int = 0,
+    settings: dict[str, str] | None = None, prior: str | None = None,
+    maps: Literal["auto", "espirit", "walsh", "jsense", "nlinv"] = "auto",
+    writing: Writing = Writing(), out: Output = Output(),
+) -> int:  # fmt: skip
+    """Map the standard deviation of a reconstruction, voxel by voxel, by adding the scan's own noise anew.
+
+    Parameters
+    ----------
+    measurement
+        measurement file (.h5)
+    output
+        NIfTI file (.nii, .nii.gz), in the units of the reconstruction
+    solver
+        one of `medrecon solvers`; exact for linear ones, such as cg-sense and fbp
+    replicas
+        reconstructions with noise of their own; the map is known to 1 / sqrt(2 replicas) of itself
+    slices
+        A:B, slices A to B-1 only
+    device
+        cpu, cuda or cuda:N
+    seed
+        seed of the noise
+    settings
+        hyper-parameters of the solver, as of `medrecon recon`
+    prior
+        a shipped prior's name or a .safetensors file, instead of the modality's own
+    maps
+        coil sensitivities of MRI, as of `medrecon recon`
+    """
+    if not output.endswith((".nii", ".nii.gz")):
+        raise UsageError(f"-o {output}: a noise map is NIfTI, .nii or .nii.gz")
+    if replicas < 2:
+        raise UsageError(f"--replicas {replicas}: at least 2")
+    check_free(Path(output), writing.overwrite)
+
+    from medrecon import io
+    from medrecon.io.scan import load_scan
+    from medrecon.pipeline.noise_map import noise_map
+
+    scan = load_scan(measurement)
+    some = parse_slices(slices, scan.slice_count) if slices else None
+    options = {name.replace("/", ".").replace("-", "_"): value for name, value in (settings or {}).items()}
+    plan = {"measurement": str(measurement), "output": output, "solver": solver, "settings": options,
+            "replicas": replicas, "seed": seed}  # fmt: skip
+    if writing.dry_run:
+        (show_json if out.json else show_tree)({**plan, "dry_run": True})
+        return 0
+    with progress(f"noise {solver}", out.quiet) as report:
+        volume = noise_map(scan, solver, replicas=replicas, slices=some, device=device, seed=seed, settings=options,
+                           prior=prior, maps=maps, on_progress=report)  # fmt: skip
+    io.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
+    if out.json:
+        show_json({**plan, "median": float(volume.data.median()), "max": float(volume.data.max())})
+    note(f"wrote {output}")
+    return 0
