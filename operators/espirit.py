@@ -90,7 +90,7 @@ def _calibration(kspace: Tensor, acs: Acs, kernel: int) -> Tensor:
         raise ValueError(
             f"espirit: calibration needs a fully sampled centre (ACS) of {max(rows, kernel + 2)} x "
             f"{max(columns, kernel + 2)} samples, found {found[0]} x {found[1]}; acquire or simulate ACS lines "
-            "(about 24), or give coil maps"
+            "(about 24), give coil maps, or find them without (recon --maps nlinv)"
         )
     return kspace[:, centre(height, rows), centre(width, columns)].resolve_conj().to(torch.complex128)
 

@@ -81,6 +81,6 @@ def test_a_scan_carries_its_new_dose(disc_volume: Callable[..., Volume], generat
     assert float(((low.data - clean).double().square() / variance).mean()) == pytest.approx(1, abs=0.08)
     with pytest.raises(ValueError, match="noise/i0"):
         reduce_dose(replace(scan, noise={}), 0.5, generator)
-    mri = replace(scan, modality="mri", data=torch.zeros(1, 1, 32, 32, dtype=torch.complex64))
+    mri = replace(scan, modality="mri", geometry={}, data=torch.zeros(1, 1, 32, 32, dtype=torch.complex64))
     with pytest.raises(ValueError, match="CT scan"):
         reduce_dose(mri, 0.5, generator)
