@@ -70,7 +70,7 @@ class Protocol:
 
 def header(protocol: Protocol, *, centre: tuple[int, int] | None = None, trajectory: str = "cartesian",
            vendor: str = "none", bandwidth: float | None = None, calibration: str | None = None,
-           ramp: dict[str, float] | None = None) -> bytes:  # fmt: skip
+           ramp: dict[str, float] | None = None, bands: int = 1) -> bytes:  # fmt: skip
     from ismrmrd import xsd
 
     def space(matrix: Sequence[int], mm: Sequence[float]) -> Any:
@@ -95,6 +95,14 @@ def header(protocol: Protocol, *, centre: tuple[int, int] | None = None, traject
             accelerationFactor=xsd.accelerationFactorType(kspace_encoding_step_1=2, kspace_encoding_step_2=1),
             calibrationMode=xsd.calibrationModeType(calibration),
         )
+    if bands > 1:
+        encoding.parallelImaging = xsd.parallelImagingType(
+            accelerationFactor=xsd.accelerationFactorType(kspace_encoding_step_1=1, kspace_encoding_step_2=1),
+            multiband=xsd.multibandType(
+                spacing=[xsd.multibandSpacingType(dZ=[20.0])], deltaKz=1.0, multiband_factor=bands,
+                calibration=xsd.multibandCalibrationType.OTHER, calibration_encoding=0,
+            ),
+        )  # fmt: skip
     if ramp:
         encoding.trajectoryDescription = xsd.trajectoryDescriptionType(
             identifier="ConventionalEPI",

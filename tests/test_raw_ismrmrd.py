@@ -443,3 +443,9 @@ def test_directions_that_are_missing_count_as_axial(tmp_path: Path) -> None:
     scan = read_raw(mrd(tmp_path / "nowhere.h5", header(P), made))
     assert "taken as axial" in scan.provenance["orientation"]
     assert torch.allclose(scan.affine[:3, :3].diagonal(), torch.tensor([-3.0, -2.5, 5.0]).double())
+
+
+def test_slices_excited_at_once_are_refused(tmp_path: Path) -> None:
+    path = mrd(tmp_path / "sms.h5", header(P, bands=2), lines(P, PLANE))
+    with pytest.raises(ValueError, match=r"sms.h5.*2 slices were excited at once"):
+        read_raw(path)

@@ -172,6 +172,9 @@ def _encoding(header: Any, space: int, key: str) -> Encoding:
         raise ValueError(f"{key}: encoding {space} lacks matrix, field of view or limits ({error})") from error
     kind = str(encoding.trajectory.value) if encoding.trajectory is not None else "cartesian"
     parallel = encoding.parallelImaging
+    if parallel and parallel.multiband is not None and int(parallel.multiband.multiband_factor) > 1:
+        raise ValueError(f"{key}: {parallel.multiband.multiband_factor} slices were excited at once; this reader does "
+                         "not take them apart (operators.simultaneous does, in Python)")  # fmt: skip
     calibration = parallel.calibrationMode.value if parallel and parallel.calibrationMode else "embedded"
     facts = {"trajectory": kind, "encoded_matrix": list(matrix), "encoded_mm": list(field), "image_mm": list(image)}
     vendor = (system.systemVendor or "") if system else ""

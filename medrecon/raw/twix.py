@@ -182,6 +182,9 @@ def _encoding(header: dict[str, Any], blocks: list[Any]) -> Encoding:
     if kspace.get("ucTrajectory", CARTESIAN) != CARTESIAN:
         raise ValueError(f"a trajectory that is not Cartesian (ucTrajectory {kspace['ucTrajectory']}), which the file "
                          "does not hold; convert it to ISMRMRD with its trajectory")  # fmt: skip
+    if (bands := int(yaps.get("sSliceAcceleration", {}).get("lMultiBandFactor", 1))) > 1:
+        raise ValueError(f"{bands} slices were excited at once; this reader does not take them apart "
+                         "(operators.simultaneous does, in Python)")  # fmt: skip
     image = [b for b in blocks if b.is_image_scan()]
     if not image:
         raise ValueError("no readouts of an image")
