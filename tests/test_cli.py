@@ -247,3 +247,8 @@ def test_plain_progress_is_sparse_and_ends_complete(capsys: pytest.CaptureFixtur
     for i in range(1, 6):
         lines(i, 5)
     assert capsys.readouterr().err.splitlines() == ["work: 5/5, 0:00 spent"]
+
+
+def test_python_dash_m_runs_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "medrecon", "solvers", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0 and "grappa" in done.stdout
