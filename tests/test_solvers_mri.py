@@ -10,9 +10,12 @@ from medrecon.measurement import Measurement
 from medrecon.operators.coils import birdcage_maps
 from medrecon.operators.masks import random_mask
 from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.noncartesian import NonCartesianMRI
+from medrecon.operators.trajectories import golden_angles, radial
 from medrecon.solvers.base import Solution
-from medrecon.solvers.cg_sense import CGSense
+from medrecon.solvers.cg_sense import CGSense, information
 from medrecon.solvers.l1_wavelet import L1Wavelet, Wavelet, wavelet_matrix
+from medrecon.solvers.misfit import Misfit
 from medrecon.solvers.tv import TV
 from medrecon.solvers.zero_filled import ZeroFilled
 
@@ -65,13 +68,31 @@ def test_cg_sense_solves_the_regularised_normal_equations() -> None:
     dense = A(torch.eye(56, dtype=torch.complex128).reshape(56, 8, 7)).reshape(56, -1).T
     W = torch.diag(precision.flatten() + 0j)
     normal, right = dense.mH @ W @ dense, dense.mH @ W @ y.data.flatten()
-    mu = 0.05 * ((right.conj() @ normal @ right) / (right.conj() @ right)).real
+    mu = 0.05 * float(information(A, y, Misfit(A, y), torch.Generator().manual_seed(0)))
     expected = torch.linalg.solve(normal + mu * torch.eye(56), right).reshape(8, 7)
     solution = solve(CGSense(iterations=80, tikhonov=0.05, discrepancy=0.0, tolerance=1e-9), A, y)
     assert solution.converged
     assert error(solution.image[0], expected) < 1e-6
     without = torch.linalg.solve(normal + 0.5 * mu * torch.eye(56), right).reshape(8, 7)
     assert error(solution.image[0], without) > 1e-3
+
+
+@pytest.mark.parametrize("pixels", [1.0, 3.0])
+def test_information_of_a_sample_is_its_precision(pixels: float) -> None:
+    """1 / sigma^2 whatever R, trajectory and size, for maps of unit root-sum-of-squares; their square otherwise."""
+    g = torch.Generator().manual_seed(1)
+    shape, sigma = (48, 40), 0.2
+    maps = pixels * birdcage_maps(4, shape, g)
+    for A in (
+        CartesianMRI(maps, random_mask(shape, 4, 6, g)),
+        CartesianMRI(maps, torch.ones(shape)),
+        NonCartesianMRI(radial(golden_angles(13), 96, shape), shape, maps),
+    ):
+        y = A(torch.ones(1, *shape, dtype=torch.complex64))
+        seen = 1.0 if A.sampled is None else A.sampled.float()
+        measured = Measurement(y, torch.as_tensor(seen / sigma**2).expand(1, *A.out_shape))
+        found = float(information(A, measured, Misfit(A, measured), g))
+        assert found == pytest.approx(pixels**2 / sigma**2, rel=0.1)
 
 
 def test_cg_sense_stops_at_the_noise() -> None:

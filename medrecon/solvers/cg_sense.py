@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from medrecon.linalg import dot, expand
 from medrecon.measurement import Measurement
@@ -21,14 +22,15 @@ class CGSense:
 
     Args:
         iterations: at most.
-        tikhonov: mu relative to the curvature |root A b|^2 / |b|^2 along the first gradient b = A^H root^2 y.
+        tikhonov: mu relative to what a sample says of a pixel: the mean curvature |root A v|^2 / |v|^2 over the samples
+            of a coil per pixel. So R, trajectory and the units of the data leave the best value where it is.
         discrepancy: a slice is done once its chi^2/m is below it; off by default: most k-space samples are noise, so
             chi^2/m = 1 is met long before the image is (two validation slices: step 4 of 12, 0.7 to 0.8 dB lower).
         tolerance: a slice is also done once its gradient is this fraction of the first.
     """
 
-    iterations: int = 15
-    tikhonov: float = 3e-3
+    iterations: int = 30
+    tikhonov: float = 1e-2
     discrepancy: float = 0.0
     tolerance: float = 1e-4
 
@@ -45,11 +47,11 @@ class CGSense:
         image, seen = torch.zeros_like(misfit.target), torch.zeros_like(misfit.target)
         direction = gradient = misfit.target
         start = size = dot(gradient, gradient, ndim)
-        done, tiny, mu = size == 0, torch.finfo(size.dtype).tiny, None
+        done, tiny = size == 0, torch.finfo(size.dtype).tiny
+        mu = self.tikhonov * information(A, y, misfit, generator)
         while len(monitor.residuals) < self.iterations and not bool(done.all()):
             ahead = misfit.normal(direction)
             fit, length = dot(direction, ahead, ndim), dot(direction, direction, ndim)
-            mu = self.tikhonov * fit / length.clamp_min(tiny) if mu is None else mu
             step = torch.where(done, 0, size / (fit + mu * length).clamp_min(tiny))
             image, seen = image + expand(step, ndim) * direction, seen + expand(step, ndim) * ahead
             gradient = misfit.target - seen - expand(mu, ndim) * image
@@ -65,3 +67,14 @@ class CGSense:
     def examples(cls) -> Iterator[CGSense]:
         yield cls()
         yield cls(iterations=5, discrepancy=0.0)
+
+
+def information(A: LinearOperator, y: Measurement, misfit: Misfit, generator: torch.Generator) -> Tensor:
+    """Mean curvature of chi^2 / 2 over the measured samples of a coil per pixel, (B,): 1 / sigma^2 for maps of unit
+    root-sum-of-squares and data of one noise level, Cartesian or not. Of the pixels that A sees."""
+    ndim = len(A.in_shape)
+    v = torch.randn((1, *A.in_shape), dtype=misfit.target.dtype, generator=generator).to(misfit.target.device)
+    v = (v if A.support is None else v * A.support).expand(misfit.target.shape)
+    measured = (y.precision > 0).expand(y.data.shape).flatten(1).sum(1) / A.out_shape[0]
+    curvature = dot(v, misfit.normal(v), ndim) / dot(v, v, ndim).clamp_min(torch.finfo(v.dtype).tiny)
+    return curvature * v[0].numel() / measured.clamp_min(1)
