@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
 from medrecon.operators.masks import centre
-
-_AXES = (-2, -1)
 
 
 def calibration_width(mask: Tensor) -> int:
@@ -101,8 +100,7 @@ def acs_images(kspace: Tensor, width: int | None = None) -> Tensor:
     spans = [centre(n, min(side, n)) for n in kspace.shape[-2:]]
     tapers = [torch.hann_window(s.stop - s.start + 2, periodic=False, device=kspace.device)[1:-1] for s in spans]
     window[spans[0], spans[1]] = tapers[0][:, None] * tapers[1]
-    coils = torch.fft.ifft2(torch.fft.ifftshift(window * kspace, dim=_AXES), norm="ortho")
-    return torch.fft.fftshift(coils, dim=_AXES)
+    return centred_ifft(window * kspace)
 
 
 def smooth_phase(kspace: Tensor, maps: Tensor, width: int | None = None) -> Tensor:
