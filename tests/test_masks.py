@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medrecon.cli.options import MRIOptions
-from medrecon.operators.coils import calibration_width
+from medrecon.operators.calibration import calibration_width
 from medrecon.operators.masks import (
     acceleration,
     centre,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from medrecon.operators.coils import calibration_width
+from medrecon.operators.calibration import calibration_width
 from medrecon.raw import RawOptions, read_raw, recognise
 
 

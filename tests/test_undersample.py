@@ -83,7 +83,7 @@ def test_command(scan: Scan, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     less = load_scan(out)
     pattern = equispaced_mask(SHAPE, 4, 6, torch.Generator().manual_seed(5))
     assert scan.mask is not None and less.mask is not None and torch.equal(less.mask, pattern & scan.mask)
-    assert result["acceleration_nominal"] == 4 and result["seed"] == 5 and result["acs"] == 6
+    assert result["acceleration_nominal"] == 4 and result["mask_seed"] == 5 and result["acs"] == 6
     assert main(command) == 1 and "--overwrite" in capsys.readouterr().err
     assert main([*command[:3], str(tmp_path / "x.nii"), "--accel", "4"]) == 2
     assert "ends in .h5" in capsys.readouterr().err
