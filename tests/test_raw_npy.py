@@ -10,6 +10,8 @@ import torch
 from medrecon.operators.calibration import calibration_width
 from medrecon.raw import RawOptions, read_raw, recognise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def saved(path: Path, array: np.ndarray) -> Path:
     np.save(path, array)
