@@ -44,6 +44,11 @@ class Measurement:
         """sqrt(precision): multiply data and forward projection by it to whiten them."""
         return self.precision.sqrt()
 
+    @property
+    def measured(self) -> Tensor:
+        """How many samples of each item were measured, (B,), at least 1."""
+        return (self.precision > 0).expand(self.data.shape).flatten(1).sum(1).clamp_min(1)
+
     def __getitem__(self, index: slice) -> Measurement:
         """A part of the batch."""
         shared = self.precision.shape[: 1] == (1,) or self.precision.ndim < self.data.ndim
@@ -52,5 +57,4 @@ class Measurement:
     def chi2(self, projection: Tensor) -> Tensor:
         """chi^2 / m of a forward projection, (B,): weighted squared residual over measured samples."""
         weighted = (projection - self.data).abs().square() * self.precision
-        measured = (self.precision > 0).expand(self.data.shape).flatten(1).sum(1).clamp_min(1)
-        return weighted.flatten(1).sum(1) / measured
+        return weighted.flatten(1).sum(1) / self.measured

@@ -71,7 +71,7 @@ class LinearOperator(abc.ABC):
     def _run(self, x: Tensor, item: tuple[int, ...], apply: Callable[[Tensor], Tensor],
              back: Callable[[Tensor], Tensor]) -> Tensor:  # fmt: skip
         lead = x.shape[: x.ndim - len(item)]
-        flat = x.resolve_conj().reshape(-1, *item)
+        flat = x.resolve_conj().resolve_neg().reshape(-1, *item)
         out: Tensor = _Linear.apply(flat, apply, back)
         return out.reshape(*lead, *out.shape[1:])
 

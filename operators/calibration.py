@@ -13,25 +13,35 @@ POWER = 15
 """Samples along each axis over which the power of the signal is averaged."""
 
 
-def calibration_region(mask: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of the largest fully sampled rectangle around zero frequency of a mask (H, W).
+def calibration_width(mask: Tensor) -> int:
+    """Side of the largest fully sampled central square of a mask (H, W); 0 when zero frequency is missing."""
+    return int(_sampled_boxes(mask, max(mask.shape)).diagonal().sum())
 
-    Whole readout rows times the ACS columns for masks of lines, a square for 2D patterns; empty slices when zero
-    frequency was not acquired.
+
+def calibration_size(mask: Tensor, limit: int | None = None) -> tuple[int, int]:
+    """Rows and columns, each at most `limit`, of the largest fully sampled central rectangle of a mask (H, W).
+
+    All readout rows by the ACS columns for masks of lines; (0, 0) when zero frequency is missing.
     """
-    rows, columns = (_outwards(n, mask.device) for n in mask.shape)
-    full = (mask != 0)[rows][:, columns].long().cumprod(0).cumprod(1)
-    area = torch.outer(torch.arange(1, len(rows) + 1), torch.arange(1, len(columns) + 1)).to(full) * full
-    best = int(area.argmax())
-    if not int(area.flatten()[best]):
-        return slice(0, 0), slice(0, 0)
-    return centre(len(rows), best // len(columns) + 1), centre(len(columns), best % len(columns) + 1)
+    boxes = _sampled_boxes(mask, max(mask.shape) if limit is None else limit)
+    sides = [torch.arange(1, n + 1, device=mask.device) for n in boxes.shape]
+    best = int((boxes * torch.outer(*sides)).argmax())
+    return (best // boxes.shape[1] + 1, best % boxes.shape[1] + 1) if bool(boxes[0, 0]) else (0, 0)
 
 
-def _outwards(size: int, device: torch.device) -> Tensor:
-    """All indices of an axis from zero frequency outwards: the first n of them are `centre(size, n)`."""
-    step = torch.arange(size, device=device)
-    return size // 2 + torch.where(step % 2 == 1, -((step + 1) // 2), step // 2)
+def calibration_region(mask: Tensor) -> tuple[slice, slice]:
+    """Where the rectangle of `calibration_size` lies, without a limit; slices of nothing when there is none."""
+    rows, columns = (centre(n, kept) for n, kept in zip(mask.shape, calibration_size(mask), strict=True))
+    return rows, columns
+
+
+def _sampled_boxes(mask: Tensor, limit: int) -> Tensor:
+    """[h - 1, w - 1]: 1 where the central box of h x w is fully sampled; h, w up to `limit`."""
+    # A box that grows by one takes the samples at 0, -1, 1, -2, 2, ... from zero frequency, as `centre` does.
+    for axis, size in enumerate(mask.shape):
+        steps = torch.arange(1, min(size, limit) + 1, device=mask.device)
+        mask = mask.index_select(axis, size // 2 + torch.where(steps % 2 == 0, -steps // 2, steps // 2))
+    return (mask != 0).long().cumprod(0).cumprod(1)
 
 
 def noise_to_signal(kspace: Tensor, acquired: Tensor, variance: float) -> Tensor:

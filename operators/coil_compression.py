@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_fft, centred_ifft
+
 
 @dataclass(frozen=True, eq=False)
 class CoilCompression:
@@ -34,7 +36,7 @@ class CoilCompression:
         """k-space (..., C, H, W) -> (..., V, H, W), zeros staying zeros."""
         if self.matrix.ndim == 2:
             return self.images(kspace)
-        return _readout_fft(self.images(_readout_ifft(kspace)))
+        return centred_fft(self.images(centred_ifft(kspace, -2)), -2)
 
     def covariance(self, covariance: Tensor) -> Tensor:
         """Noise covariance (C, C) of the coils -> (V, V) or (H, V, V) of the virtual ones."""
@@ -92,7 +94,7 @@ def compress_geometric(kspace: Tensor, coils: int | None = None, *, energy: floa
     acquired = (kspace != 0).flatten(0, -3).any(0)
     if not torch.equal(acquired, acquired.any(1, keepdim=True) & acquired.any(0, keepdim=True)):
         raise ValueError("compress_geometric: the readout (axis -2) is undersampled; use compress, or swap the axes")
-    hybrid = _readout_ifft(kspace).movedim((-2, -3), (0, 1)).flatten(2).to(torch.complex128)  # (H, C, samples)
+    hybrid = centred_ifft(kspace, -2).movedim((-2, -3), (0, 1)).flatten(2).to(torch.complex128)  # (H, C, samples)
     gram = hybrid @ hybrid.mH
     smooth = torch.nn.functional.pad(gram, (0, 0, 0, 0, window // 2, window // 2)).unfold(0, window, 1).sum(-1)
     values, vectors = torch.linalg.eigh(smooth)
@@ -129,16 +131,6 @@ def _principal(samples: Tensor) -> tuple[Tensor, Tensor]:
 def _count(part: Tensor, energy: float) -> int:
     """As few coils as keep `energy`."""
     return min(len(part), 1 + int((part.cumsum(0) < energy * (1 - 1e-12)).sum()))
-
-
-def _readout_ifft(kspace: Tensor) -> Tensor:
-    ordered = torch.fft.ifft(torch.fft.ifftshift(kspace, dim=-2), dim=-2, norm="ortho")
-    return torch.fft.fftshift(ordered, dim=-2)
-
-
-def _readout_fft(hybrid: Tensor) -> Tensor:
-    ordered = torch.fft.fft(torch.fft.ifftshift(hybrid, dim=-2), dim=-2, norm="ortho")
-    return torch.fft.fftshift(ordered, dim=-2)
 
 
 def _check(kspace: Tensor, coils: int | None, energy: float) -> None:

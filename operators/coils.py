@@ -1,4 +1,4 @@
-"""Coil images and maps: combined, simulated (birdcage), their calibration region and the phase of its image."""
+"""Coil images and maps: combined, simulated (birdcage), and the images of the calibration region and their phase."""
 
 from __future__ import annotations
 
@@ -7,31 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
+from medrecon.operators.calibration import calibration_width
 from medrecon.operators.masks import centre
-
-_AXES = (-2, -1)
-
-
-def calibration_width(mask: Tensor) -> int:
-    """Side of the largest fully sampled central square of a mask (H, W); 0 when zero frequency is missing."""
-    return int(_sampled_boxes(mask, min(mask.shape)).diagonal().sum())
-
-
-def calibration_region(mask: Tensor, limit: int = 24) -> tuple[int, int]:
-    """Rows and columns of the largest fully sampled central rectangle of a mask (H, W), each at most `limit`."""
-    boxes = _sampled_boxes(mask, limit)
-    sides = [torch.arange(1, n + 1, device=mask.device) for n in boxes.shape]
-    best = int((boxes * torch.outer(*sides)).argmax())
-    return (best // boxes.shape[1] + 1, best % boxes.shape[1] + 1) if bool(boxes[0, 0]) else (0, 0)
-
-
-def _sampled_boxes(mask: Tensor, limit: int) -> Tensor:
-    """[h - 1, w - 1]: 1 where the central box of h x w is fully sampled; h, w up to `limit`."""
-    # A box that grows by one takes the samples at 0, -1, 1, -2, 2, ... from zero frequency.
-    for axis, size in enumerate(mask.shape):
-        steps = torch.arange(1, min(size, limit) + 1, device=mask.device)
-        mask = mask.index_select(axis, size // 2 + torch.where(steps % 2 == 0, -steps // 2, steps // 2))
-    return (mask != 0).long().cumprod(0).cumprod(1)
 
 
 def rss(images: Tensor) -> Tensor:
@@ -101,8 +79,7 @@ def acs_images(kspace: Tensor, width: int | None = None) -> Tensor:
     spans = [centre(n, min(side, n)) for n in kspace.shape[-2:]]
     tapers = [torch.hann_window(s.stop - s.start + 2, periodic=False, device=kspace.device)[1:-1] for s in spans]
     window[spans[0], spans[1]] = tapers[0][:, None] * tapers[1]
-    coils = torch.fft.ifft2(torch.fft.ifftshift(window * kspace, dim=_AXES), norm="ortho")
-    return torch.fft.fftshift(coils, dim=_AXES)
+    return centred_ifft(window * kspace)
 
 
 def smooth_phase(kspace: Tensor, maps: Tensor, width: int | None = None) -> Tensor:

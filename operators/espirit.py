@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from medrecon.operators.coils import calibration_region, relative_to_first
+from medrecon.operators.calibration import calibration_size
+from medrecon.operators.coils import relative_to_first
 from medrecon.operators.dominant import dominant_eigenvector
 from medrecon.operators.masks import centre
 
@@ -83,7 +84,7 @@ def _calibration(kspace: Tensor, acs: Acs, kernel: int) -> Tensor:
         raise ValueError("espirit: k-space has NaN or infinite samples; set samples that were not acquired to 0")
     height, width = kspace.shape[-2:]
     acquired = kspace.abs().amax(0) > 0
-    found = calibration_region(acquired, _LIMIT)
+    found = calibration_size(acquired, _LIMIT)
     rows, columns = found if acs is None else (acs, acs) if isinstance(acs, int) else acs
     fits = kernel + 2 <= rows <= height and kernel + 2 <= columns <= width
     if not fits or not bool(acquired[centre(height, rows), centre(width, columns)].all()):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_fft, crop_or_pad
 from medrecon.linalg import power_norm
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.coils import birdcage_maps
@@ -170,12 +171,8 @@ def calibration_kspace(y: Tensor, trajectory: Tensor, shape: tuple[int, int], de
         weights = voronoi(A.trajectory, shape)
     else:
         weights = as_area(_checked_density(density, len(trajectory)), A.trajectory)
-    image = torch.fft.ifftshift(A.adjoint(weights.to(y.device, y.real.dtype) * y), dim=(-2, -1))
-    kspace = torch.fft.fftshift(torch.fft.fft2(image, norm="ortho"), dim=(-2, -1))
-    rows, columns = (slice(n // 2 - min(width, n) // 2, n // 2 - min(width, n) // 2 + width) for n in shape)
-    centre = torch.zeros_like(kspace)
-    centre[..., rows, columns] = kspace[..., rows, columns]
-    return centre
+    kspace = centred_fft(A.adjoint(weights.to(y.device, y.real.dtype) * y))
+    return crop_or_pad(crop_or_pad(kspace, (width, width)), shape)
 
 
 def _checked_density(density: Tensor, samples: int) -> Tensor:

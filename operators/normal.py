@@ -28,11 +28,9 @@ def normal(A: LinearOperator, precision: Tensor) -> Callable[[Tensor], Tensor]:
 
 def common_level(A: LinearOperator, precision: Tensor) -> Tensor | None:
     """The one precision of all samples of each item, (B or 1,); None where an item has several."""
-    n_out = len(A.out_shape)
-    given = precision.reshape(-1, *precision.shape[precision.ndim - n_out :]) if precision.ndim > n_out else precision
-    given = given.reshape((1,) * (n_out + 1 - given.ndim) + given.shape)
-    sampled = torch.ones((1,) * given.ndim, dtype=torch.bool) if A.sampled is None else A.sampled
-    given, sampled = torch.broadcast_tensors(given, sampled.to(given.device))
+    given = precision[(None,) * (len(A.out_shape) + 1 - precision.ndim)]
+    sampled = torch.ones((), dtype=torch.bool) if A.sampled is None else A.sampled
+    sampled = sampled.to(given.device)
     high = torch.where(sampled, given, 0).flatten(1).amax(1)
     low = torch.where(sampled, given, torch.inf).flatten(1).amin(1)
     return high if bool((low == high).all()) else None

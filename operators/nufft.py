@@ -111,7 +111,9 @@ class Finufft:
         # Angles of single precision limit it to some 1e-5 at 320 pixels.
         wide = torch.complex64 if data.dtype == torch.complex64 and self.eps >= 1e-4 else torch.complex128
         host = data.detach().to("cpu", wide).contiguous()
-        plan = finufft.Plan(kind, self.shape, len(host), self.eps, sign, dtype=str(host.dtype).removeprefix("torch."))
+        # Left to itself it may oversample the two directions differently: the adjoint is then good to eps / 100 only.
+        plan = finufft.Plan(kind, self.shape, len(host), self.eps, sign, upsampfac=2.0,
+                            dtype=str(host.dtype).removeprefix("torch."))  # fmt: skip
         plan.setpts(*(angle.to(host.real.dtype).numpy() for angle in self._angles))
         shape = (len(host), len(self._angles[0])) if kind == 2 else (len(host), *self.shape)
         out = torch.from_numpy(plan.execute(host.numpy())).view(shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
 from medrecon.operators.calibration import calibration_region
 
 _AXES = (-2, -1)
@@ -94,7 +95,6 @@ def centre_phase(kspace: Tensor, acquired: Tensor, maps: Tensor, width: int | No
         k = (torch.arange(n, device=kspace.device) - n // 2).abs()
         taper = torch.cos(torch.pi / 2 * (k / (half + 1)).clamp_max(1)).square()
         window = window * (taper[:, None] if axis == -2 else taper)
-    coils = torch.fft.ifft2(torch.fft.ifftshift(window * kspace, dim=_AXES), norm="ortho")
-    image = (maps.conj() * torch.fft.fftshift(coils, dim=_AXES)).sum(0)
+    image = (maps.conj() * centred_ifft(window * kspace)).sum(0)
     size = image.abs()
     return torch.where(size > 0, image / size.clamp_min(torch.finfo(size.dtype).tiny), 1).to(torch.complex64)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.measurement import Measurement
 from medrecon.operators.espirit import espirit
 from medrecon.operators.mri import CartesianMRI
-from medrecon.simulate.mri import Scanner, centred_fft, place
+from medrecon.simulate.mri import Scanner
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -37,8 +38,7 @@ def scan(mask: Tensor, sigma: float = 0.002, coils: int = 8) -> tuple[CartesianM
     size = mask.shape[0]
     scanner = Scanner.build((size, size), coils, 2, g)
     # From 8 x as fine: edges cross pixels.
-    image = place(centred_fft(phantom(8 * size).to(torch.complex64)), (size, size)) / 8
-    image = torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(image), norm="ortho")).real
+    image = centred_ifft(crop_or_pad(centred_fft(phantom(8 * size)), (size, size)) / 8).real
     clean = scanner.kspace(image)
     maps = espirit(clean, acs=20)
     A, full = CartesianMRI(maps, mask), CartesianMRI(maps, torch.ones_like(mask))

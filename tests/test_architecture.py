@@ -8,18 +8,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"__init__", "volume", "linalg", "measurement", "noise", "noise_maps", "units", "discover", "manifest", "spectrum"},
+    {
+        "__init__", "volume", "linalg", "fourier", "measurement", "noise", "noise_maps", "units", "spectrum",
+        "discover", "manifest",
+    },
     {"io", "operators", "models", "metrics"},
     {"samplers"},
     {"solvers", "corrections"},
     {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "training"},
     {"demo"},
     {"cli", "__main__"},
-)
+)  # fmt: skip
 SIBLINGS = {"io", "operators", "models", "metrics"}  # one layer, and never import each other
 TENSORS_ONLY = {
-    "linalg", "measurement", "noise_maps", "spectrum", "operators", "models", "metrics", "samplers", "solvers",
-    "corrections",
+    "linalg", "fourier", "measurement", "noise_maps", "spectrum", "operators", "models", "metrics", "samplers",
+    "solvers", "corrections",
 }  # fmt: skip
 HEAVY = {
     "astra", "sigpy", "monai", "pydicom", "highdicom", "nibabel", "h5py", "matplotlib", "scipy", "skimage", "PIL",

@@ -1,4 +1,4 @@
-"""Coil maps: birdcage, Walsh and JSENSE against the truth; combination, calibration region, smooth phase."""
+"""Coil maps: birdcage, Walsh and JSENSE against the truth; combination, smooth phase."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,7 @@ import torch
 from coil_phantom import overlap, phantom, scan
 from torch import Tensor
 
-from medrecon.operators.coils import (
-    acs_images,
-    birdcage_maps,
-    calibration_region,
-    calibration_width,
-    combine,
-    rss,
-    smooth_phase,
-)
+from medrecon.operators.coils import acs_images, birdcage_maps, combine, rss, smooth_phase
 from medrecon.operators.espirit import espirit
 from medrecon.operators.jsense import jsense_maps
 from medrecon.operators.masks import centre, random_mask
@@ -33,28 +25,6 @@ def test_birdcage_maps_are_normalised_smooth_and_seeded(coils: int, shape: tuple
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert float(first.diff(dim=-1).abs().max()) < 0.5
-
-
-def test_calibration_width() -> None:
-    mask = torch.zeros(9, 12)
-    mask[:, 4:9] = 1
-    assert calibration_width(mask) == 5
-    assert calibration_width(torch.ones(9, 12)) == 9
-    assert calibration_width(1 - mask) == 0
-
-
-@pytest.mark.parametrize("shape", [(30, 40), (31, 27), (24, 24)])
-def test_calibration_region(shape: tuple[int, int]) -> None:
-    lines = torch.zeros(shape)
-    lines[:, centre(shape[1], 10)] = 1
-    assert calibration_region(lines) == (24, 10)
-    assert calibration_region(lines, 50) == (shape[0], 10)
-    assert calibration_region(lines.T) == (10, 24)
-    assert calibration_region(torch.ones(shape)) == (24, 24)
-    assert calibration_region(1 - lines) == (0, 0)
-    hole = torch.ones(shape)
-    hole[shape[0] // 2 + 3, shape[1] // 2] = 0
-    assert calibration_region(hole) == (6, 24)
 
 
 def coil_images(kspace: Tensor) -> Tensor:

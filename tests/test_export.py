@@ -27,6 +27,8 @@ from medrecon.operators.mri import CartesianMRI
 from medrecon.raw import read_raw
 from medrecon.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE = (64, 48)
 
 

@@ -14,6 +14,8 @@ from medrecon.operators.fastmri_masks import (
     RandomMaskFunc,
 )  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAME = tuple(map(ord, "file1000001.h5"))
 PUBLIC = [
     ("RandomMaskFunc", 64, [0.08], [4], 42, 5, [4, 5, 6, 10, 14, 15, 21, 29, 30, 31, 32, 33, 34, 37, 40, 42, 49,

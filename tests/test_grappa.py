@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medrecon.measurement import Measurement
 from medrecon.operators.base import Diagonal
-from medrecon.operators.calibration import Calibration, calibration_region
+from medrecon.operators.calibration import Calibration
 from medrecon.operators.espirit import espirit
 from medrecon.operators.grappa import KSpaceInterpolation
 from medrecon.operators.masks import equispaced_mask, random_mask
@@ -71,14 +71,6 @@ def test_calibration_is_the_gram_of_all_patches() -> None:
     weights = [acs[:, r : r + 3].abs().square().mean() ** -0.25 for r, _ in places]
     patches = torch.stack([row * w for row, w in zip(rows, weights, strict=True)])
     assert relative(found, patches.mH @ patches) < 1e-12
-
-
-def test_calibration_region() -> None:
-    assert calibration_region(lines()) == (slice(0, 48), slice(16, 33))
-    mask = torch.zeros(9, 12)
-    assert calibration_region(mask) == (slice(0, 0), slice(0, 0))
-    mask[2:7, 4:9] = 1
-    assert calibration_region(mask) == (slice(2, 7), slice(4, 9))
 
 
 @pytest.mark.parametrize(("make", "limit", "ratio"), [(equispaced_mask, 0.4, 1.1), (random_mask, 0.8, 1.8)])

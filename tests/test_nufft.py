@@ -44,7 +44,7 @@ def matrix(k: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", ["gridding", "finufft"])
-@pytest.mark.parametrize("eps", [1e-3, 2e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("eps", [1e-4, 2e-6, 1e-9, 1e-12])
 def test_equals_the_sum_to_eps(shape: tuple[int, int], backend: Backend, eps: float) -> None:
     k, x = places(shape), randn(2, *shape)
     A = NUFFT(k, shape, eps=eps, backend=backend)
@@ -100,9 +100,9 @@ def test_same_maths_as_sigpy(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("backend", ["gridding", "finufft"])
 @pytest.mark.parametrize("channels", [1, 3, 8, 11])
 def test_adjoint_is_exact(backend: Backend, channels: int) -> None:
-    """Whatever the accuracy, for whole blocks of channels and for the rest."""
+    """Far beyond the accuracy of the transform, for whole blocks of channels and for the rest."""
     shape = (17, 12)
-    A = NUFFT(places(shape), shape, eps=1e-2 if backend == "gridding" else 1e-12, backend=backend)
+    A = NUFFT(places(shape), shape, eps=2e-6, backend=backend)
     x, y = randn(channels, *shape), randn(channels, 90, seed=1)
     left, right = (A(x).conj() * y).sum(1), (x.conj() * A.adjoint(y)).sum((1, 2))
     assert float((left - right).abs().max() / left.abs().max()) < 1e-12
@@ -183,24 +183,25 @@ def test_the_matrices_of_a_gpu_are_the_compiled_loops(shape: tuple[int, int]) ->
 
 
 BITS = """
-import hashlib, torch
+import numba, torch
 from medrecon.operators.nufft import NUFFT
 g = torch.Generator().manual_seed(0)
 A = NUFFT((torch.rand((3000, 2), generator=g) - 0.5) * 60, (60, 61))
 x = torch.randn((11, 60, 61), dtype=torch.complex64, generator=g)
 torch.set_num_threads(1)
-y = A(x)
-print(hashlib.sha256(torch.cat([y.flatten(), A.adjoint(y).flatten()]).numpy().tobytes()).hexdigest())
+found = []
+for count in (1, 2, 3):
+    numba.set_num_threads(count)
+    found.append((A(x), A.adjoint(A(x))))
+    assert all(map(torch.equal, found[0], found[-1])), count
+print(len(found))
 """
 
 
 def test_same_bits_for_any_number_of_threads() -> None:
-    found = set()
-    for count in ("1", "2"):
-        env = {"NUMBA_NUM_THREADS": count, "OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(p for p in sys.path if p)}
-        found.add(subprocess.run([sys.executable, "-c", BITS], capture_output=True, text=True, env=env, check=True,
-                                 timeout=120).stdout)  # fmt: skip
-    assert len(found) == 1
+    env = {"NUMBA_NUM_THREADS": "3", "OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", BITS], capture_output=True, text=True, env=env, timeout=120)
+    assert done.stdout == "3\n", done.stderr
 
 
 def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

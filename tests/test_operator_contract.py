@@ -14,6 +14,8 @@ from medrecon.operators.ct import CTOperator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FOUND = classes("medrecon.operators", LinearOperator)
+IN_FLOAT64 = ("matrix", "torch")
+"""Backends of CTOperator that compute in the precision of the data; the others in float32 only."""
 CASES = [pytest.param(a, id=f"{c.__name__}-{i}") for c in FOUND for i, a in enumerate(c.examples())]
 every_case = pytest.mark.parametrize("A", CASES)
 BATCH = 3  # an example may hold one setting per item of a batch of three
@@ -44,6 +46,11 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
 
 
+def skip_float32_only(A: LinearOperator) -> None:
+    if isinstance(A, CTOperator) and A.chosen(BATCH) not in IN_FLOAT64:
+        pytest.skip(f"backend {A.chosen(BATCH)!r} computes in float32 only")
+
+
 def test_finds_operators() -> None:
     names = {c.__name__ for c in FOUND}
     assert {"CTOperator", "Diagonal", "Adjoint", "Composition"} <= names
@@ -51,7 +58,31 @@ def test_finds_operators() -> None:
 
 @every_case
 def test_laws(A: LinearOperator) -> None:
-    assert max(check_operator(A).values()) < 2e-5
+    errors = check_operator(A)
+    assert errors["adjoint"] < 1e-6 and errors["gram"] < 5e-6 and max(errors.values()) < 2e-5
+
+
+@every_case
+def test_adjoint_in_double_precision(A: LinearOperator) -> None:
+    skip_float32_only(A)
+    assert adjoint_error(A, double=True) < 1e-12
+    assert adjoint_error(Scaled(A, 1 + 1e-9), double=True) > 1e-12
+
+
+@every_case
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_inputs_are_only_read(A: LinearOperator) -> None:
+    """From arrays that must not be written to, and lazily conjugated or negated: what a plain copy gives."""
+    x, y = gaussians(A)
+    for apply, data in ((A.forward, x), (A.adjoint, y), (A.gram, x), (lambda z: A.prox(z, y, 1.0, iterations=2), x),
+                        (lambda z: A.prox(x, z, 1.0, iterations=2), y)):  # fmt: skip
+        array = data.numpy().copy()
+        array.flags.writeable = False
+        assert torch.equal(apply(torch.from_numpy(array)), apply(data.clone()))
+        assert (array == data.numpy()).all()
+        lazy = data.conj() if data.is_complex() else torch.complex(data, -data).conj().imag
+        assert lazy.is_conj() or lazy.is_neg()
+        assert torch.equal(apply(lazy), apply(lazy.resolve_conj().resolve_neg().contiguous()))
 
 
 @every_case
@@ -68,8 +99,7 @@ def test_second_derivative(A: LinearOperator) -> None:
 
 @every_case
 def test_gradgradcheck(A: LinearOperator) -> None:
-    if isinstance(A, CTOperator) and A.chosen(BATCH) not in ("matrix", "torch"):
-        pytest.skip(f"backend {A.chosen(BATCH)!r} computes in float32 only")
+    skip_float32_only(A)
     x, _ = gaussians(A)
     wide = x.to(torch.complex128 if x.is_complex() else torch.float64).requires_grad_(True)
     assert torch.autograd.gradcheck(A, (wide,), fast_mode=True)
@@ -132,10 +162,30 @@ def test_wrong_device_names_the_operator() -> None:
         Diagonal(torch.ones(4))(torch.ones(2, 4, device="meta"))
 
 
+ON_GPU = [c for c in CASES if str(c.id).split("-")[0] not in {"Adjoint", "Composition", "Diagonal"}]
+"""All but those of tensors or operators that must lie on the data's device already."""
+
+
+def test_gpu_cases() -> None:
+    names = {str(c.id).split("-")[0] for c in ON_GPU}
+    assert names >= {"CTOperator", "CartesianMRI", "NUFFT", "NonCartesianMRI", "OffResonance", "RealImage",
+                     "SelfConsistency", "Series", "SimultaneousMultiSlice", "Toeplitz"}  # fmt: skip
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("A", [c for c in CASES if "CT" in str(c.id) or "MRI" in str(c.id)])
+@pytest.mark.parametrize("A", ON_GPU)
 def test_laws_on_a_gpu(A: LinearOperator) -> None:
     check_operator(A, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("A", ON_GPU)
+def test_a_gpu_gives_what_the_cpu_gives(A: LinearOperator) -> None:
+    x, y = gaussians(A)
+    for apply, data in ((A.forward, x), (A.adjoint, y), (A.gram, x)):
+        result, expected = apply(data.cuda()), apply(data)
+        assert result.is_cuda and result.dtype == expected.dtype
+        assert relative(result.cpu(), expected) < 1e-5
 
 
 class Broken(LinearOperator):
@@ -167,8 +217,8 @@ class Broken(LinearOperator):
 class Scaled(LinearOperator):
     """An operator with an adjoint that is 0.1 % too large, as unmatched backprojectors are and worse."""
 
-    def __init__(self, operator: LinearOperator) -> None:
-        self.operator = operator
+    def __init__(self, operator: LinearOperator, factor: float = 1.001) -> None:
+        self.operator, self.factor = operator, factor
         self.in_shape, self.out_shape = operator.in_shape, operator.out_shape
         self.in_dtype, self.out_dtype = operator.in_dtype, operator.out_dtype
 
@@ -176,7 +226,7 @@ class Scaled(LinearOperator):
         return self.operator._forward(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return 1.001 * self.operator._adjoint(y)
+        return self.factor * self.operator._adjoint(y)
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

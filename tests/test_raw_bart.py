@@ -12,6 +12,8 @@ import torch
 from medrecon.io.cfl import read_cfl, write_cfl
 from medrecon.raw import RawOptions, read_raw, recognise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def bart(folder: Path, *arguments: str) -> None:
     if shutil.which("bart") is None:

@@ -19,6 +19,8 @@ from medrecon.io.scan import load_scan, save_scan
 from medrecon.pipeline import reconstruct
 from medrecon.raw import OptionError, RawOptions, read_raw, recognise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE, KEPT, PADDING = (64, 46), (32, 32), 4
 
 

@@ -6,6 +6,8 @@ import pytest
 from medrecon.noise import CTNoise
 from medrecon.raw.flat_field import flat_field, photons
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def case() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Line integrals, counts, flat, dark; (2, 20, 40)."""

@@ -13,6 +13,8 @@ from medrecon.cli import main
 from medrecon.io.scan import load_scan
 from medrecon.raw import OptionError, RawOptions, formats, read_raw, recognise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RAYS = parallel(60, 64, 2.5, 4.0)
 
 

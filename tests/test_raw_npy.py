@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from medrecon.operators.coils import calibration_width
+from medrecon.operators.calibration import calibration_width
 from medrecon.raw import RawOptions, read_raw, recognise
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def saved(path: Path, array: np.ndarray) -> Path:

@@ -14,6 +14,8 @@ from medrecon.io.scan import Scan, load_scan, save_scan
 from medrecon.operators.masks import equispaced_mask
 from medrecon.simulate.undersample import undersample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE, PADDING = (48, 40), 3
 
 

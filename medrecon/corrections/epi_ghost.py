@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_fft, centred_ifft
+
 
 def ghost_phase(forward: Tensor, backward: Tensor) -> tuple[float, float]:
     """(offset [rad], slope [rad per pixel]) of backward lines over forward ones, about the pixel n//2.
@@ -29,7 +31,7 @@ def ghost_phase(forward: Tensor, backward: Tensor) -> tuple[float, float]:
             or forward.shape[1:] != backward.shape[1:]:  # fmt: skip
         raise ValueError(f"ghost_phase: expected navigators (L, C, n) of both directions, got {tuple(forward.shape)} "
                          f"forward, {tuple(backward.shape)} backward")  # fmt: skip
-    ahead, back = (_profile(lines.to(torch.complex128)).mean(0) for lines in (forward, backward))
+    ahead, back = (centred_ifft(lines.to(torch.complex128), -1).mean(0) for lines in (forward, backward))
     product = (back * ahead.conj()).sum(0)
     if not float(product.abs().sum()) > 0:
         raise ValueError("ghost_phase: the navigators have no signal")
@@ -47,12 +49,8 @@ def correct_ghost(lines: Tensor, backward: bool, phase: tuple[float, float]) -> 
     offset, slope = phase
     half = (offset + slope * _pixels(lines)) / 2
     turn = torch.polar(torch.ones_like(half), half).to(lines.dtype)
-    profile = _profile(lines) * (turn.conj() if backward else turn)
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(profile, -1), norm="ortho"), -1)
-
-
-def _profile(lines: Tensor) -> Tensor:
-    return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(lines, -1), norm="ortho"), -1)
+    profile = centred_ifft(lines, -1) * (turn.conj() if backward else turn)
+    return centred_fft(profile, -1)
 
 
 def _pixels(profile: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_fft
+
 MARGIN = 0.9
 """Share of the field of view that the largest gap between frequencies allows, so that the fit is well conditioned."""
 
@@ -78,4 +80,4 @@ def regridding(frequencies: Tensor, count: int) -> Tensor:
     fit = torch.linalg.pinv(root * waves / math.sqrt(count)) * root.mT  # (pixels, S)
     image = torch.zeros(count, len(k), dtype=torch.complex128)
     image[start : start + pixels] = fit
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(image, 0), dim=0, norm="ortho"), 0)
+    return centred_fft(image, 0)

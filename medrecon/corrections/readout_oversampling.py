@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from medrecon.fourier import centred_fft, centred_ifft
 
 
 def remove_readout_oversampling(kspace: Tensor, kept: int, dim: int = -2) -> Tensor:
@@ -26,6 +27,4 @@ def remove_readout_oversampling(kspace: Tensor, kept: int, dim: int = -2) -> Ten
                          f"got {kspace.dtype} {tuple(kspace.shape)}")  # fmt: skip
     if kept == n:
         return kspace
-    image = torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(kspace, dim), dim=dim, norm="ortho"), dim)
-    image = image.narrow(dim, n // 2 - kept // 2, kept)
-    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(image, dim), dim=dim, norm="ortho"), dim)
+    return centred_fft(centred_ifft(kspace, dim).narrow(dim, n // 2 - kept // 2, kept), dim)

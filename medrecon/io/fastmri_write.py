@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
 from medrecon.io import atomic, fastmri_header
 from medrecon.io.scan import Scan
 from medrecon.volume import Volume
 
 EXPORTS, SUFFIX = "fastmri", ".h5"
-AXES = (-2, -1)
 
 
 def export(scan: Scan, path: Path, overwrite: bool = False, target: Volume | None = None) -> Path:
@@ -52,8 +52,7 @@ def export(scan: Scan, path: Path, overwrite: bool = False, target: Volume | Non
 
 def root_sum_of_squares(scan: Scan) -> Tensor:
     """(Z, h, w) of a Cartesian scan, cropped as fastMRI does: from (n - m) // 2."""
-    shifted = torch.fft.ifftshift(scan.data, AXES)
-    image = torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), AXES).abs().square().sum(1).sqrt()
+    image = centred_ifft(scan.data).abs().square().sum(1).sqrt()
     kept = scan.geometry.get("crop", scan.image_shape)
     (top, h), (left, w) = (((n - m) // 2, m) for n, m in zip(scan.image_shape, kept, strict=True))
     return image[:, top : top + h, left : left + w]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
 from medrecon.io.scan import Scan
 from medrecon.raw.options import RawOptions
 from medrecon.raw.readouts import Encoding, Index, Readouts
@@ -37,7 +38,7 @@ def samples_along(lines: Readouts, image: Index, encoding: Encoding, slices: lis
             raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
         count, kept = encoding.matrix[2], encoding.kept(2)
         samples, found = _stacked(lines, image, "step2", [encoding.centre[1] - count // 2 + p for p in range(count)])
-        samples = torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(samples, 0), dim=0, norm="ortho"), 0)
+        samples = centred_ifft(samples, 0)
         start, stop = options.range(kept)
         data, number = samples[count // 2 - kept // 2 :][start:stop], kept // 2 - start
         across = first.axes[2] * encoding.pitch(2) * (-1 if encoding.mirrored else 1)

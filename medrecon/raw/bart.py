@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
 from medrecon.io import cfl, fastmri_header
 from medrecon.io.scan import Scan
 from medrecon.raw import cartesian
@@ -86,11 +87,11 @@ def _planes(kspace: Tensor) -> tuple[Tensor, str]:
     cartesian.check_finite("k-space along PHS2", kspace, 0)
     mask = cartesian.acquired(kspace)
     if mask.ndim == 2:
-        return cartesian.centred_ifft(kspace, 0), "PHS2, transformed: every plane has the same samples"
+        return centred_ifft(kspace, 0), "PHS2, transformed: every plane has the same samples"
     lines = mask.transpose(0, 1)[mask.any(2).any(0)]  # (READ with samples, PHS2, PHS1)
     if not bool((lines == lines[0]).all()):
         raise ValueError("k-space: the samples differ along READ and along PHS2; one of them must be fully sampled")
-    along_read = cartesian.centred_ifft(kspace, 2).permute(2, 1, 3, 0)
+    along_read = centred_ifft(kspace, 2).permute(2, 1, 3, 0)
     return along_read, "READ, transformed: PHS1 and PHS2 are undersampled together"
 
 

@@ -1,4 +1,4 @@
-"""What Cartesian k-space formats share: which samples were acquired, that they are numbers, FFT along one axis."""
+"""What Cartesian k-space formats share: which samples were acquired, and that they are numbers."""
 
 from __future__ import annotations
 
@@ -52,9 +52,3 @@ def moved(affine: Tensor, slices: int) -> Tensor:
     affine = affine.clone()
     affine[:3, 3] += affine[:3, 2] * slices
     return affine
-
-
-def centred_ifft(kspace: Tensor, axis: int) -> Tensor:
-    """Unitary inverse FFT along one axis, zero frequency and image centre at n // 2."""
-    shifted = torch.fft.ifft(torch.fft.ifftshift(kspace, axis), dim=axis, norm="ortho")
-    return torch.fft.fftshift(shifted, axis)

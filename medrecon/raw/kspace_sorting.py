@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
 from medrecon.io.scan import Scan
 from medrecon.raw.along_trajectory import samples_along
 from medrecon.raw.options import OptionError, RawOptions
@@ -110,14 +111,14 @@ def _slab(lines: Readouts, image: Index, encoding: Encoding, slices: list[Slice]
     if bool((measured.all(0) | ~measured.any(0)).all()):
         kept = encoding.kept(2)
         skip = partitions // 2 - kept // 2
-        data = _image(data, 0)[skip : skip + kept].permute(0, 2, 3, 1)  # (Z, C, H, W)
+        data = centred_ifft(data, 0)[skip : skip + kept].permute(0, 2, 3, 1)  # (Z, C, H, W)
         count = count.amin(0).T[None].expand(kept, -1, -1)
         placed = affine(centre, (phase, read, across), (columns // 2, data.shape[2] // 2, kept // 2))
         crop, along = (data.shape[2], encoding.kept(1)), "partitions"
     else:
         rows = (count > 0).any(0).any(0)
         noise = {k: v * float(rows.double().mean()) for k, v in noise.items()}
-        data = _image(data, 3).permute(3, 2, 1, 0)  # (Z, C, W, P)
+        data = centred_ifft(data, 3).permute(3, 2, 1, 0)  # (Z, C, W, P)
         count = count.amax(2).T[None].expand(len(rows), -1, -1)
         placed = affine(centre, (across, phase, read), (partitions // 2, columns // 2, len(rows) // 2))
         crop, along = (encoding.kept(1), encoding.kept(2)), "readout"
@@ -178,8 +179,3 @@ def _finished(data: Tensor, count: Tensor, placed: Tensor, kept: tuple[int, int]
     shared = mask[0] if bool((mask == mask[:1]).all()) else mask
     return Scan("mri", data, (shape[0], shape[1]), placed, "a.u.", geometry=geometry, mask=shared.contiguous(),
                 noise=noise, provenance=facts)  # fmt: skip
-
-
-def _image(kspace: Tensor, dim: int) -> Tensor:
-    """Centred orthonormal inverse transform along one axis."""
-    return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(kspace, dim), dim=dim, norm="ortho"), dim)

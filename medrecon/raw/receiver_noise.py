@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medrecon.operators.whitening import noise_covariance, noise_scale
 from medrecon.raw.readouts import Encoding, Index, Readouts
 
 
@@ -16,20 +17,17 @@ def receiver_covariance(lines: Readouts, noise: Index, dwell: float, encoding: E
     covariance = covariance of the noise readouts * (their dwell / dwell) / noise_bandwidth.
 
     Raises:
-        ValueError: too few samples for so many coils, dwell times that are not positive, coils that differ.
+        ValueError: several dwell times, too few samples for so many coils, NaN, a coil without noise.
     """
-    parts = [lines.read(index).to(torch.complex128) for index in lines.alike(noise)]
+    parts = [lines.read(index) for index in lines.alike(noise)]
     samples = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1)
-    coils, count = samples.shape
-    if count < 4 * coils:
-        raise ValueError(f"noise readouts: {count} samples are too few for the covariance of {coils} coils")
-    own = {float(d) for d in lines.dwell[noise]}
-    if len(own) != 1:
-        raise ValueError(f"noise readouts of several dwell times: {sorted(own)} us")
-    ratio = own.pop() / dwell if dwell > 0 else float("nan")
-    known = 0 < ratio < float("inf")
-    bandwidth = encoding.noise_bandwidth or 1.0
-    said = f"relative bandwidth {bandwidth:g}" + ("" if encoding.noise_bandwidth else " for lack of a better one")
-    how = f"{count} samples of {len(noise)} noise readouts, dwell time ratio "
-    how += f"{ratio:.4g}, {said}" if known else f"not known, taken as 1, {said}"
-    return samples @ samples.mH / count * ((ratio if known else 1.0) / bandwidth), how
+    dwells = {float(d) for d in lines.dwell[noise]}
+    if len(dwells) != 1:
+        raise ValueError(f"noise readouts of several dwell times: {sorted(dwells)} us")
+    own, bandwidth = dwells.pop(), encoding.noise_bandwidth or 1.0
+    known = min(own, dwell) > 0
+    scale = noise_scale(dwell, own, bandwidth) if known else noise_scale(1.0, 1.0, bandwidth)
+    how = f"{samples.shape[1]} samples of {len(noise)} noise readouts, dwell time ratio "
+    how += f"{own / dwell:.4g}" if known else "not known, taken as 1"
+    how += f", relative bandwidth {bandwidth:g}" + ("" if encoding.noise_bandwidth else " for lack of a better one")
+    return noise_covariance(samples, scale=scale), how

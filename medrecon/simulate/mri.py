@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.io.scan import Scan
 from medrecon.noise import MRINoise
 from medrecon.operators.coils import birdcage_maps
@@ -17,7 +18,6 @@ from medrecon.operators.sampling import Sampling, draw
 from medrecon.simulate.source import OnProgress, provenance, silent
 from medrecon.volume import Volume
 
-AXES = (-2, -1)
 PhaseEncoding = Literal["horizontal", "vertical"]
 
 
@@ -116,12 +116,13 @@ class Scanner:
 
     def kspace(self, image: Tensor) -> Tensor:
         """Noiseless k-space (C, H, W), complex64, of one magnitude image (H, W)."""
-        shape = tuple(image.shape)
-        spectrum = centred_fft(image.to(torch.complex64))
-        padded = torch.fft.ifftshift(place(spectrum, self.phase.shape), dim=AXES)
-        fine = torch.fft.fftshift(torch.fft.ifft2(padded, norm="ortho"), dim=AXES)
         # Orthonormal transforms on both grids: amplitudes change by `factor` on the way up and back again.
-        return place(centred_fft(self.maps * (self.phase * fine)), shape)
+        return crop_or_pad(centred_fft(self.coil_images(image)), (image.shape[-2], image.shape[-1]))
+
+    def coil_images(self, image: Tensor) -> Tensor:
+        """(C, f H, f W) on the fine grid of one magnitude image (H, W), divided by `factor`."""
+        fine = centred_ifft(crop_or_pad(centred_fft(image.to(torch.complex64)), tuple(self.phase.shape)))
+        return self.maps * (self.phase * fine)
 
 
 def synthetic_phase(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -131,20 +132,3 @@ def synthetic_phase(shape: tuple[int, int], generator: torch.Generator) -> Tenso
     a = torch.randn(6, generator=generator).tolist()
     phi = a[0] * math.pi + 0.7 * (a[1] * x + a[2] * y) + 0.5 * (a[3] * x * y + a[4] * x**2 + a[5] * y**2)
     return torch.polar(torch.ones(shape), phi.expand(shape))
-
-
-def centred_fft(x: Tensor) -> Tensor:
-    """Orthonormal FFT over the last two axes, zero frequency and image centre at n // 2."""
-    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(x, dim=AXES), norm="ortho"), dim=AXES)
-
-
-def place(k: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """k-space cropped or zero-padded to (..., *shape[-2:]), zero frequency staying at n // 2."""
-    out = k.new_zeros(*k.shape[:-2], *shape[-2:])
-    source, target = [], []
-    for n, m in zip(k.shape[-2:], shape[-2:], strict=True):
-        w, start = min(n, m), n // 2 - min(n, m) // 2
-        source.append(slice(start, start + w))
-        target.append(slice(m // 2 - w // 2, m // 2 - w // 2 + w))
-    out[..., target[0], target[1]] = k[..., source[0], source[1]]
-    return out

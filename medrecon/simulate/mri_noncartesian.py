@@ -15,7 +15,7 @@ from medrecon.operators.noncartesian import calibration_kspace
 from medrecon.operators.nufft import NUFFT
 from medrecon.operators.spiral import spiral
 from medrecon.operators.trajectories import golden_angles, radial, uniform_angles
-from medrecon.simulate.mri import AXES, Scanner, centred_fft, mean_signal, place
+from medrecon.simulate.mri import Scanner, mean_signal
 from medrecon.simulate.source import OnProgress, provenance, silent
 from medrecon.volume import Volume
 
@@ -100,6 +100,4 @@ def simulate_noncartesian(
 
 def sampled(scanner: Scanner, image: Tensor, measure: NUFFT) -> Tensor:
     """Noiseless samples (C, S) of one magnitude image (H, W) by the scanner's finer grid."""
-    spectrum = torch.fft.ifftshift(place(centred_fft(image.to(torch.complex64)), scanner.phase.shape), dim=AXES)
-    fine = torch.fft.fftshift(torch.fft.ifft2(spectrum, norm="ortho"), dim=AXES)
-    return measure(scanner.maps * (scanner.phase * fine))
+    return measure(scanner.coil_images(image))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medrecon.fourier import centred_ifft
 from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.coils import combine
 from medrecon.operators.mri import CartesianMRI
 from medrecon.solvers.base import check_fit
-
-_AXES = (-2, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +27,7 @@ class KSpace:
 
     def combine(self, kspace: Tensor) -> Tensor:
         """sum conj(S) x / sum |S|^2 over the coils of k-space (B, C, H, W): (B, H, W), 0 outside of the maps."""
-        maps = self.maps.to(kspace)
-        energy = maps.abs().square().sum(1)
-        image = (maps.conj() * coil_images(kspace)).sum(1)
-        return torch.where(energy > 0, image / energy.clamp_min(torch.finfo(energy.dtype).tiny), 0)
+        return combine(centred_ifft(kspace), self.maps.to(kspace))
 
 
 def acquired_kspace(A: LinearOperator, y: Measurement, method: str) -> KSpace:
@@ -50,13 +47,3 @@ def acquired_kspace(A: LinearOperator, y: Measurement, method: str) -> KSpace:
     variance = torch.where(inside, 1 / (y.precision * mask.square()), 0).flatten(1).sum(1)
     samples = torch.where(acquired[:, None], y.data / torch.where(mask != 0, mask, 1), 0)
     return KSpace(samples, acquired, A.maps, (variance / acquired[:, None].sum((1, 2, 3)) / A.coils).tolist())
-
-
-def coil_images(kspace: Tensor) -> Tensor:
-    """Centred orthonormal inverse FFT of (..., H, W)."""
-    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=_AXES), norm="ortho"), dim=_AXES)
-
-
-def coil_kspace(images: Tensor) -> Tensor:
-    """Centred orthonormal FFT of (..., H, W)."""
-    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(images, dim=_AXES), norm="ortho"), dim=_AXES)

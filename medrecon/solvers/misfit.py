@@ -23,8 +23,7 @@ class Misfit:
     def __init__(self, A: LinearOperator, y: Measurement) -> None:
         self.normal = normal(A, y.precision)
         self.target = A.adjoint(y.precision * y.data)
-        self._energy = _sum((y.root * y.data).abs().square())
-        self._measured = (y.precision > 0).expand(y.data.shape).flatten(1).sum(1).clamp_min(1)
+        self._energy, self._measured = _sum(y.precision * y.data.abs().square()), y.measured
 
     def chi2(self, x: Tensor, seen: Tensor) -> Tensor:
         """chi^2 / m of each item, (B,) float64, for x and seen = N x."""
