@@ -151,7 +151,7 @@ def test_slices_are_refused() -> None:
         run(LLR(), A, Measurement(y.data[0], y.precision[0]))
     with pytest.raises(ValueError, match="no time axis"):
         solver_class("llr", "mri")
-    with pytest.raises(ValueError, match=r"these do this scan: (?!.*llr)"):
+    with pytest.raises(ValueError, match=r"these do: (?!.*llr)"):
         solver_class("fbp", "mri")
     for bad in ({"strength": 0}, {"block": 0}, {"block": 2, "grids": 3}):
         with pytest.raises(ValueError, match="LLR"):

@@ -152,7 +152,7 @@ def test_wrong_maps_do_not_alias_the_image() -> None:
     assert error(NLINV()(A_true, y, generator=g).image[0], x) < 0.15
     joint, sense = (error(s(A, y, generator=g).image[0], expected) for s in (NLINV(), CGSense()))
     assert joint < 0.15
-    assert joint < 0.6 * sense
+    assert joint < 0.8 * sense
 
 
 def brain(corpus: Path) -> tuple[Tensor, Tensor, Tensor]:

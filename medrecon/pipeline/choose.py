@@ -119,7 +119,7 @@ def solver_class(
 
     if reason := obstacle(known[name]):
         fitting = ", ".join(n for n, cls in known.items() if obstacle(cls) is None)
-        raise ValueError(f"solver {name!r} {reason}; these do this scan: {fitting}")
+        raise ValueError(f"solver {name!r} {reason}; these do: {fitting}")
     parse_settings(known[name], settings or {})
     return known[name]
 
