@@ -76,7 +76,7 @@ def test_mistakes_name_file_and_key(tmp_path: Path) -> None:
     for part in (f"{path}: unknown key 'tran'; did you mean 'train'?", "unknown key 'sources.0.license'; did you mean "
                  "'licence'?", "key 'sources.0.origin': Field required"):  # fmt: skip
         assert part in str(error.value)
-    with pytest.raises(ValueError, match=r"m\.toml: key 'kind': .*'sheets', 'dicom' or 'nifti'"):
+    with pytest.raises(ValueError, match=r"m\.toml: key 'kind': .*'sheets', 'dicom', 'nifti', 'fastmri' or 'store'"):
         load_manifest(write(path, text.replace('"dicom"', '"tiff"')))
     with pytest.raises(ValueError, match=r"m\.toml: not a TOML file"):
         load_manifest(write(path, "name = "))
