@@ -52,6 +52,7 @@ def build_store(
     if (folder / INDEX).exists():
         if Store(folder).meta["settings"] != settings:
             raise FileExistsError(f"{folder}: holds the store of other data or settings; give another folder")
+        (folder / JOURNAL).unlink(missing_ok=True)
         return _summary(Store(folder))
     with _journal(folder, settings) as (stream, entries):
         skipped = dict(found.unreadable)

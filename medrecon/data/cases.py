@@ -78,7 +78,10 @@ def inventory(manifest: Manifest, root: Path | None = None) -> Inventory:
     for split, folder in parts:
         cases = list(_LISTED[manifest.kind](folder, manifest, unreadable))
         if not cases and not unreadable:
-            raise ValueError(f"{folder}: no {manifest.kind} files; is kind right in {manifest.path}?")
+            raise ValueError(
+                f"{folder}: no {manifest.kind} files of {manifest.modality}; "
+                f"are kind and modality right in {manifest.path}?"
+            )
         found += [replace(c, split=split, name=f"{folder.relative_to(base).as_posix()}/{c.name}".removeprefix("./"))
                   for c in cases]  # fmt: skip
     if manifest.split is not None:
@@ -179,7 +182,7 @@ def _sheets(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Ite
 
 
 def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iterator[Case]:
-    """Files grouped by subject, series, orientation and size, in order along their normal."""
+    """Images of the manifest's modality by subject, series, orientation and size, in order along their normal."""
     from pydicom import dcmread
 
     from medrecon.io.dicom_series import MULTIFRAME, SLICES, is_dicom
@@ -191,7 +194,7 @@ def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iter
                 continue
             header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             kind = SLICES.get(header.SOPClassUID) or MULTIFRAME.get(header.SOPClassUID)
-            if kind is None or "LOCALIZER" in (header.get("ImageType") or []):
+            if kind != manifest.modality or "LOCALIZER" in (header.get("ImageType") or []):
                 continue
             axes = tuple(round(float(v), 2) + 0.0 for v in header.get("ImageOrientationPatient") or ())
             place = _place(header, axes)

@@ -17,7 +17,7 @@ def describe(folder: Path, modality: Modality | None = None, subject: str | None
     """Kind by content; modality by the DICOM headers; split folders train, val, test where they are there.
 
     Args:
-        modality: needed for NIfTI and sheets, which do not tell it.
+        modality: needed for NIfTI and sheets, which do not tell it; of DICOM, the images to take where there are both.
         subject: as in the manifest; default: PatientID for DICOM, else the first folder or the file.
         rule: of the split, instead of the folders; without either everything is train.
 
@@ -31,8 +31,6 @@ def describe(folder: Path, modality: Modality | None = None, subject: str | None
     modality = modality or told
     if modality is None:
         raise ValueError(f"{folder}: {kind} files do not say whether they are CT in HU or MR; give --modality CT or MR")
-    if told is not None and modality != told:
-        raise ValueError(f"{folder}: holds {told} images, and {modality} was asked for")
     parts = {split: Path(split) for split in SPLITS if (folder / split).is_dir()}
     if rule is None and kind == "sheets" and not parts:
         parts = {"train": Path(".")}

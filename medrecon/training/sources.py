@@ -46,7 +46,12 @@ def _from_store(store: Store, split: Split, size: int) -> Slices:
     shards = store.split(split)
     if not shards:
         raise ValueError(f"{store.folder}: no {split!r} slices in the store")
-    parts = [resized(shard.data, size) for shard in shards]
+    parts: list[Tensor] = []
+    for shard in shards:
+        if shard.shape[1:] == (size, size):
+            parts.append(shard.data)
+        else:  # volume by volume, each padded with its own lowest value
+            parts += [resized(shard.data[v["start"] : v["start"] + v["count"]], size) for v in shard.volumes]
     subjects = tuple(place.subject for shard in shards for place in shard.places())
     return Slices(parts[0] if len(parts) == 1 else torch.cat(parts), subjects, store.slope)
 
