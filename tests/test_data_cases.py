@@ -8,7 +8,7 @@ import torch
 from dicom_maker import make_series, values
 
 from medrecon import io
-from medrecon.data.cases import assign, inventory, pseudonym
+from medrecon.data.cases import assign, inventory, pseudonym, subject_of
 from medrecon.data.describe import describe, split_folder
 from medrecon.data.read import read_case
 from medrecon.data.toml import manifest_text
@@ -166,3 +166,34 @@ def test_text_survives_toml() -> None:
     m = Manifest(name=odd, modality="CT", units="HU", content=odd, licence="x", licence_checked="x")
     table = tomllib.loads(manifest_text(m, "c"))
     assert table["name"] == odd and table["content"] == odd
+
+
+def test_fastmri_volumes_of_one_patient_stay_together(tmp_path: Path) -> None:
+    """Three files of two patients, told by the attribute patient_id, which is not passed on as it is."""
+    import h5py
+
+    (tmp_path / "d").mkdir()
+    for name, patient in (("a", "hash1"), ("b", "hash2"), ("c", "hash1")):
+        with h5py.File(tmp_path / "d" / f"{name}.h5", "w") as h5:
+            h5["reconstruction_rss"] = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1)).numpy() * 1e-5
+            h5.attrs["patient_id"] = patient
+    text = "kind = 'fastmri'\nroot = 'd'\nsubject = 'PatientID'\n[split]\n"
+    (tmp_path / "m.toml").write_text(HEAD.replace("CT", "MR").replace("HU", "a.u.") + text)
+    m = load_manifest(tmp_path / "m.toml")
+    cases = inventory(m).cases
+    one, two = pseudonym("hash1"), pseudonym("hash2")
+    assert [(c.name, c.subject) for c in cases] == [("a.h5", one), ("b.h5", two), ("c.h5", one)]
+    stored = read_case(cases[0], m)
+    assert stored.data.shape == (3, 8, 8) and 0.5e-5 < stored.scale < 1e-5  # the 99.9th percentile
+
+
+def test_every_public_manifest_reads_a_folder_like_its_own(tmp_path: Path) -> None:
+    """The subject keys of IXI, OASIS-1, M4Raw on names as those sets have them."""
+    folder = Path(__file__).parents[1] / "data_manifests"
+    keys = {name: load_manifest(folder / f"{name}.toml").subject for name in ("ixi", "oasis1", "m4raw", "skm_tea")}
+    for name, path, subject in (
+        ("ixi", "IXI-T1/IXI002-Guys-0828-T1.nii.gz", "IXI002"), ("ixi", "IXI-PD/IXI002-Guys-0828-PD.nii.gz", "IXI002"),
+        ("oasis1", "disc1/OAS1_0061_MR2/x.nii.gz", "OAS1_0061"), ("m4raw", "2022061003_T101.h5", "2022061003"),
+        ("m4raw", "2022061003_FLAIR02.h5", "2022061003"), ("skm_tea", "MTR_030/I001.dcm", "MTR_030"),
+    ):  # fmt: skip
+        assert subject_of(tmp_path / path, tmp_path, keys[name]) == subject

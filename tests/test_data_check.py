@@ -75,7 +75,7 @@ def test_the_list_is_bounded_and_the_count_is_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["ct", "mri"])
-def test_corpus_threshold_and_splits(corpus: Path, name: str) -> None:
+def test_corpus_threshold_and_splits(corpus: Path, name: str, one_thread: None) -> None:
     """Different patients stay below the threshold, altered copies above it, and no slice is in two splits."""
     m = load_manifest(MANIFESTS / f"corpus_{name}.toml")
     found = Duplicates()
@@ -84,8 +84,9 @@ def test_corpus_threshold_and_splits(corpus: Path, name: str) -> None:
         data = read_case(case, m).data
         found.add(data, case.name, case.subject, case.split)
         val += [data] if case.split == "val" else []
-    assert found.find()["across_splits"] == {"exact": 0, "near": 0, "pairs": []}
-    between = found.find()["between_subjects"]
+    report = found.find()
+    assert report["across_splits"] == {"exact": 0, "near": 0, "pairs": []}
+    between = report["between_subjects"]
     # One slice of the collection came by two public repositories under two names: both are for training.
     assert (between["exact"], between["near"]) == ((1, 0) if name == "ct" else (0, 0))
     x = torch.cat(val)[::4].float()

@@ -210,3 +210,36 @@ def test_corpus_store_is_what_training_read_before(corpus: Path, tmp_path: Path)
         direct = load_slices(m, "val", 256, corpus)
         assert sorted(stored.subjects) == sorted(direct.subjects)
         assert float((stored.values(slice(None)) - direct.values(slice(None))).abs().max()) <= tolerance
+
+
+def test_sheets_through_a_store_are_the_sheets(tmp_path: Path) -> None:
+    """Two subjects in one sheet; frames that the index does not name are left out; train and val reach the training."""
+    from PIL import Image
+
+    from medrecon.training.config import TrainConfig
+    from medrecon.training.run import load_data
+
+    pixels = np.random.default_rng(0).integers(0, 4000, (4, 16, 16)).astype(np.uint16)
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(pixels.reshape(-1, 16)).save(tmp_path / split / "s.png")
+        rows = "".join(f"s.png\t{i}\tx\t{split}{i % 2}\n" for i in range(3))
+        (tmp_path / split / "index.tsv").write_text("sheet\tframe\tsource\tsubject\n" + rows)
+    text = "kind = 'sheets'\nintercept = -1024.0\ntrain = 'train'\nval = 'val'\nsubject = 'index.tsv'\n"
+    build_store(manifest(tmp_path, text), tmp_path / "store")
+    config = TrainConfig.model_validate({
+        "manifest": tmp_path / "store" / "manifest.toml", "modality": "CT", "size": 16, "values": {"type": "asinh"},
+        "windows": {"full": {"low": -1024, "high": 3071}},
+    })  # fmt: skip
+    train, held_out = load_data(config)
+    assert train.subjects == ("x/train0", "x/train0", "x/train1") and held_out.subjects[0] == "x/val0"
+    assert torch.equal(train.values(slice(None)), torch.from_numpy(pixels[[0, 2, 1]].astype(np.float32)) - 1024)
+
+
+def test_damaged_sheets_are_left_out_by_name(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "s.png").write_bytes(b"no picture")
+    (tmp_path / "train" / "index.tsv").write_text("sheet\tframe\tsource\tsubject\ns.png\t0\tx\ta\n")
+    m = manifest(tmp_path, "kind = 'sheets'\ntrain = 'train'\nsubject = 'index.tsv'\n")
+    with pytest.raises(ValueError, match=r"no volume could be read; first: .*s\.png"):
+        build_store(m, tmp_path / "store")
