@@ -42,6 +42,10 @@ def test_every_manifest_says_what_licence_and_where(path: Path) -> None:
     assert manifest.path == path and manifest.licence and manifest.licence_checked
     assert manifest.doi or manifest.url or manifest.sources
     assert manifest.model_dump(mode="json")["name"] == manifest.name
+    assert manifest.access or manifest.sources
+    assert manifest.citation
+    if manifest.kind not in (None, "sheets"):  # a public set that can be indexed says who is in which split
+        assert manifest.split or (manifest.train and manifest.val)
 
 
 @pytest.mark.parametrize("name", ["corpus_ct", "corpus_mri"])
@@ -76,7 +80,7 @@ def test_mistakes_name_file_and_key(tmp_path: Path) -> None:
     for part in (f"{path}: unknown key 'tran'; did you mean 'train'?", "unknown key 'sources.0.license'; did you mean "
                  "'licence'?", "key 'sources.0.origin': Field required"):  # fmt: skip
         assert part in str(error.value)
-    with pytest.raises(ValueError, match=r"m\.toml: key 'kind': .*'sheets', 'dicom' or 'nifti'"):
+    with pytest.raises(ValueError, match=r"m\.toml: key 'kind': .*'sheets', 'dicom', 'nifti', 'fastmri' or 'store'"):
         load_manifest(write(path, text.replace('"dicom"', '"tiff"')))
     with pytest.raises(ValueError, match=r"m\.toml: not a TOML file"):
         load_manifest(write(path, "name = "))
@@ -94,8 +98,8 @@ def test_root_goes_argument_then_variable_then_manifest(tmp_path: Path, monkeypa
     assert manifest.folder("train", tmp_path / "argument") == tmp_path / "argument" / "train"
     with pytest.raises(FileNotFoundError, match=r"val.*not found.*set MY_DATA"):
         manifest.folder("val")
-    with pytest.raises(ValueError, match=r"fastmri\.toml: no 'train' folder to read; get the data"):
-        load_manifest(FOLDER / "fastmri.toml").folder("train")
+    with pytest.raises(ValueError, match=r"lodopab\.toml: no 'train' folder to read; get the data"):
+        load_manifest(FOLDER / "lodopab.toml").folder("train")
 
 
 def test_sheets_become_slices(tmp_path: Path) -> None:

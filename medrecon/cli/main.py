@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from medrecon.cli import commands, export, noise, raw, tools, undersample
+from medrecon.cli import commands, data, export, noise, raw, tools, undersample
 from medrecon.cli.options import UsageError
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError)
@@ -33,6 +33,7 @@ for command in (commands.simulate, undersample.undersample, commands.recon, comm
                 export.export, tools.info, tools.solvers, tools.doctor, tools.train, tools.demo):  # fmt: skip
     app.command(command)
 app.command(raw.import_raw, name="import")
+app.command(data.app)
 
 
 def _call(target: App, tokens: Sequence[str]) -> Any:

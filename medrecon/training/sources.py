@@ -1,4 +1,4 @@
-"""Training slices from a data manifest: PNG sheets, or a user's own DICOM or NIfTI folders."""
+"""Training slices from a data manifest: a store, PNG sheets, or a user's own DICOM or NIfTI folders."""
 
 from __future__ import annotations
 
@@ -8,34 +8,52 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medrecon.data.store import Store
+from medrecon.data.values import COUNTS, counts, magnitude_scale, resized
 from medrecon.manifest import Manifest, Split
 from medrecon.training.slices import Slices, read_sheets
 from medrecon.volume import Volume
-
-COUNTS = 8191.0
-"""stored counts per unit of an MR magnitude scaled to about 1; int16 then holds up to 4 times that"""
 
 
 def load_slices(manifest: Manifest, split: Split, size: int, root: Path | None = None) -> Slices:
     """Slices (N, size, size) of a split, in the units of the manifest.
 
     CT is stored in whole HU. MR magnitudes have arbitrary units: each DICOM or NIfTI subject is divided by the
-    99.9th percentile of its volume. Other sizes are resampled with antialiasing.
+    99.9th percentile of its volume. Other sizes are resampled with antialiasing. A store of one shard of that size
+    stays on disk, memory-mapped.
 
     Raises:
         FileNotFoundError: the folder is not there, or empty.
         ValueError: no folder named, or a subject of another modality, or an empty volume.
     """
+    if manifest.kind == "store":
+        return _from_store(Store(manifest.base(root)), split, size)
+    if manifest.kind == "fastmri":
+        raise ValueError(f"{manifest.path}: run `medrecon data index` first and train on its store")
     folder = manifest.folder(split, root)
     if manifest.kind == "sheets":
         sheets = read_sheets(folder, manifest.slope, manifest.intercept)
-        return Slices(_resized(sheets.data, size), sheets.subjects, sheets.slope, sheets.intercept)
+        return Slices(resized(sheets.data, size), sheets.subjects, sheets.slope, sheets.intercept)
     stacks: list[Tensor] = []
     subjects: list[str] = []
     for path in _cases(folder, manifest):
         stacks.append(_stored(path, manifest, size))
         subjects += [path.name] * len(stacks[-1])
     return Slices(torch.cat(stacks), tuple(subjects), 1.0 if manifest.units == "HU" else 1 / COUNTS)
+
+
+def _from_store(store: Store, split: Split, size: int) -> Slices:
+    shards = store.split(split)
+    if not shards:
+        raise ValueError(f"{store.folder}: no {split!r} slices in the store")
+    parts: list[Tensor] = []
+    for shard in shards:
+        if shard.shape[1:] == (size, size):
+            parts.append(shard.data)
+        else:  # volume by volume, each padded with its own lowest value
+            parts += [resized(shard.data[v["start"] : v["start"] + v["count"]], size) for v in shard.volumes]
+    subjects = tuple(place.subject for shard in shards for place in shard.places())
+    return Slices(parts[0] if len(parts) == 1 else torch.cat(parts), subjects, store.slope)
 
 
 def _cases(folder: Path, manifest: Manifest) -> Iterator[Path]:
@@ -75,25 +93,9 @@ def _stored(path: Path, manifest: Manifest, size: int) -> Tensor:
             )
         data = (volume.data.abs() if volume.data.is_complex() else volume.data).float()
         if manifest.units != "HU":
-            scale = float(torch.quantile(data.flatten()[:: max(1, data.numel() // 1_000_000)], 0.999))
-            if scale <= 0:
-                raise ValueError(f"{path}: the 99.9th percentile of the magnitudes is {scale:g}; is the volume empty?")
-            data = data * (COUNTS / scale)
-        parts.append(_resized(data.round().clamp(-32768, 32767).to(torch.int16), size))
+            try:
+                data = data * (COUNTS / magnitude_scale(data))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        parts.append(resized(counts(data), size))
     return torch.cat(parts)
-
-
-def _resized(data: Tensor, size: int) -> Tensor:
-    """int16 slices (N, H, W) -> (N, size, size), antialiased; a rectangle is padded to a square first."""
-    height, width = data.shape[-2:]
-    if height != width:
-        side = max(height, width)
-        low = int(data.min())
-        square = torch.full((len(data), side, side), low, dtype=data.dtype)
-        top, left = (side - height) // 2, (side - width) // 2
-        square[:, top : top + height, left : left + width] = data
-        data = square
-    if data.shape[-1] == size:
-        return data
-    resized = torch.nn.functional.interpolate(data[:, None].float(), (size, size), mode="bilinear", antialias=True)
-    return resized[:, 0].round().to(torch.int16)
