@@ -12,7 +12,7 @@ LAYERS = (
     {"io", "operators", "models", "metrics"},
     {"samplers"},
     {"solvers", "corrections"},
-    {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "training"},
+    {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "training", "diagnose"},
     {"demo"},
     {"cli", "__main__"},
 )
