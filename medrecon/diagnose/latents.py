@@ -7,10 +7,9 @@ from typing import Any
 import torch
 
 from medrecon.diagnose.base import Case, Finding, OnProgress
-from medrecon.diagnose.radial import radial_power
+from medrecon.diagnose.radial import radial_power, rings
 
 SUMMARY = "latents: mean, deviation and kurtosis per channel, correlations, spectrum, outliers"
-RINGS = 8
 FAR = 6.0
 """an outlier lies further than this many standard deviations of its channel; a normal law has 2e-9 of them"""
 
@@ -25,7 +24,7 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     values: dict[str, Any] = {
         "mean": mean.tolist(), "std": std.tolist(), "excess_kurtosis": kurtosis.tolist(),
         "correlation": correlation.tolist(), "largest_cross_correlation": float(crossed.max()),
-        "radial_power": radial_power(case.latents, RINGS).tolist(),
+        "radial_power": radial_power(case.latents, rings(case.latents)).tolist(),
         "largest_deviation": float(normal.abs().max()), "share_beyond_6": float((normal.abs() > FAR).double().mean()),
         "largest_slice": case.index[int(case.latents.abs().flatten(1).amax(1).argmax())],
     }  # fmt: skip

@@ -1,8 +1,8 @@
 """log p of held-out latents by the probability-flow ODE (Song et al., arXiv 2011.13456, section 4.3), in bits per
 dimension.
 
-In t = log sigma the flow is dz/dt = z - D(z, sigma) and d log p / dt = -(n - tr J). It runs from sigma_min, where the
-latent gets that much noise, to sigma_max, where p is N(0, (1 + sigma_max^2) I). The Gaussian of the training latents
+The flow is dz/dsigma = (z - D(z, sigma)) / sigma, and log p falls along it by (n - tr J) dlog sigma. It runs from
+sigma_min, where the latent gets that much noise, to sigma_max, where p is N(0, (1 + sigma_max^2) I). The Gaussian of the training latents
 goes the same way, and beside it stands its closed form: their difference is the error of the integration.
 """
 
@@ -52,17 +52,20 @@ def closed_form(gaussian: Stationary, z: Tensor) -> Tensor:
 
 
 def log_density(denoiser: Denoiser, z: Tensor, steps: int, probe: Tensor) -> Tensor:
-    """Natural logarithm of the density of z at sigma_min, (B,) float64: Heun's steps, uniform in log sigma."""
+    """Natural logarithm of the density of z at sigma_min, (B,) float64: Heun's steps in sigma, levels uniform in its log.
+
+    At large sigma the slope in sigma is constant, so those steps are exact; in log sigma z would grow exponentially.
+    """
     n, low, high = z[0].numel(), math.log(denoiser.sigma_min), math.log(denoiser.sigma_max)
     step = (high - low) / steps
     change = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     for i in range(steps):
         here, there = math.exp(low + i * step), math.exp(low + (i + 1) * step)
         estimate, first = trace(denoiser, z, here, probe)
-        slope = z - estimate
-        euler = z + step * slope
+        slope = (z - estimate) / here
+        euler = z + (there - here) * slope
         estimate, second = trace(denoiser, euler, there, probe)
-        z = z + step / 2 * (slope + euler - estimate)
+        z = z + (there - here) / 2 * (slope + (euler - estimate) / there)
         change += step * (n - (first + second) / 2)
     variance = 1 + denoiser.sigma_max**2
     end = -0.5 * (z.double().square().flatten(1).sum(1) / variance + n * math.log(2 * math.pi * variance))

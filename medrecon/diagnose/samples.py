@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from medrecon.diagnose.base import Case, Finding, OnProgress, sheet
-from medrecon.diagnose.radial import radial_power
+from medrecon.diagnose.radial import radial_power, rings
 
 SUMMARY = "unconditional samples: a sheet, histogram distance and spectrum against real slices"
-RINGS = 8
 TRAINING = 256
 
 
@@ -19,9 +18,9 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     drawn = case.decode(case.samples)
     on_progress(0.9)
     kept = case.clip(drawn)
-    real = case.images
+    real, bins = case.images, rings(drawn)
     control = case.training_images(TRAINING) if case.training is not None else None
-    ratio = radial_power(kept, RINGS) / radial_power(real, RINGS)
+    ratio = radial_power(kept, bins) / radial_power(real, bins)
     values: dict[str, Any] = {
         "count": len(drawn), "steps": case.settings.steps, "sampler": "Heun, Karras levels", "seed": case.settings.seed,
         "finite": bool(torch.isfinite(drawn).all()), "latent_std": float(case.samples.std()),
@@ -38,7 +37,7 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     ]  # fmt: skip
     if control is not None:
         values["control_histogram_distance"] = histogram_distance(control, real)
-        values["control_spectrum_ratio"] = (radial_power(control, RINGS) / radial_power(real, RINGS)).tolist()
+        values["control_spectrum_ratio"] = (radial_power(control, bins) / radial_power(real, bins)).tolist()
         table.insert(3, ("the same, training to held-out",
                          f"{values['control_histogram_distance']:.3g} {case.prior.units}"))  # fmt: skip
     return Finding(values, table, sheets(case, drawn))
