@@ -46,9 +46,9 @@ class Settings:
     """
 
     slices: int = 16
-    few: int = 8
+    few: int = 6
     samples: int = 16
-    steps: int = 32
+    steps: int = 20
     seed: int = 0
 
     def generator(self) -> torch.Generator:

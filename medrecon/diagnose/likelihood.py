@@ -2,8 +2,9 @@
 dimension.
 
 The flow is dz/dsigma = (z - D(z, sigma)) / sigma, and log p falls along it by (n - tr J) dlog sigma. It runs from
-sigma_min, where the latent gets that much noise, to sigma_max, where p is N(0, (1 + sigma_max^2) I). The Gaussian of the training latents
-goes the same way, and beside it stands its closed form: their difference is the error of the integration.
+sigma_min, where the latent gets that much noise, to sigma_max, where p is N(0, (1 + sigma_max^2) I). The Gaussian of
+the training latents goes the same way, and beside it stands its closed form: their difference is the error of the
+integration.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def closed_form(gaussian: Stationary, z: Tensor) -> Tensor:
 
 
 def log_density(denoiser: Denoiser, z: Tensor, steps: int, probe: Tensor) -> Tensor:
-    """Natural logarithm of the density of z at sigma_min, (B,) float64: Heun's steps in sigma, levels uniform in its log.
+    """Natural logarithm of the density of z at sigma_min, (B,) float64: Heun's steps in sigma, levels log-uniform.
 
     At large sigma the slope in sigma is constant, so those steps are exact; in log sigma z would grow exponentially.
     """

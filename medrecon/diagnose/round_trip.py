@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from medrecon.diagnose.base import BATCH, Case, Finding, OnProgress, sheet
-from medrecon.metrics import CT_WINDOWS, Window, psnr
+from medrecon.metrics import CT_WINDOWS, psnr
 
 SUMMARY = "round trip D(E(x)): PSNR per subject, bias in tissues, worst slices, seconds"
 TISSUES = {"lung": (-950.0, -600.0), "fat": (-150.0, -50.0), "organs": (0.0, 100.0), "bone": (300.0, 1500.0)}
@@ -21,7 +21,7 @@ WORST = 6
 def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
     x, y = case.images, case.decode(case.latents)
     on_progress(0.6)
-    scores = {name: psnr(w.clip(y), w.clip(x), w.width) for name, w in windows(case).items()}
+    scores = window_scores(case, x, y)
     first = next(iter(scores.values()))
     subjects = {s: subject_scores(case, s, scores, x, y) for s in dict.fromkeys(case.subjects)}
     mean = {f"psnr_{n}": sum(v[f"psnr_{n}"] for v in subjects.values()) / len(subjects) for n in scores}
@@ -44,12 +44,17 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     return Finding(values, table, {"round_trip_worst": picture(case, x[order], y[order])})
 
 
-def windows(case: Case) -> dict[str, Window]:
-    """CT: the declared windows full and soft tissue; MRI: the 99.9th percentile of the slices looked at."""
+def window_scores(case: Case, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """PSNR of every slice: CT in the declared windows, MRI over the 99.9th percentile of the subject's slices."""
     if case.prior.units == "HU":
-        return {name: CT_WINDOWS[name] for name in ("full", "soft")}
-    top = case.images.flatten()
-    return {"full": Window(0.0, float(top.kthvalue(max(1, round(0.999 * len(top)))).values))}
+        return {name: psnr(w.clip(y), w.clip(x), w.width) for name, w in CT_WINDOWS.items() if name in ("full", "soft")}
+    return {"full": psnr(y, x, torch.tensor([top(case, subject) for subject in case.subjects]))}
+
+
+def top(case: Case, subject: str) -> float:
+    """99.9th percentile of a subject's magnitudes."""
+    values = case.images[[s == subject for s in case.subjects]].flatten()
+    return float(values.kthvalue(max(1, round(0.999 * len(values)))).values)
 
 
 def subject_scores(case: Case, subject: str, scores: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, float]:
@@ -96,8 +101,7 @@ def seconds(case: Case) -> dict[str, float]:
 
 
 def picture(case: Case, x: Tensor, y: Tensor) -> Tensor:
-    """Three rows of the worst slices: original, round trip, difference."""
-    low, high = (-160.0, 240.0) if case.prior.units == "HU" else (0.0, windows(case)["full"].high)
-    half = (high - low) / 2
-    rows = torch.cat([x, y, (low + high) / 2 + (y - x) * half / (0.1 * (high - low))])
+    """Three rows of the worst slices: original, round trip, difference; its grey scale is a fifth as wide."""
+    low, high = (-160.0, 240.0) if case.prior.units == "HU" else (0.0, float(x.max()))
+    rows = torch.cat([x, y, (low + high) / 2 + 5 * (y - x)])
     return sheet(rows, low, high, len(x))
