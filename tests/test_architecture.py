@@ -15,7 +15,7 @@ LAYERS = (
     {"io", "operators", "models", "metrics"},
     {"samplers"},
     {"solvers", "corrections"},
-    {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "data", "training"},
+    {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "data", "training", "diagnose"},
     {"demo"},
     {"cli", "__main__"},
 )  # fmt: skip

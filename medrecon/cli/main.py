@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from medrecon.cli import commands, data, export, noise, raw, tools, undersample
+from medrecon.cli import commands, data, diagnose, export, noise, raw, tools, undersample
 from medrecon.cli.options import UsageError
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError)
@@ -30,7 +30,8 @@ app = App(
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
 )  # fmt: skip
 for command in (commands.simulate, undersample.undersample, commands.recon, commands.evaluate, noise.noise,
-                export.export, tools.info, tools.solvers, tools.doctor, tools.train, tools.demo):  # fmt: skip
+                export.export, tools.info, tools.solvers, tools.doctor, tools.train, diagnose.diagnose,
+                tools.demo):  # fmt: skip
     app.command(command)
 app.command(raw.import_raw, name="import")
 app.command(data.app)

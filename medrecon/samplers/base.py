@@ -28,9 +28,13 @@ class Sampler(Protocol):
     `previous` is the estimate of the step before, None at the first; `sigma_next` = 0 gives z0 itself.
     """
 
-    order: int
-    """order of convergence of the deterministic part, proved against the Gaussian oracle"""
-    stochastic: bool
+    @property
+    def order(self) -> int:
+        """Order of convergence of the deterministic part, proved against the Gaussian oracle."""
+        ...
+
+    @property
+    def stochastic(self) -> bool: ...
 
     def step(
         self, denoiser: Denoiser, z: Tensor, sigma: float, sigma_next: float,

@@ -1,0 +1,76 @@
+"""diagnose: what a prior can and cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from medrecon.cli.options import Output, UsageError, Writing
+from medrecon.cli.progress import progress
+from medrecon.cli.show import check_free, note, show_json
+
+
+def diagnose(
+    prior: str, /, *, data: Path, output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    slices: int = 16, few: int = 6, samples: int = 16, steps: int = 20, size: int = 256,
+    device: str = "cpu", seed: int = 0, writing: Writing = Writing(), out: Output = Output(),
+) -> int:  # fmt: skip
+    """Judge a prior on held-out subjects: round trip, latents, denoising, samples, memorisation, likelihood and more.
+
+    Parameters
+    ----------
+    prior
+        a shipped prior's name or a .safetensors file
+    data
+        data manifest (.toml) with train and val; or a folder of held-out scans, DICOM or NIfTI, one sub-folder a
+        subject (then what needs the training slices is left out)
+    output
+        folder to write: diagnose.json, diagnose.md and pictures, some of which show your data
+    only
+        names of diagnostics, such as round_trip; all unless given
+    slices
+        held-out slices of each subject, evenly spread
+    few
+        slices for the diagnostics that differentiate the network
+    samples
+        unconditional samples
+    steps
+        noise levels of the sampler and of the likelihood
+    size
+        side of the slices in pixels
+    device
+        cpu, cuda or cuda:N
+    seed
+        seed of everything random
+    """
+    counts = {"slices": slices, "few": few, "samples": samples, "steps": steps, "size": size}
+    for name, value in counts.items():
+        if value < (2 if name == "steps" else 1):
+            raise UsageError(f"--{name} {value}: too few")
+    check_free(output, writing.overwrite)
+
+    from medrecon.diagnose import run
+    from medrecon.diagnose.base import Settings
+    from medrecon.diagnose.sources import load_case
+    from medrecon.models.store import load_prior
+
+    try:
+        chosen = run.diagnostics(only or ())
+    except ValueError as error:
+        raise UsageError(f"--only: {error}") from error
+    settings = Settings(slices, few, samples, steps, seed)
+    case = load_case(load_prior(prior, device), data, size, settings, device)
+    if writing.dry_run:
+        show_json({**run.header(case), "diagnostics": list(chosen), "dry_run": True})
+        return 0
+    with progress(f"diagnose {prior}", out.quiet) as report:
+        result = run.diagnose(case, output, list(chosen), overwrite=writing.overwrite, on_progress=report)
+    if out.json:
+        show_json(result)
+    else:
+        print((output / "diagnose.md").read_text(), end="")
+    note(f"wrote {output}")
+    return 0

@@ -1,0 +1,111 @@
+"""`medrecon diagnose`: every diagnostic on one prior, and its report: diagnose.json, diagnose.md and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from medrecon import __version__
+from medrecon.diagnose.base import Case, Finding
+from medrecon.discover import modules
+
+PATTERN = "diagnose*"
+"""names of everything written"""
+
+
+def diagnostics(only: Sequence[str] = ()) -> dict[str, ModuleType]:
+    """The diagnostics by name, all or those asked for.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    found = {m.__name__.rpartition(".")[2]: m for m in modules("medrecon.diagnose") if hasattr(m, "SUMMARY")}
+    unknown = [name for name in only if name not in found]
+    if unknown:
+        raise ValueError(f"no diagnostic {unknown[0]!r}; there are {', '.join(found)}")
+    return {name: module for name, module in found.items() if not only or name in only}
+
+
+def diagnose(
+    case: Case, output: Path, only: Sequence[str] = (), *, overwrite: bool = False,
+    on_progress: Callable[[float, int], None] = lambda done, total: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run the diagnostics and write the folder `output`, whole or not at all; the report.
+
+    Raises:
+        FileExistsError: `output` exists and `overwrite` is off, or holds other things.
+        ValueError: an unknown diagnostic.
+    """
+    from medrecon.io import atomic
+
+    chosen = diagnostics(only)
+    report = header(case)
+    with atomic.folder(output, PATTERN, overwrite=overwrite) as folder:
+        tables: dict[str, Finding] = {}
+        for i, (name, module) in enumerate(chosen.items()):
+            start = time.process_time()
+            finding: Finding = module.run(
+                case, case.settings.generator(), lambda share, i=i: on_progress(i + share, len(chosen))
+            )
+            report["diagnostics"][name] = {**finding.values, "cpu_seconds": round(time.process_time() - start, 1)}
+            tables[name] = finding
+            for picture, pixels in finding.pictures.items():
+                write_png(folder / f"diagnose_{picture}.png", pixels)
+            on_progress(i + 1, len(chosen))
+        report = finite(report)
+        (folder / "diagnose.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        (folder / "diagnose.md").write_text(markdown(report, tables))
+    return report
+
+
+def header(case: Case) -> dict[str, Any]:
+    """What was judged, on what, how."""
+    card = case.prior.card
+    return {
+        "prior": case.prior.name, "sha256": card.get("sha256"), "modality": case.prior.modality,
+        "units": case.prior.units, "size": case.held_out.data.shape[-1],
+        "held_out": {"subjects": len(set(case.held_out.subjects)), "slices": len(case.held_out.subjects),
+                     "looked_at": len(case.index)},
+        "training": None if case.training is None else {"subjects": len(set(case.training.subjects)),
+                                                        "slices": len(case.training.subjects)},
+        "settings": asdict(case.settings), "software": {"medrecon": __version__}, "diagnostics": {},
+        "use": "RESEARCH USE ONLY - NOT FOR CLINICAL USE",
+    }  # fmt: skip
+
+
+def markdown(report: dict[str, Any], findings: dict[str, Finding]) -> str:
+    """The tables for people."""
+    held = report["held_out"]
+    lines = [
+        f"# Diagnostics of the prior {report['prior']} ({report['modality']})", "",
+        f"{held['looked_at']} slices of {held['subjects']} held-out subjects, {report['size']} x {report['size']}; "
+        f"seed {report['settings']['seed']}. {report['use']}.", "",
+        "| diagnostic | quantity | figure |", "|---|---|---|",
+    ]  # fmt: skip
+    for name, finding in findings.items():
+        lines += [f"| {name} | {quantity} | {figure} |" for quantity, figure in finding.table]
+    return "\n".join(lines) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """The same for JSON: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_png(path: Path, pixels: Tensor) -> None:
+    """Grey image (H, W) uint8."""
+    from PIL import Image
+
+    Image.fromarray(pixels.numpy()).save(path, optimize=True)

@@ -1,0 +1,61 @@
+"""Unconditional samples: a sheet to look at, and their pixels beside those of real slices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrecon.diagnose.base import Case, Finding, OnProgress, sheet
+from medrecon.diagnose.radial import radial_power, rings
+
+SUMMARY = "unconditional samples: a sheet, histogram distance and spectrum against real slices"
+TRAINING = 256
+
+
+def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+    drawn = case.decode(case.samples)
+    on_progress(0.9)
+    kept = case.clip(drawn)
+    real, bins = case.images, rings(drawn)
+    control = case.training_images(TRAINING) if case.training is not None else None
+    ratio = radial_power(kept, bins) / radial_power(real, bins)
+    values: dict[str, Any] = {
+        "count": len(drawn), "steps": case.settings.steps, "sampler": "Heun, Karras levels", "seed": case.settings.seed,
+        "finite": bool(torch.isfinite(drawn).all()), "latent_std": float(case.samples.std()),
+        "mean": float(kept.mean()), "std": float(kept.std()),
+        "real_mean": float(real.mean()), "real_std": float(real.std()),
+        "histogram_distance": histogram_distance(kept, real), "spectrum_ratio": ratio.tolist(),
+    }  # fmt: skip
+    table = [
+        ("samples", f"{len(drawn)}, deviation of their latents {values['latent_std']:.2f}"),
+        ("mean, deviation of values", f"{values['mean']:.3g}, {values['std']:.3g} "
+                                      f"(held-out {values['real_mean']:.3g}, {values['real_std']:.3g})"),
+        ("histogram distance to held-out", f"{values['histogram_distance']:.3g} {case.prior.units}"),
+        ("spectrum over held-out, low to high", ", ".join(f"{v:.2f}" for v in ratio.tolist())),
+    ]  # fmt: skip
+    if control is not None:
+        values["control_histogram_distance"] = histogram_distance(control, real)
+        values["control_spectrum_ratio"] = (radial_power(control, bins) / radial_power(real, bins)).tolist()
+        table.insert(3, ("the same, training to held-out",
+                         f"{values['control_histogram_distance']:.3g} {case.prior.units}"))  # fmt: skip
+    return Finding(values, table, sheets(case, drawn))
+
+
+def histogram_distance(a: Tensor, b: Tensor) -> float:
+    """Wasserstein-1 distance of the values of two sets of images, in their units: mean |difference of quantiles|."""
+    at = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    first, second = (x.flatten().double().sort().values for x in (a, b))
+    return float((first[(at * len(first)).long()] - second[(at * len(second)).long()]).abs().mean())
+
+
+def sheets(case: Case, drawn: Tensor) -> dict[str, Tensor]:
+    """One sheet a display window: soft tissue and lung to bone for CT, 99.5 % of the real magnitudes for MRI."""
+    columns = 4 if len(drawn) > 3 else len(drawn)
+    if case.prior.units == "HU":
+        soft, wide = sheet(drawn, -160.0, 240.0, columns), sheet(drawn, -1000.0, 1000.0, columns)
+        return {"samples_soft": soft, "samples_wide": wide}
+    values = case.images.flatten()
+    top = float(values.kthvalue(max(1, round(0.995 * len(values)))).values)
+    return {"samples": sheet(drawn, 0.0, top, columns)}
