@@ -54,8 +54,7 @@ def main() -> None:
         path = options.out / f"mri_{case}.png"
         comparison(volume.data[0].float(), images, path, title=f"{case.replace('_', ' ')}, 8 coils, 30 dB",
                    units="a.u.", window=window, error=error, captions=captions)  # fmt: skip
-        picture = Image.open(path).convert("RGB")
-        picture.reduce(2).quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
+        Image.open(path).convert("RGB").reduce(2).save(path, optimize=True)
 
 
 if __name__ == "__main__":
