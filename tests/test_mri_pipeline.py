@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from medrecon import io
 from medrecon.cli.main import main
+from medrecon.cli.options import Maps
 from medrecon.evaluate import evaluate
 from medrecon.io.scan import Scan, load_scan
 from medrecon.pipeline import reconstruct, solver_class
@@ -92,6 +94,10 @@ def test_every_way_to_coil_maps_gives_the_image(method: str, lines: Scan, disc: 
         reconstruct(replace(one, modality="ct", data=torch.zeros(1, 4, 4), units="HU", geometry={
             "type": "parallel", "angles": torch.arange(4.0, dtype=torch.float64), "det_count": 4, "det_spacing": 1.0,
             "det_offset": 0.0}, maps=None, mask=None), "fbp", maps="espirit")  # fmt: skip
+
+
+def test_the_command_line_knows_the_same_ways() -> None:
+    assert get_args(Maps) == METHODS
 
 
 def test_no_calibration_lines_name_the_way_out(lines: Scan) -> None:

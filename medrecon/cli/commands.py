@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from medrecon.cli.options import CTOptions, MRIOptions, Output, UsageError, Writing, parse_slices
+from medrecon.cli.options import CTOptions, Maps, MRIOptions, Output, UsageError, Writing, parse_slices, solver_settings
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -126,7 +126,7 @@ def recon(
     mode: Literal["fast", "paper", "reference"] | None = None,
     slices: str | None = None, device: str = "cpu", seed: int = 0, batch: int | None = None,
     settings: dict[str, str] | None = None, prior: str | None = None,
-    maps: Literal["auto", "espirit", "walsh", "jsense", "nlinv"] = "auto",
+    maps: Maps = "auto",
     writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Reconstruct a measurement file to NIfTI or DICOM, with a JSON report beside it.
@@ -167,7 +167,7 @@ def recon(
         raise UsageError(f"--maps {maps}: CT has no coils")
     start, stop = parse_slices(slices, scan.slice_count)
     some = (start, stop) if slices else None
-    options = {name.replace("/", ".").replace("-", "_"): value for name, value in (settings or {}).items()}
+    options = solver_settings(settings)
     options |= {"mode": mode} if mode else {}
     try:
         scan.within(some)

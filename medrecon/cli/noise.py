@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from medrecon.cli.options import Output, UsageError, Writing, parse_slices
+from medrecon.cli.options import Maps, Output, UsageError, Writing, parse_slices, solver_settings
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -16,7 +16,7 @@ def noise(
     measurement: Path, /, *, output: Annotated[str, Parameter(name=["--output", "-o"])], solver: str,
     replicas: int = 50, slices: str | None = None, device: str = "cpu", seed: int = 0,
     settings: dict[str, str] | None = None, prior: str | None = None,
-    maps: Literal["auto", "espirit", "walsh", "jsense", "nlinv"] = "auto",
+    maps: Maps = "auto",
     writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Map the standard deviation of a reconstruction, voxel by voxel, by adding the scan's own noise anew.
@@ -28,7 +28,7 @@ def noise(
     output
         NIfTI file (.nii, .nii.gz), in the units of the reconstruction
     solver
-        one of `medrecon solvers`; exact for linear ones, such as cg-sense and fbp
+        one of `medrecon solvers`; exact for linear ones: zero-filled, fbp, cg-sense where it converges
     replicas
         reconstructions with noise of their own; the map is known to 1 / sqrt(2 replicas) of itself
     slices
@@ -56,7 +56,7 @@ def noise(
 
     scan = load_scan(measurement)
     some = parse_slices(slices, scan.slice_count) if slices else None
-    options = {name.replace("/", ".").replace("-", "_"): value for name, value in (settings or {}).items()}
+    options = solver_settings(settings)
     plan = {"measurement": str(measurement), "output": output, "solver": solver, "settings": options,
             "replicas": replicas, "seed": seed}  # fmt: skip
     if writing.dry_run:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Pattern = Literal["random", "equispaced", "regular", "gaussian", "gaussian-2d", "poisson", "golden-angle"]
 """the names of `operators.sampling.PATTERNS`, here so that --help needs no torch"""
 
+Maps = Literal["auto", "espirit", "walsh", "jsense", "nlinv"]
+"""`pipeline.coil_maps.MapMethod`, here for the same reason"""
+
 
 class UsageError(Exception):
     """A wrong combination of arguments: exit code 2."""
@@ -107,3 +110,8 @@ def parse_slices(text: str | None, count: int) -> tuple[int, int]:
     if not 0 <= start < stop <= count:
         raise UsageError(f"--slices {text!r}: the scan has slices 0:{count}")
     return start, stop
+
+
+def solver_settings(given: dict[str, str] | None) -> dict[str, str]:
+    """--settings.a.b-c as the solver names it, a.b_c."""
+    return {name.replace("/", ".").replace("-", "_"): value for name, value in (given or {}).items()}

@@ -69,8 +69,8 @@ class MRIProblem(abc.ABC):
         scanner's own coils."""
         wanted = index.indices(len(self.scan.data))[:2]
         if self._latest is None or self._latest[0] != wanted:
-            given = self.scan.maps is not None and self.method == "auto"
-            maps = self.scan.maps[index] if given else estimate_maps(self._calibration(index), self.method)  # type: ignore[index]
+            given = self.scan.maps if self.method == "auto" else None
+            maps = estimate_maps(self._calibration(index), self.method) if given is None else given[index]
             self._latest = wanted, self._white(maps)
         return self._latest[1]
 

@@ -25,10 +25,10 @@ def noise_map(
 ) -> Volume:  # fmt: skip
     """SD of every voxel, in the units of the reconstruction, over `replicas` of a scan with noise added anew.
 
-    The noise is that of the scan's noise model, in CT with the model error. For linear solvers (zero-filled, CG-SENSE
-    and CGLS with a fixed number of steps, FBP) the map is exact up to 1 / sqrt(2 replicas) of itself; others answer
-    for the noise of the scan twice over, since what is in it already stays. Of magnitudes, as the images are: where
-    there is signal that is the part of complex noise along it, SD = sigma / sqrt(2).
+    The noise is that of the scan's noise model, in CT with the model error. For linear solvers (zero-filled, FBP, and
+    CG-SENSE where it converges: the steps of CG depend on the data) the map is exact up to 1 / sqrt(2 replicas) of
+    itself; others answer for the noise of the scan twice over, since what is in it already stays. Of magnitudes, as the
+    images are: where there is signal that is the part of complex noise along it, SD = sigma / sqrt(2).
 
     Args:
         settings, prior, maps: as of `reconstruct`.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.fourier import centred_ifft
-from medrecon.io import cfl, fastmri_header
+from medrecon.io import cfl
 from medrecon.io.scan import Scan
 from medrecon.raw import cartesian
 from medrecon.raw.options import RawOptions
@@ -42,21 +42,10 @@ def read(path: Path, options: RawOptions) -> Scan:
     array = cfl.read_cfl(path)
     try:
         kspace, first, count, how = _slices(array, options)
-        cartesian.check_coils("k-space", kspace)
-        cartesian.check_finite("k-space", kspace, first)
-        cartesian.check_measured("k-space", kspace, first)
+        facts = {"source": path.name, "format": "bart", "dimensions": list(array.shape), "slices_from": how}
+        return cartesian.bare_scan(kspace, first, count, options.pixel, facts)
     except ValueError as error:
         raise type(error)(f"{path}: {error}") from error
-    mask, shape = cartesian.acquired(kspace), (kspace.shape[-2], kspace.shape[-1])
-    pixel = options.pixel or 1.0
-    provenance = {
-        "source": path.name, "format": "bart", "dimensions": list(array.shape), "slices": [first, first + len(kspace)],
-        "slices_from": how, "acceleration": mask.numel() / int(mask.sum()), "pixel_mm": pixel,
-        "pixel_from": "given" if options.pixel else "not in the file: taken as 1 mm",
-        "place": "not in the file: centred, shown like an axial slice",
-    }  # fmt: skip
-    affine = cartesian.moved(fastmri_header.centred_affine(shape, (pixel, pixel), pixel, count), first)
-    return Scan("mri", kspace, shape, affine, "a.u.", mask=mask, provenance=provenance)
 
 
 def _slices(array: Array, options: RawOptions) -> tuple[Tensor, int, int, str]:

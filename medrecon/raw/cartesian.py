@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from medrecon.io import fastmri_header
+from medrecon.io.scan import Scan
 
 MOST_COILS = 128
 
@@ -52,3 +57,23 @@ def moved(affine: Tensor, slices: int) -> Tensor:
     affine = affine.clone()
     affine[:3, 3] += affine[:3, 2] * slices
     return affine
+
+
+def bare_scan(kspace: Tensor, first: int, count: int, pixel: float | None, facts: dict[str, Any]) -> Scan:
+    """Slices `first` on, of `count`, of k-space (Z, C, H, W) from a file that holds numbers only: centred, shown like
+    an axial slice, pixels of `pixel` or 1 mm, as the provenance says.
+
+    Raises:
+        ValueError: an axis that cannot be coils, NaN and the slice, nothing measured.
+    """
+    check_coils("k-space", kspace)
+    check_finite("k-space", kspace, first)
+    check_measured("k-space", kspace, first)
+    mask, shape, mm = acquired(kspace), (kspace.shape[-2], kspace.shape[-1]), pixel or 1.0
+    provenance = {
+        **facts, "slices": [first, first + len(kspace)], "acceleration": mask.numel() / int(mask.sum()),
+        "pixel_mm": mm, "pixel_from": "given" if pixel else "not in the file: taken as 1 mm",
+        "place": "not in the file: centred, shown like an axial slice",
+    }  # fmt: skip
+    affine = moved(fastmri_header.centred_affine(shape, (mm, mm), mm, count), first)
+    return Scan("mri", kspace, shape, affine, "a.u.", mask=mask, provenance=provenance)

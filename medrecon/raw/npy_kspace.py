@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medrecon.io import fastmri_header
 from medrecon.io.scan import Scan
 from medrecon.raw import cartesian
 from medrecon.raw.options import RawOptions
@@ -41,21 +40,10 @@ def read(path: Path, options: RawOptions) -> Scan:
         stack = array[None] if array.ndim == 3 else array
         start, stop = options.range(len(stack))
         kspace = torch.from_numpy(np.array(stack[start:stop], dtype=np.complex64))
-        cartesian.check_coils("k-space", kspace)
-        cartesian.check_finite("k-space", kspace, start)
-        cartesian.check_measured("k-space", kspace, start)
+        facts = {"source": path.name, "format": "npy_kspace"}
+        return cartesian.bare_scan(kspace, start, len(stack), options.pixel, facts)
     except ValueError as error:
         raise type(error)(f"{path}: {error}") from error
-    mask, shape = cartesian.acquired(kspace), (kspace.shape[-2], kspace.shape[-1])
-    pixel = options.pixel or 1.0
-    provenance = {
-        "source": path.name, "format": "npy_kspace", "slices": [start, stop],
-        "acceleration": mask.numel() / int(mask.sum()), "pixel_mm": pixel,
-        "pixel_from": "given" if options.pixel else "not in the file: taken as 1 mm",
-        "place": "not in the file: centred, shown like an axial slice",
-    }  # fmt: skip
-    affine = fastmri_header.centred_affine(shape, (pixel, pixel), pixel, len(stack))
-    return Scan("mri", kspace, shape, cartesian.moved(affine, start), "a.u.", mask=mask, provenance=provenance)
 
 
 def _check(array: NDArray[np.complex64]) -> None:
