@@ -69,7 +69,7 @@ def shipped() -> list[str]:
 
 
 def read_part(path: Path, part: str) -> dict[str, torch.Tensor]:
-    """The float32 state of "autoencoder" or "denoiser" in a prior's file."""
+    """The float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", in a prior's file."""
     from safetensors.torch import load_file
 
     return {k.removeprefix(f"{part}."): v.float() for k, v in load_file(path).items() if k.startswith(f"{part}.")}
@@ -83,7 +83,7 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         ValueError: the weights do not match the sha256 of their card.
     """
     from medrecon.models.kl_autoencoder import KLAutoencoder
-    from medrecon.models.wiener_unet import WienerUNet
+    from medrecon.models.wiener_unet import ExpertConfig, WienerUNet
 
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
@@ -98,7 +98,10 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     ae, diffusion = card["autoencoder"], card["diffusion"]
     autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"])
     state = read_part(path, "denoiser")
-    denoiser = WienerUNet(diffusion, ae["latent_channels"], state["wiener.spectrum"].shape[-1])
+    known = set(ExpertConfig.model_fields)
+    experts = {name: ExpertConfig(**{k: v for k, v in e.items() if k in known})
+               for name, e in diffusion["experts"].items()}  # fmt: skip
+    denoiser = WienerUNet(experts, diffusion["sigma_min"], ae["latent_channels"], state["wiener.spectrum"].shape[-1])
     denoiser.load_state_dict(state)
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
     for module in (autoencoder, denoiser):

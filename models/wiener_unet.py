@@ -1,23 +1,54 @@
-"""Latent denoiser: the Wiener filter of the latents plus a learned correction by MONAI's DiffusionModelUNet."""
+"""Latent denoiser: the Wiener filter of the latents plus corrections by U-Nets, one for each range of noise."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.models.wiener import Wiener
 
-def conv_net(config: dict[str, Any], in_channels: int, out_channels: int) -> nn.Module:
-    """MONAI DiffusionModelUNet without attention, so that it takes any latent size."""
-    from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+Parametrisation = Literal["wiener", "v", "epsilon", "x0"]
 
-    channels = tuple(config["channels"])
-    return DiffusionModelUNet(
-        spatial_dims=2, in_channels=in_channels, out_channels=out_channels, channels=channels,
-        num_res_blocks=config["res_blocks"], attention_levels=(False,) * len(channels), norm_num_groups=16,
-    )  # fmt: skip
+
+class ExpertConfig(BaseModel):
+    """One U-Net of the denoiser and the noise it is for."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    up_to: float = Field(80.0, gt=0)
+    """largest noise it denoises; the next expert takes over"""
+    fold: int = Field(1, gt=0)
+    """latent pixels folded into channels, fold x fold: 2 or 4 sees a body at a quarter or less of the cost"""
+    channels: tuple[int, ...] = (64, 128, 128)
+    """feature channels a level of the U-Net, multiples of 16"""
+    res_blocks: int = Field(1, gt=0)
+    """residual blocks a level"""
+    attention: int = Field(0, ge=0)
+    """how many levels, from the coarsest, have self-attention"""
+    parametrisation: Parametrisation = "wiener"
+    """what the network's output means: see `skip_and_scale`"""
+
+
+def skip_and_scale(
+    kind: Parametrisation, z: Tensor, sigma: Tensor, estimate: Tensor, error: Tensor
+) -> tuple[Tensor, Tensor]:
+    """D = skip + scale * F for every parametrisation of a network F of unit variance; sigma (B, 1, 1, 1).
+
+    wiener: the Wiener filter and its error, so that F only learns what a Gaussian cannot know. v: the scalar Wiener
+    filter of white latents of unit variance (arXiv 2206.00364, eq. 7; v-prediction up to sign, arXiv 2202.00512).
+    epsilon: F is the noise, up to sign. x0: F is the latent.
+    """
+    if kind == "wiener":
+        return estimate, error
+    if kind == "v":
+        return z / (1 + sigma.square()), sigma * (1 + sigma.square()).rsqrt()
+    return (z, sigma) if kind == "epsilon" else (torch.zeros_like(z), torch.ones_like(sigma))
 
 
 def positions(shape: tuple[int, int], like: Tensor) -> Tensor:
@@ -26,62 +57,31 @@ def positions(shape: tuple[int, int], like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-class Wiener(nn.Module):
-    """The exact denoiser of the stationary Gaussian fitted to latents, its channels correlated.
+class Expert(nn.Module):
+    """MONAI's DiffusionModelUNet on latents folded `fold` x `fold` into channels, with what the Wiener filter found."""
 
-    Attributes:
-        spectrum: cross-spectral density (2, C * C, grid, grid), real and imaginary part, of the unitary DFT.
-        mean: (C, 1, 1).
-    """
-
-    spectrum: Tensor
-    mean: Tensor
-
-    def __init__(self, channels: int, grid: int) -> None:
+    def __init__(self, config: ExpertConfig, latent_channels: int) -> None:
         super().__init__()
-        identity = torch.eye(channels).view(-1, 1, 1).expand(-1, grid, grid)
-        self.register_buffer("spectrum", torch.stack([identity, torch.zeros_like(identity)]))
-        self.register_buffer("mean", torch.zeros(channels, 1, 1))
-        self._eigen: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+        from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
-    def fit(self, latents: Tensor) -> None:
-        """Mean per channel and cross-spectral density of latents (N, C, grid, grid)."""
-        self.mean.copy_(latents.mean((0, 2, 3))[:, None, None])
-        density = torch.zeros_like(self.spectrum)
-        for part in latents.split(64):
-            f = torch.fft.fft2(part - self.mean, norm="ortho")
-            product = torch.einsum("nahw,nbhw->abhw", f, f.conj())
-            density += torch.stack([product.real, product.imag]).flatten(1, 2)
-        self.spectrum.copy_(density / len(latents))
+        folded, levels = latent_channels * config.fold**2, len(config.channels)
+        self.config = config
+        self.net = DiffusionModelUNet(
+            spatial_dims=2, in_channels=2 * folded + 2, out_channels=folded, channels=config.channels,
+            num_res_blocks=config.res_blocks, norm_num_groups=16,
+            attention_levels=tuple(levels - i <= config.attention for i in range(levels)),
+        )  # fmt: skip
+        self.multiple = config.fold * 2 ** (levels - 1)
 
-    def eigen(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (h, w, C) and eigenvectors (h, w, C, C) on a latent grid, kept for the next call."""
-        key = (shape, self.spectrum.device, self.spectrum._version)
-        if key not in self._eigen:
-            real, imaginary = self.density(shape).movedim(1, -1).unflatten(-1, 2 * (len(self.mean),))
-            values, vectors = torch.linalg.eigh(torch.complex(real, imaginary))
-            self._eigen = {key: (values.clamp_min(1e-8), vectors)}
-        return self._eigen[key]
-
-    def density(self, shape: tuple[int, int]) -> Tensor:
-        """The cross-spectral density (2, C * C, h, w) on another grid, by bilinear interpolation in frequency."""
-        if shape == tuple(self.spectrum.shape[-2:]):
-            return self.spectrum
-        power = torch.fft.fftshift(self.spectrum, dim=(-2, -1))
-        power = torch.cat([power, power[..., :1, :]], -2)  # periodic, so +1/2 equals -1/2
-        power = torch.cat([power, power[..., :, :1]], -1)
-        rows, cols = (torch.fft.fftfreq(n, device=power.device) * 2 for n in shape)
-        grid = torch.stack([cols.expand(shape), rows[:, None].expand(shape)], -1)[None]
-        return nn.functional.grid_sample(power, grid.to(power).expand(2, -1, -1, -1), align_corners=True)
-
-    def forward(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """E[z0 | z] for z (B, C, h, w) at sigma (B,), and its root-mean-square error (B, 1, 1, 1)."""
-        values, vectors = self.eigen((z.shape[-2], z.shape[-1]))
-        gain = values / (values + sigma.view(-1, 1, 1, 1).square())  # (B, h, w, C)
-        f = torch.fft.fft2(z - self.mean).movedim(1, -1)[..., None]
-        f = vectors @ (gain[..., None] * (vectors.mH @ f))
-        error = (values * (1 - gain)).mean((1, 2, 3)).sqrt().view(-1, 1, 1, 1)
-        return self.mean + torch.fft.ifft2(f[..., 0].movedim(-1, 1)).real, error
+    def forward(self, removed: Tensor, estimate: Tensor, where: Tensor, level: Tensor) -> Tensor:
+        """F (B, C, h, w) from (B, C, h, w) twice, positions (2, h, w) and a "timestep" of order 0..1000 (B,)."""
+        h, w = removed.shape[-2:]
+        padding = (0, -w % self.multiple, 0, -h % self.multiple)  # the U-Net halves its grid
+        pad = lambda t: nn.functional.pad(t, padding, mode="replicate") if any(padding) else t  # noqa: E731
+        fold = lambda t: nn.functional.pixel_unshuffle(pad(t), self.config.fold)  # noqa: E731
+        place = nn.functional.avg_pool2d(pad(where[None]), self.config.fold).expand(len(removed), -1, -1, -1)
+        out = self.net(torch.cat([fold(removed), fold(estimate), place], 1), level)
+        return nn.functional.pixel_shuffle(out, self.config.fold)[..., :h, :w]
 
 
 class WienerUNet(nn.Module):
@@ -90,31 +90,46 @@ class WienerUNet(nn.Module):
     W is the exact denoiser of the stationary Gaussian fitted to the training latents, e_sigma its analytic
     root-mean-square error: so the network F (unit-variance target) only learns what a Gaussian cannot know.
     This is the preconditioning of Karras et al. (arXiv 2206.00364, eq. 7) with the scalar c_skip replaced
-    by the full Wiener filter.
+    by the full Wiener filter. Each range of noise has a network of its own (arXiv 2211.01324): what decides the
+    layout of a body at high noise, and its texture at low noise, have little in common.
     """
 
-    def __init__(self, config: dict[str, Any], latent_channels: int, grid: int = 64) -> None:
+    def __init__(
+        self, experts: Mapping[str, ExpertConfig], sigma_min: float, latent_channels: int, grid: int
+    ) -> None:
         super().__init__()
-        self.net = conv_net(config, 2 * latent_channels + 2, latent_channels)
+        bounds = [e.up_to for e in experts.values()]
+        if not bounds or any(a >= b for a, b in pairwise([sigma_min, *bounds])):
+            raise ValueError(f"the experts' up_to must rise, and begin above sigma_min {sigma_min:g}: {bounds}")
+        self.experts = nn.ModuleDict({name: Expert(e, latent_channels) for name, e in experts.items()})
         self.wiener = Wiener(latent_channels, grid)
-        self.multiple = 2 ** (len(config["channels"]) - 1)
-        self.sigma_min, self.sigma_max = float(config["sigma_min"]), float(config["sigma_max"])
+        self.sigma_min, self.sigma_max = sigma_min, bounds[-1]
 
-    def correct(self, z: Tensor, sigma: Tensor, estimate: Tensor, error: Tensor, where: Tensor) -> Tensor:
+    def correct(
+        self, expert: Expert, z: Tensor, sigma: Tensor, estimate: Tensor, error: Tensor, where: Tensor
+    ) -> Tensor:
+        """D of one expert, from the Wiener filter's estimate and error; sigma (B,)."""
+        noise = sigma.view(-1, 1, 1, 1)
         # What the filter took away has variance sigma^2 - error^2; at unit scale bfloat16 keeps it.
-        square = sigma.view(-1, 1, 1, 1).square()
-        removed = (z - estimate) * torch.maximum(square - error.square(), 0.0025 * square).rsqrt()
-        inputs = torch.cat([removed, estimate, where.expand(len(z), -1, -1, -1)], 1)
+        removed = (z - estimate) * torch.maximum(noise.square() - error.square(), 0.0025 * noise.square()).rsqrt()
         # The embedding of MONAI's network is sinusoidal in a "timestep" of order 0..1000.
         level = (sigma.log() - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min) * 1000
-        h, w = z.shape[-2:]
-        padding = (0, -w % self.multiple, 0, -h % self.multiple)  # the U-Net halves its grid
-        inputs = nn.functional.pad(inputs, padding, mode="replicate") if any(padding) else inputs
-        return estimate + error * self.net(inputs, level)[..., :h, :w].to(z.dtype)
+        skip, scale = skip_and_scale(expert.config.parametrisation, z, noise, estimate, error)
+        return skip + scale * expert(removed, estimate, where, level).to(z.dtype)
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[z0 | z0 + sigma n] for z (B, C, h, w), sigma a scalar or (B,)."""
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).expand(len(z))
         h, w = z.shape[-2:]
         estimate, error = self.wiener(z, sigma)
-        return self.correct(z, sigma, estimate, error, positions((h, w), z))
+        where, result, below = positions((h, w), z), torch.empty_like(z), 0.0
+        for expert in self.experts.values():
+            assert isinstance(expert, Expert)
+            last = expert.config.up_to == self.sigma_max
+            mine = (sigma > below) & ((sigma <= expert.config.up_to) | last)
+            below = expert.config.up_to
+            if bool(mine.all()):
+                return self.correct(expert, z, sigma, estimate, error, where)
+            if bool(mine.any()):
+                result[mine] = self.correct(expert, z[mine], sigma[mine], estimate[mine], error[mine], where)
+        return result

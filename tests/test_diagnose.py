@@ -17,7 +17,7 @@ from medrecon.diagnose.stationary import Stationary, fitted
 from medrecon.models.base import Prior
 from medrecon.models.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.values import Linear
-from medrecon.models.wiener_unet import Wiener
+from medrecon.models.wiener import Wiener
 from medrecon.training.slices import Slices
 
 SIDE = 8

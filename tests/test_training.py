@@ -9,13 +9,14 @@ from PIL import Image
 
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import load_prior
-from medrecon.models.wiener_unet import Wiener
+from medrecon.models.wiener import Wiener
+from medrecon.training.augment import Augment, crops
 from medrecon.training.autoencoder import Window, window_error
 from medrecon.training.checkpoint import NAME
 from medrecon.training.config import TrainConfig
 from medrecon.training.loop import LoopConfig, fit, learning_rate
-from medrecon.training.run import train_autoencoder, train_diffusion
-from medrecon.training.slices import Slices, crops, read_sheets
+from medrecon.training.run import assemble, train_autoencoder, train_diffusion
+from medrecon.training.slices import Slices, read_sheets
 
 MANIFEST = """
 name = "synthetic"
@@ -54,8 +55,12 @@ def config(data, **loop) -> TrainConfig:
         "manifest": data / "m.toml", "modality": "CT", "size": 32, "values": {"type": "asinh"},
         "windows": {"full": {"low": -1024, "high": 3071}},
         "autoencoder": {"channels": [16, 16], "latent_channels": 2, "crop": 16, "batch": 2},
-        "autoencoder_loop": settings, "diffusion_loop": settings,
-        "diffusion": {"channels": [16, 16], "crop": 4, "batch": 2, "views": 1},
+        "autoencoder_loop": settings,
+        "diffusion": {"experts": {
+            "fine": {"up_to": 1.0, "channels": [16, 16], "crop": 4, "batch": 2, "views": 1, "loop": settings},
+            "coarse": {"fold": 2, "channels": [16, 16], "attention": 1, "crop": 8, "batch": 2, "views": 1,
+                       "parametrisation": "v", "loop": settings},
+        }},
     })  # fmt: skip
 
 
@@ -66,7 +71,8 @@ def silent(*_):
 def test_sheets_to_a_prior_that_loads(data, tmp_path):
     settings = config(data)
     scores = train_autoencoder(settings, tmp_path, silent)
-    card = train_diffusion(settings, tmp_path, silent)
+    train_diffusion(settings, tmp_path, silent)
+    card = assemble(settings, tmp_path)
     assert np.isfinite(scores["psnr_full"])
     assert card["units"] == "HU"
     prior = load_prior(str(tmp_path / "prior.safetensors"))
@@ -157,10 +163,10 @@ def test_window_error_counts_only_the_window():
 
 def test_crops_are_reproducible_and_balance_subjects(data):
     slices = read_sheets(data / "train", 1.0, -1024.0)
-    draw = lambda: crops(slices, 16, 5, torch.Generator().manual_seed(1))  # noqa: E731
+    draw = lambda: crops(slices, 16, 5, Augment(), torch.Generator().manual_seed(1))  # noqa: E731
     assert torch.equal(draw(), draw())
     uneven = Slices(torch.zeros(5, 4, 4, dtype=torch.int16), ("a", "a", "a", "a", "b"))
-    weights = uneven.weights()
+    weights = uneven.weights
     assert float(weights[:4].sum() / weights[4]) == pytest.approx(2.0)
 
 

@@ -49,19 +49,25 @@ def doctor(*, out: Output = Output()) -> int:
 
 
 def train(
-    what: Literal["autoencoder", "diffusion"], configuration: Path, /, *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])], device: str | None = None, out: Output = Output(),
+    what: Literal["autoencoder", "diffusion", "prior"], configuration: Path, /, *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])], expert: str | None = None,
+    device: str | None = None, out: Output = Output(),
 ) -> int:  # fmt: skip
-    """Train, or resume training, a prior: first its autoencoder, then its diffusion model.
+    """Train, or resume training, a prior: first its autoencoder, then its diffusion model; then write the prior.
+
+    The diffusion model may consist of several networks, "experts" for a range of noise. `diffusion` trains them one
+    after the other and writes the prior; with --expert only one, and `prior` writes what is there.
 
     Parameters
     ----------
     what
-        which half of the prior
+        which part of the prior
     configuration
         YAML file, see medrecon/training/*.yaml
     output
         folder of checkpoints and of the finished prior; a run found there is resumed
+    expert
+        name of the only network of the diffusion model to train
     device
         cpu, cuda or cuda:N; overrides the configuration
     """
@@ -77,8 +83,13 @@ def train(
                 text = ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
                 note(f"step {step}: loss {loss:.4g}, {text}")
 
-        work = run.train_autoencoder if what == "autoencoder" else run.train_diffusion
-        result: dict[str, Any] = work(config, output, report)
+        result: dict[str, Any] = {}
+        if what == "autoencoder":
+            result = run.train_autoencoder(config, output, report)
+        elif what == "diffusion":
+            result = run.train_diffusion(config, output, report, expert)
+        if what == "prior" or (what == "diffusion" and expert is None):
+            result = run.assemble(config, output)
     (show_json if out.json else show_tree)(result)
     return 0
 

@@ -33,11 +33,7 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:
         raise UsageError("; ".join(f"{path}: {_explain(TrainConfig, dict(e))}" for e in error.errors())) from error
-    if device is not None:
-        loops = {name: getattr(config, name).model_copy(update={"device": device})
-                 for name in ("autoencoder_loop", "diffusion_loop")}  # fmt: skip
-        config = config.model_copy(update=loops)
-    return config
+    return config if device is None else config.on(device)
 
 
 def _explain(model: Any, entry: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medrecon.diagnose.base import Case
-from medrecon.models.wiener_unet import Wiener
+from medrecon.models.wiener import Wiener
 
 TRAINING = 256
 """training slices the Gaussian is fitted to, where the denoiser does not bring its own"""

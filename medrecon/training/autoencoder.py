@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.values import ValueMap
-from medrecon.training.slices import Slices, crops
+from medrecon.training.augment import Augment, crops
+from medrecon.training.slices import Slices
 
 
 class Window(BaseModel):
@@ -45,8 +46,8 @@ class AutoencoderConfig(BaseModel):
     """crops a step"""
     kl: float = Field(1e-6, ge=0)
     """weight of the Kullback-Leibler term"""
-    scale_jitter: float = Field(0.0, ge=0, lt=1)
-    """random intensity scaling by 1 +- this (MRI: units are arbitrary)"""
+    augment: Augment = Augment()
+    """how the crops vary"""
 
 
 def window_error(x: Tensor, truth: Tensor, window: Window) -> Tensor:
@@ -72,11 +73,7 @@ class AutoencoderTask:
     def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
         """|u' - u| in network range + weighted squared errors of the windows + KL."""
         assert isinstance(module, KLAutoencoder)
-        x = crops(self.train, self.config.crop, self.config.batch, generator)
-        if self.config.scale_jitter:
-            jitter = (torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * self.config.scale_jitter
-            x = x * (1 + jitter)
-        x = x.to(self.device)
+        x = crops(self.train, self.config.crop, self.config.batch, self.config.augment, generator).to(self.device)
         u = self.values.forward(x)
         with self.autocast():
             mean, std = module.posterior(u)

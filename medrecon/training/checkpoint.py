@@ -68,3 +68,23 @@ def load_checkpoint(
     }
     optimizer.load_state_dict(state_dict)
     return step
+
+
+def averaged(folder: Path, command: str) -> dict[str, torch.Tensor]:
+    """The averaged weights of a run.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint; `command` is what makes one.
+    """
+    path = folder / NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{path} not found: run `{command}` on this folder first")
+    with safe_open(path, framework="pt") as file:
+        names = [k for k in file.keys() if k.startswith("average.")]  # noqa: SIM118
+        return {k.removeprefix("average."): file.get_tensor(k) for k in names}
+
+
+def steps_done(folder: Path) -> int:
+    """Optimiser steps in the checkpoint of a run."""
+    with safe_open(folder / NAME, framework="pt") as file:
+        return int(json.loads(file.metadata()["step"]))

@@ -13,7 +13,7 @@ from medrecon.training.loop import LoopConfig
 
 
 class TrainConfig(BaseModel):
-    """Everything `medrecon train autoencoder|diffusion` needs."""
+    """Everything `medrecon train` needs."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -24,7 +24,7 @@ class TrainConfig(BaseModel):
     modality: Literal["CT", "MR"]
     """what the prior is for"""
     start_from: Path | None = None
-    """a prior (.safetensors) of the same architecture to continue from; default: random weights"""
+    """a prior (.safetensors) whose autoencoder, and experts of the same names, to continue from; default: random"""
     size: int = Field(256, gt=0, multiple_of=8)
     """side of the training slices in pixels"""
     values: dict[str, Any]
@@ -37,5 +37,15 @@ class TrainConfig(BaseModel):
     """its training"""
     diffusion: DiffusionConfig = DiffusionConfig()
     """the latent denoiser"""
-    diffusion_loop: LoopConfig = LoopConfig(lr=5e-4)
-    """its training"""
+
+    def on(self, device: str) -> TrainConfig:
+        """The same, on another device."""
+        loop = {"device": device}
+        experts = {
+            name: e.model_copy(update={"loop": e.loop.model_copy(update=loop)})
+            for name, e in self.diffusion.experts.items()
+        }
+        return self.model_copy(update={
+            "autoencoder_loop": self.autoencoder_loop.model_copy(update=loop),
+            "diffusion": self.diffusion.model_copy(update={"experts": experts}),
+        })  # fmt: skip

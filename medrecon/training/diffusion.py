@@ -1,121 +1,141 @@
-"""Training of the latent denoiser on crops of latents, measured against the Gaussian of the same latents."""
+"""Training of one expert of the latent denoiser, measured against the Gaussian of the same latents."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from medrecon.models.kl_autoencoder import KLAutoencoder
-from medrecon.models.values import ValueMap
-from medrecon.models.wiener_unet import WienerUNet, positions
-from medrecon.training.slices import Slices, crops
+from medrecon.models.wiener_unet import Expert, ExpertConfig, WienerUNet, positions
+from medrecon.training.augment import Augment
+from medrecon.training.loop import LoopConfig
+
+LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Noise levels of the validation."""
+MARGIN = 1.5
+"""an expert is trained to this factor beyond its range, so that it is sure of itself at the border"""
 
 
-class DiffusionConfig(BaseModel):
-    """Architecture and noise range of the latent denoiser."""
+class ExpertTraining(ExpertConfig):
+    """One expert and its training."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    channels: tuple[int, ...] = (64, 128, 128)
-    """feature channels a level of the U-Net"""
-    res_blocks: int = Field(1, gt=0)
-    """residual blocks a level"""
-    sigma_min: float = Field(0.01, gt=0)
-    """smallest noise, in units of the latent standard deviation"""
-    sigma_max: float = Field(80.0, gt=0)
-    """largest noise"""
-    low_noise: float = Field(1.5, gt=0)
-    """training levels are uniform in (log sigma)^(1/low_noise): above 1, low noise is trained more often"""
-    crop: int = Field(32, gt=0, multiple_of=4)
-    """side of the training crops of the latent; the network knows the position of the crop (PaDIS, arXiv 2406.02462)"""
+    crop: int = Field(32, gt=0)
+    """side of the training crops of the latent; the network knows the position of the crop (PaDIS, arXiv 2406.02462);
+    that of the whole latent for an expert that is to know the whole body"""
     batch: int = Field(16, gt=0)
     """crops a step"""
     views: int = Field(3, gt=0)
     """augmented copies of every slice that are encoded once, before training"""
-    scale_jitter: float = Field(0.0, ge=0, lt=1)
-    """random intensity scaling by 1 +- this (MRI: units are arbitrary)"""
+    augment: Augment = Augment()
+    """how the copies vary"""
+    weighting: Literal["error", "edm", "min-snr"] = "error"
+    """weight of the squared error over noise: see `weights`"""
+    loop: LoopConfig = LoopConfig(lr=5e-4)
+    """how long and how fast"""
 
 
-LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Noise levels of the validation."""
+class DiffusionConfig(BaseModel):
+    """The latent denoiser."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    sigma_min: float = Field(0.01, gt=0)
+    """smallest noise, in units of the latent standard deviation"""
+    experts: dict[str, ExpertTraining] = {"all": ExpertTraining()}
+    """networks by name, from low noise to high; the largest `up_to` is the largest noise"""
+
+    def denoiser(self, latent_channels: int, grid: int) -> WienerUNet:
+        return WienerUNet(self.experts, self.sigma_min, latent_channels, grid)
 
 
-@torch.no_grad()
-def encode_slices(autoencoder: KLAutoencoder, values: ValueMap, x: Tensor, device: str, bf16: bool) -> Tensor:
-    """Latents (N, C, h, w), not normalised, of slices (N, H, W) in physical values."""
-    latents = []
-    for part in x.split(8):
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-            latents.append(autoencoder.posterior(values.forward(part.to(device)))[0].float())
-    return torch.cat(latents)
+def weights(kind: Literal["error", "edm", "min-snr"], sigma: Tensor, error: Tensor) -> Tensor:
+    """Weight of |D - z0|^2 at noise sigma.
 
-
-def training_latents(
-    autoencoder: KLAutoencoder, values: ValueMap, slices: Slices, config: DiffusionConfig,
-    generator: torch.Generator, device: str, bf16: bool,
-) -> Tensor:  # fmt: skip
-    """Latents of every slice (weighted by subject) under random flips, turns, zooms and scales."""
-    size, latents = slices.data.shape[-1], []
-    for _ in range(math.ceil(config.views * len(slices.subjects) / 16)):
-        x = crops(slices, size, 16, generator)
-        if config.scale_jitter:
-            x = x * (1 + (torch.rand(16, 1, 1, generator=generator) * 2 - 1) * config.scale_jitter)
-        latents.append(encode_slices(autoencoder, values, x, device, bf16))
-    return torch.cat(latents)
+    error: 1 / error^2 of the Wiener filter, so that 1 is the Gaussian's level everywhere. edm: (1 + sigma^2) / sigma^2
+    (arXiv 2206.00364, table 1, latents of unit variance). min-snr: min(1 / sigma^2, 5) (arXiv 2303.09556).
+    """
+    if kind == "error":
+        return error.square().reciprocal()
+    snr = sigma.square().reciprocal()
+    return 1 + snr if kind == "edm" else snr.clamp(max=5.0)
 
 
 class DiffusionTask:
-    """Loss and validation of one denoiser; latents are normalised, (N, C, h, w)."""
+    """Loss and validation of one expert; latents are not normalised, (N, C, h, w), of any dtype."""
 
-    def __init__(self, config: DiffusionConfig, latents: Tensor, held_out: Tensor, bf16: bool) -> None:
-        self.config, self.latents, self.held_out, self.bf16 = config, latents, held_out, bf16
+    def __init__(
+        self, denoiser: WienerUNet, name: str, config: ExpertTraining, latents: Tensor, held_out: Tensor,
+        mean: Tensor, std: Tensor,
+    ) -> None:  # fmt: skip
+        self.denoiser, self.config = denoiser, config
+        self.latents, self.held_out, self.mean, self.std = latents, held_out, mean, std
+        names = list(denoiser.experts)
+        before = names.index(name) - 1
+        low = config_of(denoiser, names[before]).up_to / MARGIN if before >= 0 else denoiser.sigma_min
+        self.range = low, min(config.up_to * MARGIN, denoiser.sigma_max)
+
+    def normalised(self, z: Tensor) -> Tensor:
+        return (z.to(self.mean.device, torch.float32) - self.mean) / self.std
 
     def sigmas(self, count: int, generator: torch.Generator) -> Tensor:
-        """Noise levels between sigma_min and sigma_max, stratified over the batch."""
-        low, high = math.log(self.config.sigma_min), math.log(self.config.sigma_max)
+        """Noise levels, uniform in log sigma (half the log signal-to-noise ratio), stratified over the batch."""
+        low, high = (math.log(s) for s in self.range)
         place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        return (low + (high - low) * place**self.config.low_noise).exp().to(self.latents.device)
+        return (low + (high - low) * place).exp().to(self.mean.device)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.config.loop.bf16)
 
     def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
-        """Squared error of the correction, in units of the Wiener filter's own error: 1 is the Gaussian's level."""
-        assert isinstance(module, WienerUNet)
-        device, batch, side = self.latents.device, self.config.batch, self.config.crop
-        z0 = self.latents[torch.randint(len(self.latents), (batch,), generator=generator)]
+        """Weighted squared error of the denoised crop."""
+        assert isinstance(module, Expert)
+        batch, side = self.config.batch, self.config.crop
+        z0 = self.normalised(self.latents[torch.randint(len(self.latents), (batch,), generator=generator)])
         sigma = self.sigmas(batch, generator)
-        z = z0 + sigma.view(-1, 1, 1, 1) * torch.randn(z0.shape, generator=generator).to(device)
-        estimate, error = module.wiener(z, sigma)
+        noise = sigma.view(-1, 1, 1, 1)
+        z = z0 + noise * torch.randn(z0.shape, generator=generator).to(z0.device)
+        estimate, error = self.denoiser.wiener(z, sigma)
         h, w = z.shape[-2:]
-        where = positions((h, w), z)
-        top = int(torch.randint(max(1, h - side + 1), (1,), generator=generator))
-        left = int(torch.randint(max(1, w - side + 1), (1,), generator=generator))
+        top, left = (int(torch.randint(max(1, n - side + 1), (1,), generator=generator)) for n in (h, w))
         window = (..., slice(top, top + side), slice(left, left + side))
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            out = module.correct(z[window], sigma, estimate[window], error, where[window])
-        return ((out - z0[window]) / error).square().mean()
+        with self.autocast():
+            out = self.denoiser.correct(
+                module, z[window], sigma, estimate[window], error, positions((h, w), z)[window]
+            )
+        return (weights(self.config.weighting, noise, error) * (out - z0[window]).square()).mean()
 
     @torch.no_grad()
     def errors(self, module: nn.Module) -> dict[float, tuple[float, float]]:
-        """Per noise level: mean squared error of the network and of the stationary Gaussian, on held-out latents."""
-        assert isinstance(module, WienerUNet)
+        """Per noise level: mean squared error of the expert and of the stationary Gaussian, on held-out latents."""
+        assert isinstance(module, Expert)
         module.eval()
-        g = torch.Generator().manual_seed(0)
         table = {}
-        for level in LEVELS:
+        for level in (s for s in LEVELS if self.range[0] <= s <= self.range[1]):
+            g = torch.Generator().manual_seed(0)
             ours, gauss, count = 0.0, 0.0, 0
-            for z0 in self.held_out.split(8):
+            for z0 in map(self.normalised, self.held_out.split(8)):
                 sigma = torch.full((len(z0),), level, device=z0.device)
                 z = z0 + level * torch.randn(z0.shape, generator=g).to(z0.device)
-                with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
-                    ours += float((module(z, sigma) - z0).square().sum())
-                gauss += float((module.wiener(z, sigma)[0] - z0).square().sum())
+                estimate, error = self.denoiser.wiener(z, sigma)
+                where = positions((z.shape[-2], z.shape[-1]), z)
+                with self.autocast():
+                    out = self.denoiser.correct(module, z, sigma, estimate, error, where)
+                ours += float((out - z0).square().sum())
+                gauss += float((estimate - z0).square().sum())
                 count += z0.numel()
             table[level] = (ours / count, gauss / count)
         module.train()
         return table
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """Ratio of the network's error to the Gaussian's per level; below 1 everywhere is the bar."""
+        """Ratio of the expert's squared error to the Gaussian's per level; below 1 everywhere is the bar."""
         return {f"ratio_{level:g}": ours / gauss for level, (ours, gauss) in self.errors(module).items()}
+
+
+def config_of(denoiser: WienerUNet, name: str) -> ExpertConfig:
+    expert = denoiser.experts[name]
+    assert isinstance(expert, Expert)
+    return expert.config

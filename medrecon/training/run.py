@@ -1,25 +1,26 @@
-"""`medrecon train autoencoder|diffusion`: from a config to a prior with its model card."""
+"""`medrecon train autoencoder|diffusion|prior`: from a config to a prior with its model card."""
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from medrecon import __version__
 from medrecon.manifest import load_manifest
 from medrecon.models.kl_autoencoder import KLAutoencoder
-from medrecon.models.store import describe, read_part, save_prior, value_map
+from medrecon.models.store import read_part, save_prior, value_map
 from medrecon.models.wiener_unet import WienerUNet
+from medrecon.training.augment import crops
 from medrecon.training.autoencoder import AutoencoderTask
-from medrecon.training.checkpoint import NAME
+from medrecon.training.card import model_card
+from medrecon.training.checkpoint import averaged, steps_done
 from medrecon.training.config import TrainConfig
-from medrecon.training.diffusion import DiffusionTask, encode_slices, training_latents
+from medrecon.training.diffusion import DiffusionTask, ExpertTraining
+from medrecon.training.latents import AS_THEY_ARE, encode_slices, statistics, stored, training_latents
 from medrecon.training.loop import Report, fit
-from medrecon.training.slices import Slices, crops
+from medrecon.training.slices import Slices
 from medrecon.training.sources import load_slices
 
 
@@ -54,7 +55,8 @@ def train_autoencoder(config: TrainConfig, folder: Path, report: Report) -> dict
     if config.start_from is not None:
         module.load_state_dict(read_part(config.start_from, "autoencoder"))
     else:
-        some = crops(train, config.autoencoder.crop, 512, torch.Generator().manual_seed(loop.seed))
+        a, g = config.autoencoder, torch.Generator().manual_seed(loop.seed)
+        some = crops(train, a.crop, 512, a.augment, g)
         module.fit(values.forward(some.to(loop.device)))
     task = AutoencoderTask(config.autoencoder, values, config.windows, train, held_out, loop.device, loop.bf16)
     average = fit(module, task.loss, task.validate, loop, folder / "autoencoder", report)
@@ -67,92 +69,102 @@ def load_autoencoder(config: TrainConfig, folder: Path) -> KLAutoencoder:
     Raises:
         FileNotFoundError: train the autoencoder first.
     """
-    from safetensors.torch import load_file
-
-    path = folder / "autoencoder" / NAME
-    if not path.exists():
-        raise FileNotFoundError(f"{path} not found: run `medrecon train autoencoder` on this folder first")
     module = _autoencoder(config)
-    tensors = {k.removeprefix("average."): v for k, v in load_file(path).items() if k.startswith("average.")}
-    module.load_state_dict(tensors)
+    module.load_state_dict(averaged(folder / "autoencoder", "medrecon train autoencoder"))
     return module.eval().requires_grad_(False)
 
 
-def prepare_latents(config: TrainConfig, autoencoder: KLAutoencoder, train: Slices, held_out: Slices,
-                    folder: Path) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Normalised latents of both splits, cached in folder/latents.safetensors; sets the autoencoder's normalisation."""
-    from safetensors.torch import load_file, save_file
+def load_latents(config: TrainConfig, autoencoder: KLAutoencoder, train: Slices, held_out: Slices,
+                 folder: Path) -> dict[str, Tensor]:  # fmt: skip
+    """Latents "train" and "val" of the slices as they are, kept in folder/latents.safetensors."""
+    values, loop = value_map(config.values), config.autoencoder_loop
+    how = loop.device, loop.bf16
 
-    path, loop = folder / "latents.safetensors", config.diffusion_loop
-    if not path.exists():
-        g = torch.Generator().manual_seed(loop.seed)
-        values = value_map(config.values)
-        latents = training_latents(autoencoder, values, train, config.diffusion, g, loop.device, loop.bf16)
-        held = encode_slices(autoencoder, values, held_out.values(slice(None)), loop.device, loop.bf16)
-        partial = path.with_suffix(".partial")
-        halves = {"train": latents.half().contiguous().cpu(), "val": held.half().contiguous().cpu()}
-        save_file(halves, partial)
-        partial.replace(path)
-    stored = {k: v.float().to(loop.device) for k, v in load_file(path).items()}
-    mean = stored["train"].mean((0, 2, 3))[:, None, None]
-    std = (stored["train"] - mean).square().mean((0, 2, 3)).sqrt()[:, None, None]
+    def make() -> dict[str, Tensor]:
+        return {
+            "train": training_latents(autoencoder, values, train, 1, AS_THEY_ARE, loop.seed, *how),
+            "val": encode_slices(autoencoder, values, held_out.values(slice(None)), *how),
+        }
+
+    return stored(folder / "latents.safetensors", make)
+
+
+def load_denoiser(config: TrainConfig, autoencoder: KLAutoencoder, latents: Tensor) -> WienerUNet:
+    """Random experts around the Wiener filter of the latents; sets the autoencoder's normalisation too."""
+    device = config.autoencoder_loop.device
+    mean, std = statistics(latents)
     autoencoder.latent_mean.copy_(mean)
     autoencoder.latent_std.copy_(std)
-    return (stored["train"] - mean) / std, (stored["val"] - mean) / std
-
-
-def train_diffusion(config: TrainConfig, folder: Path, report: Report) -> dict[str, Any]:
-    """Train, or resume, the denoiser in folder/diffusion, write folder/prior.safetensors and its card."""
-    train, held_out = load_data(config)
-    autoencoder = load_autoencoder(config, folder)
-    latents, held = prepare_latents(config, autoencoder, train, held_out, folder)
-    loop = config.diffusion_loop
     with torch.random.fork_rng():
         _seed(config)
-        module = WienerUNet(config.diffusion.model_dump(), config.autoencoder.latent_channels, latents.shape[-1])
-    module = module.to(loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.start_from is not None:
-        module.load_state_dict(read_part(config.start_from, "denoiser"))
-    module.wiener.fit(latents)
-    task = DiffusionTask(config.diffusion, latents, held[:: max(1, len(held) // 24)], loop.bf16)
-    average = fit(module, task.loss, task.validate, loop, folder / "diffusion", report)
-    assert isinstance(average, WienerUNet)
-    card = model_card(config, autoencoder, held_out, task.errors(average))
-    save_prior(folder / "prior.safetensors", autoencoder, average, card)
+        denoiser = config.diffusion.denoiser(config.autoencoder.latent_channels, latents.shape[-1])
+    denoiser.wiener.fit((latents.float() - mean) / std)
+    return denoiser.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def diffusion_task(config: TrainConfig, name: str, denoiser: WienerUNet, autoencoder: KLAutoencoder,
+                   latents: Tensor, held_out: Tensor) -> DiffusionTask:  # fmt: skip
+    few = held_out[:: max(1, len(held_out) // 24)]
+    return DiffusionTask(denoiser, name, config.diffusion.experts[name], latents, few,
+                         autoencoder.latent_mean, autoencoder.latent_std)  # fmt: skip
+
+
+def train_diffusion(config: TrainConfig, folder: Path, report: Report, expert: str | None = None) -> dict[str, Any]:
+    """Train, or resume, the experts in folder/diffusion/NAME, one after the other or only the one named.
+
+    The Wiener filter of every expert is the same, so that they can be trained at the same time.
+
+    Raises:
+        ValueError: no expert of that name.
+    """
+    experts = config.diffusion.experts
+    if expert is not None and expert not in experts:
+        raise ValueError(f"no expert {expert!r} in the configuration: it has {', '.join(experts)}")
+    train, held_out = load_data(config)
+    autoencoder = load_autoencoder(config, folder)
+    kept = load_latents(config, autoencoder, train, held_out, folder)
+    denoiser, values = load_denoiser(config, autoencoder, kept["train"]), value_map(config.values)
+    scores = {}
+    for name in [expert] if expert else experts:
+        settings, home = experts[name], folder / "diffusion" / name
+
+        def make(settings: ExpertTraining = settings) -> dict[str, Tensor]:
+            loop = settings.loop
+            return {"train": training_latents(autoencoder, values, train, settings.views, settings.augment, loop.seed,
+                                              loop.device, loop.bf16)}  # fmt: skip
+
+        latents = stored(home / "latents.safetensors", make)["train"]
+        task = diffusion_task(config, name, denoiser, autoencoder, latents, kept["val"])
+        module = denoiser.experts[name]
+        if config.start_from is not None:
+            start_expert(module, config.start_from, name)
+        scores[name] = task.validate(fit(module, task.loss, task.validate, settings.loop, home, report))
+    return scores
+
+
+def start_expert(module: nn.Module, path: Path, name: str) -> None:
+    """Weights of the expert of that name in a prior, if it has one."""
+    state = read_part(path, f"denoiser.experts.{name}")
+    if state:
+        module.load_state_dict(state)
+
+
+def assemble(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """Write folder/prior.safetensors and its card from the checkpoints as they are; the card.
+
+    Raises:
+        FileNotFoundError: the autoencoder or an expert was not trained yet.
+    """
+    train, held_out = load_data(config)
+    autoencoder = load_autoencoder(config, folder)
+    latents = load_latents(config, autoencoder, train, held_out, folder)
+    denoiser = load_denoiser(config, autoencoder, latents["train"])
+    errors, history = {}, {"autoencoder": steps_done(folder / "autoencoder")}
+    for name, module in denoiser.experts.items():
+        home = folder / "diffusion" / name
+        module.load_state_dict(averaged(home, f"medrecon train diffusion --expert {name}"))
+        task = diffusion_task(config, name, denoiser, autoencoder, latents["val"], latents["val"])
+        errors[name], history[name] = task.errors(module), steps_done(home)
+    card = model_card(config, autoencoder, held_out, errors, history)
+    save_prior(folder / "prior.safetensors", autoencoder, denoiser, card)
     return card
-
-
-def model_card(config: TrainConfig, autoencoder: KLAutoencoder, held_out: Slices,
-               errors: dict[float, tuple[float, float]]) -> dict[str, Any]:  # fmt: skip
-    """What a user must know: data, licences, steps, figures, limits."""
-    values, manifest = value_map(config.values), load_manifest(config.manifest)
-    a = AutoencoderTask(config.autoencoder, values, config.windows, held_out, held_out,
-                        config.autoencoder_loop.device, False)  # fmt: skip
-    scores = a.validate(autoencoder)
-    first = next(iter(config.windows.values()))
-    squares = [
-        (a.round_trip(autoencoder, x) - x.clamp(values.low, values.high)).square().mean().item()
-        for x in held_out.values(slice(None)).split(8)
-    ]
-    return {
-        "name": f"medrecon {config.modality} latent diffusion prior",
-        "modality": config.modality,
-        "units": manifest.units,
-        "values": describe(values),
-        "autoencoder": config.autoencoder.model_dump(),
-        "diffusion": config.diffusion.model_dump(),
-        "error": (sum(squares) / len(squares)) ** 0.5,
-        "started_from": str(config.start_from) if config.start_from else "random weights",
-        "steps": {"autoencoder": config.autoencoder_loop.steps, "diffusion": config.diffusion_loop.steps},
-        "windows": {k: w.model_dump() for k, w in config.windows.items()},
-        "validation": {
-            "data": f"{manifest.name}, val: {len(set(held_out.subjects))} subjects, {len(held_out.subjects)} slices",
-            "round_trip_db": scores,
-            "range": [first.low, first.high],
-            "denoising_mse": {f"{s:g}": {"network": o, "gaussian": g} for s, (o, g) in errors.items()},
-        },
-        "data": manifest.model_dump(mode="json"),
-        "software": {"medrecon": __version__, "torch": str(torch.__version__)},
-        "date": datetime.date.today().isoformat(),
-        "use": "RESEARCH USE ONLY - NOT FOR CLINICAL USE. Trained on few subjects; check the residual and the error.",
-    }

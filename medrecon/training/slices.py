@@ -1,9 +1,11 @@
-"""Training slices in memory, with their subjects; random crops with augmentation."""
+"""Training slices in memory, with their subjects."""
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,13 @@ class Slices:
     slope: float = 1.0
     intercept: float = 0.0
 
-    def values(self, index: Tensor | slice) -> Tensor:
+    def values(self, index: Tensor | slice | int) -> Tensor:
         return self.data[index].float() * self.slope + self.intercept
 
+    @cached_property
     def weights(self) -> Tensor:
         """Sampling weights: a subject with n slices counts as sqrt(n), so long series do not dominate."""
-        counts = {s: self.subjects.count(s) for s in set(self.subjects)}
+        counts = Counter(self.subjects)
         return torch.tensor([counts[s] ** -0.5 for s in self.subjects], dtype=torch.float64)
 
 
@@ -54,23 +57,3 @@ def read_sheets(folder: Path, slope: float, intercept: float) -> Slices:
         named = {int(r["frame"]): f"{r['source']}/{r['subject']}" for r in rows if r["sheet"] == sheet}
         subjects += [named.get(frame, sheet) for frame in range(len(stacks[-1]))]
     return Slices(torch.from_numpy(np.concatenate(stacks)), tuple(subjects), slope, intercept)
-
-
-def crops(slices: Slices, size: int, count: int, generator: torch.Generator) -> Tensor:
-    """Random crops (count, size, size): flips, quarter turns, and a zoom of 0.75..1.33 on every other one."""
-    chosen = torch.multinomial(slices.weights(), count, replacement=True, generator=generator)
-    return torch.stack([_crop(slices, int(i), size, generator) for i in chosen])
-
-
-def _crop(slices: Slices, index: int, size: int, generator: torch.Generator) -> Tensor:
-    draw = torch.rand(6, generator=generator).tolist()
-    height, width = slices.data.shape[-2:]
-    side = round(size * 2 ** (0.83 * (draw[1] - 0.5))) if draw[0] < 0.5 else size
-    side = min(side, height, width)
-    top, left = int(draw[2] * (height - side + 1)), int(draw[3] * (width - side + 1))
-    crop = slices.values(slice(index, index + 1))[:, top : top + side, left : left + side]
-    if side != size:
-        crop = torch.nn.functional.interpolate(crop[None], (size, size), mode="bilinear", antialias=True)[0]
-    if draw[4] < 0.5:
-        crop = crop.flip(-1)
-    return torch.rot90(crop[0], int(draw[5] * 4))

@@ -1,0 +1,62 @@
+"""The model card: what a user must know of a prior."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import torch
+
+from medrecon import __version__
+from medrecon.manifest import load_manifest
+from medrecon.models.kl_autoencoder import KLAutoencoder
+from medrecon.models.store import describe, value_map
+from medrecon.training.autoencoder import AutoencoderTask
+from medrecon.training.config import TrainConfig
+from medrecon.training.slices import Slices
+
+Errors = dict[float, tuple[float, float]]
+"""noise level -> mean squared error of the network and of the Gaussian"""
+
+
+def model_card(
+    config: TrainConfig, autoencoder: KLAutoencoder, held_out: Slices, errors: dict[str, Errors],
+    history: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Data, licences, what was run, figures, limits. `errors` and `history` by expert; history also "autoencoder"."""
+    values, manifest = value_map(config.values), load_manifest(config.manifest)
+    task = AutoencoderTask(config.autoencoder, values, config.windows, held_out, held_out,
+                           config.autoencoder_loop.device, False)  # fmt: skip
+    first = next(iter(config.windows.values()))
+    squares = [
+        (task.round_trip(autoencoder, x) - x.clamp(values.low, values.high)).square().mean().item()
+        for x in held_out.values(slice(None)).split(8)
+    ]
+    return {
+        "name": f"medrecon {config.modality} latent diffusion prior",
+        "modality": config.modality,
+        "units": manifest.units,
+        "values": describe(values),
+        "autoencoder": config.autoencoder.model_dump(mode="json"),
+        "diffusion": {
+            "sigma_min": config.diffusion.sigma_min,
+            "experts": {k: e.model_dump(mode="json") for k, e in config.diffusion.experts.items()},
+        },
+        "error": (sum(squares) / len(squares)) ** 0.5,
+        "started_from": str(config.start_from) if config.start_from else "random weights",
+        "history": history,
+        "windows": {k: w.model_dump() for k, w in config.windows.items()},
+        "validation": {
+            "data": f"{manifest.name}, val: {len(set(held_out.subjects))} subjects, {len(held_out.subjects)} slices",
+            "round_trip_db": task.validate(autoencoder),
+            "range": [first.low, first.high],
+            "denoising_mse": {
+                name: {f"{s:g}": {"network": o, "gaussian": g} for s, (o, g) in table.items()}
+                for name, table in errors.items()
+            },
+        },
+        "data": manifest.model_dump(mode="json"),
+        "software": {"medrecon": __version__, "torch": str(torch.__version__)},
+        "date": datetime.date.today().isoformat(),
+        "use": "RESEARCH USE ONLY - NOT FOR CLINICAL USE. Trained on few subjects; check the residual and the error.",
+    }

@@ -1,0 +1,63 @@
+"""Latents of the training slices, encoded once and kept on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from medrecon.models.kl_autoencoder import KLAutoencoder
+from medrecon.models.values import ValueMap
+from medrecon.training.augment import Augment, crops
+from medrecon.training.slices import Slices
+
+AS_THEY_ARE = Augment(turns=0.0, plain=1.0)
+"""of the latents that the statistics are taken from: mirrored at most"""
+
+
+@torch.no_grad()
+def encode_slices(autoencoder: KLAutoencoder, values: ValueMap, x: Tensor, device: str, bf16: bool) -> Tensor:
+    """Latents (N, C, h, w), not normalised, float16, of slices (N, H, W) in physical values."""
+    latents = []
+    for part in x.split(8):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+            latents.append(autoencoder.posterior(values.forward(part.to(device)))[0].half().cpu())
+    return torch.cat(latents)
+
+
+def training_latents(
+    autoencoder: KLAutoencoder, values: ValueMap, slices: Slices, views: int, augment: Augment, seed: int,
+    device: str, bf16: bool,
+) -> Tensor:  # fmt: skip
+    """Latents of `views` varied copies of the slices, drawn with the weights of their subjects."""
+    generator = torch.Generator().manual_seed(seed)
+    size = slices.data.shape[-1]
+    return torch.cat([
+        encode_slices(autoencoder, values, crops(slices, size, 16, augment, generator), device, bf16)
+        for _ in range(math.ceil(views * len(slices.subjects) / 16))
+    ])  # fmt: skip
+
+
+def stored(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors in `path`, made and written whole if it is not there yet; memory-mapped."""
+    from safetensors.torch import load_file, save_file
+
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({k: v.contiguous() for k, v in make().items()}, partial)
+        partial.replace(path)
+    return load_file(path)
+
+
+def statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel, (C, 1, 1), float32."""
+    count = latents.shape[0] * latents.shape[2] * latents.shape[3]
+    mean = sum(part.double().sum((0, 2, 3)) for part in latents.split(256)) / count
+    assert isinstance(mean, Tensor)
+    square = sum((part.double() - mean[:, None, None]).square().sum((0, 2, 3)) for part in latents.split(256)) / count
+    assert isinstance(square, Tensor)
+    return mean.float()[:, None, None], square.sqrt().float()[:, None, None]

@@ -1,0 +1,66 @@
+"""The exact denoiser of a stationary Gaussian: the Wiener filter of latents with correlated channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Wiener(nn.Module):
+    """The exact denoiser of the stationary Gaussian fitted to latents, its channels correlated.
+
+    Attributes:
+        spectrum: cross-spectral density (2, C * C, grid, grid), real and imaginary part, of the unitary DFT.
+        mean: (C, 1, 1).
+    """
+
+    spectrum: Tensor
+    mean: Tensor
+
+    def __init__(self, channels: int, grid: int) -> None:
+        super().__init__()
+        identity = torch.eye(channels).view(-1, 1, 1).expand(-1, grid, grid)
+        self.register_buffer("spectrum", torch.stack([identity, torch.zeros_like(identity)]))
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self._eigen: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+
+    def fit(self, latents: Tensor) -> None:
+        """Mean per channel and cross-spectral density of latents (N, C, grid, grid)."""
+        self.mean.copy_(latents.mean((0, 2, 3))[:, None, None])
+        density = torch.zeros_like(self.spectrum)
+        for part in latents.split(64):
+            f = torch.fft.fft2(part - self.mean, norm="ortho")
+            product = torch.einsum("nahw,nbhw->abhw", f, f.conj())
+            density += torch.stack([product.real, product.imag]).flatten(1, 2)
+        self.spectrum.copy_(density / len(latents))
+
+    def eigen(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (h, w, C) and eigenvectors (h, w, C, C) on a latent grid, kept for the next call."""
+        key = (shape, self.spectrum.device, self.spectrum._version)
+        if key not in self._eigen:
+            real, imaginary = self.density(shape).movedim(1, -1).unflatten(-1, 2 * (len(self.mean),))
+            values, vectors = torch.linalg.eigh(torch.complex(real, imaginary))
+            self._eigen = {key: (values.clamp_min(1e-8), vectors)}
+        return self._eigen[key]
+
+    def density(self, shape: tuple[int, int]) -> Tensor:
+        """The cross-spectral density (2, C * C, h, w) on another grid, by bilinear interpolation in frequency."""
+        if shape == tuple(self.spectrum.shape[-2:]):
+            return self.spectrum
+        power = torch.fft.fftshift(self.spectrum, dim=(-2, -1))
+        power = torch.cat([power, power[..., :1, :]], -2)  # periodic, so +1/2 equals -1/2
+        power = torch.cat([power, power[..., :, :1]], -1)
+        rows, cols = (torch.fft.fftfreq(n, device=power.device) * 2 for n in shape)
+        grid = torch.stack([cols.expand(shape), rows[:, None].expand(shape)], -1)[None]
+        return nn.functional.grid_sample(power, grid.to(power).expand(2, -1, -1, -1), align_corners=True)
+
+    def forward(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """E[z0 | z] for z (B, C, h, w) at sigma (B,), and its root-mean-square error (B, 1, 1, 1)."""
+        values, vectors = self.eigen((z.shape[-2], z.shape[-1]))
+        gain = values / (values + sigma.view(-1, 1, 1, 1).square())  # (B, h, w, C)
+        f = torch.fft.fft2(z - self.mean).movedim(1, -1)[..., None]
+        f = vectors @ (gain[..., None] * (vectors.mH @ f))
+        error = (values * (1 - gain)).mean((1, 2, 3)).sqrt().view(-1, 1, 1, 1)
+        return self.mean + torch.fft.ifft2(f[..., 0].movedim(-1, 1)).real, error
