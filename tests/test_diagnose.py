@@ -14,6 +14,7 @@ from medrecon.diagnose.derivatives import jvp, vjp
 from medrecon.diagnose.radial import radial_power
 from medrecon.diagnose.run import diagnose, diagnostics
 from medrecon.diagnose.stationary import Stationary, fitted
+from medrecon.diagnose.two_sample import told_apart
 from medrecon.models.base import Prior
 from medrecon.models.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.values import Linear
@@ -156,6 +157,7 @@ def test_an_exact_denoiser_is_at_the_gaussians_error_and_calibrated():
     gaussian = stationary_gaussian()
     for row in run(denoising, case_of(gaussian, held=128, training=1500))["levels"]:
         assert row["ratio"] == pytest.approx(1.0, abs=0.04)
+        assert 0.7 < row["mixture_ratio"] < 1.02  # 16 components fitted to 512 slices of one kind
         assert row["calibration"] == pytest.approx(1.0, abs=0.12)
     turned = run(denoising, case_of(Turned(gaussian, 0.1), gaussian, held=32, training=400))
     assert at(turned, 1.0)["ratio"] > 1.05 and at(turned, 1.0)["calibration"] > 1.05
@@ -192,6 +194,34 @@ def test_samples_of_an_exact_prior_look_like_its_data_and_those_of_a_wrong_one_d
     assert right["histogram_distance"] < 0.12 < 0.4 < wrong["histogram_distance"]
     assert max(abs(math.log(v)) for v in right["spectrum_ratio"][:3]) < 0.5 < math.log(wrong["spectrum_ratio"][0])
     assert "control_histogram_distance" in right and "control_histogram_distance" not in wrong
+    assert set(right["told_apart"]) == {"samples from held-out", "samples from training", "training from held-out"}
+    for found in right["told_apart"].values():
+        assert found["accuracy"] == pytest.approx(0.5, abs=4 * found["standard_error"])
+    assert wrong["told_apart"]["samples from held-out"]["accuracy"] > 0.85
+
+
+@pytest.mark.parametrize("count", [16, 64])
+def test_only_what_differs_is_told_apart_and_the_standard_error_holds(count):
+    """Gaussians of another mean, width or smoothness, at the default number of samples; sets turned alike are alike."""
+    base = smooth_gaussian((1, 24, 24))
+    g = torch.Generator().manual_seed(3)
+
+    def accuracies(other, turn=0):
+        return [told_apart(torch.rot90(other.sample(count, g)[:, 0], turn, (1, 2)), base.sample(count, g)[:, 0])
+                for _ in range(8)]  # fmt: skip
+
+    def mean(found):
+        return sum(f.value for f in found) / len(found)
+
+    level = replace(base, mean=torch.zeros(24 * 24, dtype=torch.float64))
+    same = accuracies(base)
+    assert mean(same) == pytest.approx(0.5, abs=0.06)
+    assert max(abs(f.value - 0.5) for f in same) < 4 * same[0].error
+    assert mean(accuracies(replace(level, covariance=4 * base.covariance))) > 0.95
+    assert mean(accuracies(replace(base, mean=base.mean + 0.7))) > 0.9
+    assert mean(accuracies(smooth_gaussian((1, 24, 24), 0.5))) > (0.75 if count == 64 else 0.53)
+    assert mean(accuracies(base, turn=1)) < 0.6
+    assert told_apart(torch.zeros(7, 8, 8), torch.zeros(64, 8, 8)) is None
 
 
 @dataclass(frozen=True)
@@ -260,7 +290,8 @@ def test_report_is_whole_repeatable_and_refuses_to_overwrite(tmp_path):
     make = lambda: case_of(smooth_gaussian((1, SIDE, SIDE)), held=4, training=8, samples=4, steps=4)  # noqa: E731
     report = diagnose(make(), tmp_path / "out")
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert {"diagnose.json", "diagnose.md", "diagnose_samples.png", "diagnose_round_trip_worst.png"} <= names
+    pictures = {f"diagnose_{name}.png" for name in ("samples", "held_out_data", "round_trip_worst", "memorisation")}
+    assert names == {"diagnose.json", "diagnose.md", *pictures}
     assert json.loads((tmp_path / "out" / "diagnose.json").read_text()) == report
     assert set(report["diagnostics"]) == set(diagnostics())
     text = (tmp_path / "out" / "diagnose.md").read_text()
