@@ -28,11 +28,13 @@ class StationaryMixture:
     sigma_max: float = 80.0
     values: Tensor = field(init=False, repr=False)
     vectors: Tensor = field(init=False, repr=False)
+    transforms: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         values, vectors = torch.linalg.eigh(self.spectra.to(torch.complex128))
         object.__setattr__(self, "values", values.clamp_min(1e-8))
         object.__setattr__(self, "vectors", vectors)
+        object.__setattr__(self, "transforms", torch.stack([_transformed(mean[None]) for mean in self.means]))
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[z0 | z0 + sigma n] = sum_k r_k D_k for z (B, C, h, w), sigma a scalar or (B,): D_k the Wiener filters.
@@ -42,15 +44,12 @@ class StationaryMixture:
         """
         if z.shape[1:] != self.means.shape[1:]:
             raise ValueError(f"mixture: latents {tuple(z.shape[1:])}, fitted to {tuple(self.means.shape[1:])}")
-        variance = self._variance(z, sigma)
-        shares = self.responsibilities(z, sigma)
-        found = torch.zeros_like(z, dtype=torch.float64)
-        for k, share in enumerate(shares.T):
-            gain = self.values[k] / (self.values[k] + variance)
-            f = (self.vectors[k] @ (gain * self._coefficients(z, k))[..., None])[..., 0]
-            own = self.means[k] + torch.fft.ifft2(f.movedim(-1, 1), norm="ortho").real
-            found = found + share.view(-1, 1, 1, 1) * own
-        return found.to(z.dtype)
+        variance, f = self._variance(z, sigma), _transformed(z)
+        found = torch.zeros_like(f)
+        for k, share in enumerate(self.responsibilities(z, sigma).T):
+            gain = self.values[k][..., None] / (self.values[k][..., None] + variance)
+            found += share * (self.transforms[k] + self.vectors[k] @ (gain * self._coefficients(f, k)))
+        return torch.fft.ifft2(found.permute(3, 2, 0, 1), norm="ortho").real.to(z.dtype)
 
     def responsibilities(self, z: Tensor, sigma: Tensor | float) -> Tensor:
         """p(k | z) of z = z0 + sigma n, (B, K) float64."""
@@ -62,21 +61,26 @@ class StationaryMixture:
 
     def joint(self, z: Tensor, sigma: Tensor | float) -> Tensor:
         """log p(k) p(z | k), (B, K) float64: the coefficients in the eigenvectors are independent."""
-        variance = self._variance(z, sigma)
+        variance, f = self._variance(z, sigma), _transformed(z)
         columns = []
         for k, weight in enumerate(self.weights.double()):
-            total = self.values[k] + variance
-            terms = self._coefficients(z, k).abs().square() / total + (2 * math.pi * total).log()
-            columns.append(weight.log() - 0.5 * terms.flatten(1).sum(1))
+            total = self.values[k][..., None] + variance
+            terms = self._coefficients(f, k).abs().square() / total + (2 * math.pi * total).log()
+            columns.append(weight.log() - 0.5 * terms.sum((0, 1, 2)))
         return torch.stack(columns, 1)
 
     def _variance(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        return torch.as_tensor(sigma, dtype=torch.float64, device=z.device).reshape(-1, 1, 1, 1).square()
+        """sigma^2, to go with (h, w, C, B)."""
+        return torch.as_tensor(sigma, dtype=torch.float64, device=z.device).expand(len(z)).square()
 
-    def _coefficients(self, z: Tensor, k: int) -> Tensor:
-        """DFT of z - means_k in the eigenvectors of component k, (B, h, w, C)."""
-        f = torch.fft.fft2(z.double() - self.means[k], norm="ortho").movedim(1, -1)
-        return (self.vectors[k].mH @ f[..., None])[..., 0]
+    def _coefficients(self, f: Tensor, k: int) -> Tensor:
+        """Of the DFT f (h, w, C, B), less that of means_k, in the eigenvectors of component k."""
+        return self.vectors[k].mH @ (f - self.transforms[k])
+
+
+def _transformed(z: Tensor) -> Tensor:
+    """Unitary DFT of z (B, C, h, w) as (h, w, C, B)."""
+    return torch.fft.fft2(z.double(), norm="ortho").permute(2, 3, 1, 0).contiguous()
 
 
 def fit_mixture(
@@ -107,10 +111,11 @@ def _maximised(latents: Tensor, shares: Tensor, shrinkage: float) -> StationaryM
     h, w, c = *latents.shape[-2:], latents.shape[1]
     spectra = torch.zeros(len(counts), h, w, c, c, dtype=torch.complex128, device=latents.device)
     for part, share in zip(latents.split(64), shares.split(64), strict=True):
-        for k in (share.sum(0) > 1e-6).nonzero()[:, 0].tolist():
+        f = _transformed(part)
+        for k in (share > 1e-6).any(0).nonzero()[:, 0].tolist():
             own = share[:, k] > 1e-6
-            f = torch.fft.fft2(part[own] - means[k], norm="ortho")
-            spectra[k] += torch.einsum("n,nahw,nbhw->hwab", share[own, k].to(f), f, f.conj())
+            e = (f[..., own] - _transformed(means[k : k + 1])) * share[own, k].sqrt()
+            spectra[k] += e @ e.mH
     pooled = spectra.sum(0) / counts.sum()
     spectra = (spectra + shrinkage * pooled) / (counts + shrinkage).view(-1, 1, 1, 1, 1)
     return StationaryMixture(counts / counts.sum(), means, spectra)

@@ -12,7 +12,8 @@ from medrecon.diagnose import samples as sampling
 from medrecon.diagnose.base import Case, Settings
 from medrecon.diagnose.derivatives import jvp, vjp
 from medrecon.diagnose.radial import radial_power
-from medrecon.diagnose.run import diagnose, diagnostics
+from medrecon.diagnose.run import diagnose, diagnostics, header, markdown
+from medrecon.diagnose.sources import load_case
 from medrecon.diagnose.stationary import Stationary, fitted
 from medrecon.diagnose.two_sample import told_apart
 from medrecon.models.base import Prior
@@ -256,7 +257,34 @@ def test_a_biased_decoder_is_found_per_tissue_and_subject():
     assert values["subjects"]["a"]["soft_bias_hu"] == pytest.approx(5, abs=0.01)
     assert values["mean_over_subjects"]["psnr_full"] == pytest.approx(20 * math.log10(4095 / 5), abs=0.01)
     assert values["worst_slices"][0]["psnr"] <= values["worst_slices"][-1]["psnr"]
+    assert set(values["worst_slices"][0]) == {"slice", "of_subject", "subject", "psnr", "psnr_soft"}
     assert abs(run(round_trip, ct_case(0.0))["bias_hu"]["organs"]["bias"]) < 0.01
+
+
+@dataclass(frozen=True)
+class Spoilt(Brighter):
+    """Adds 20 times the offset to images brighter than 0 on average."""
+
+    def decode(self, z):
+        u = z[:, 0]
+        return u + self.offset * (1 + 19 * (u.mean((1, 2), keepdim=True) > 0))
+
+
+def test_the_table_names_the_worst_slice_of_every_subject():
+    """Interleaved subjects; slice 3 of b is the one that the decoder spoils."""
+    data = -900 + 5 * torch.randn(10, 16, 16, generator=torch.Generator().manual_seed(0))
+    data[7] += 2500
+    prior = Prior(Spoilt(1e-3), smooth_gaussian((1, 16, 16)), Linear(-1024.0, 3071.0), "HU", "CT", 1.0)
+    case = Case(prior, Slices(data.round().to(torch.int16), ("a", "b") * 5), None, Settings(slices=5))
+    finding = round_trip.run(case, case.settings.generator(), silent)
+    worst = finding.values["worst_slices"][0]
+    assert (worst["slice"], worst["of_subject"], worst["subject"]) == (7, 3, "b")
+    rows, shown = finding.details.values()
+    assert [row[:2] for row in rows[1:]] == [("b", "5"), ("a", "5")]
+    assert rows[1][-2] == "3" and float(rows[1][-1]) == pytest.approx(worst["psnr"], abs=0.01)
+    assert shown[1][:3] == ("1", "b", "3") and len(shown) == 1 + round_trip.WORST
+    text = markdown({**header(case), "diagnostics": {}}, {"round_trip": finding})
+    assert f"| {' | '.join(rows[1])} |" in text and "## Round trip by subject" in text
 
 
 def test_magnitudes_are_measured_against_their_own_subjects_range():
@@ -336,7 +364,6 @@ def test_command_line_on_a_folder_of_scans(tmp_path, disc_volume, capsys):
 
 
 def test_sheets_without_a_manifest_and_another_modality_are_refused(tmp_path):
-    from medrecon.diagnose.sources import load_case
     from medrecon.models.store import load_prior
 
     (tmp_path / "index.tsv").write_text("sheet\tframe\tsource\tsubject\n")
@@ -349,3 +376,23 @@ def test_sheets_without_a_manifest_and_another_modality_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="is for MR"):
         load_case(prior, tmp_path / "m.toml", 64, Settings(), "cpu")
+
+
+def test_a_folder_of_dicom_at_its_native_size(tmp_path):
+    """Two series of one subject count, in order along their normal; loose and damaged files are named."""
+    from dicom_maker import make_series, values
+
+    make_series(tmp_path / "one" / "thin", 5, (32, 32))
+    make_series(tmp_path / "one" / "thick", 3, (32, 32))
+    make_series(tmp_path / "two", 4, (16, 16))
+    prior = ct_case(0.0).prior
+    case = load_case(prior, tmp_path, 32, Settings(slices=3), "cpu")
+    assert sorted(case.held_out.subjects) == ["one"] * 8 + ["two"] * 4
+    first = case.held_out.data[[s == "one" for s in case.held_out.subjects]]
+    assert any(torch.equal(first[i : i + 5].long(), torch.from_numpy(values(5, (32, 32)))) for i in (0, 3))
+    assert set(run(round_trip, case)["subjects"]) == {"one", "two"}
+    (tmp_path / "two" / "im000.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"broken")
+    with pytest.raises(ValueError, match="take them out"):
+        load_case(prior, tmp_path, 32, Settings(), "cpu")
+    with pytest.raises(ValueError, match="sub-folder"):
+        load_case(prior, tmp_path / "one" / "thin", 32, Settings(), "cpu")
