@@ -125,8 +125,8 @@ def errors(density: Tensor, truth: Tensor, kept: slice, middle: slice) -> Tensor
         gain = torch.linalg.solve(model + sigma**2 * eye, model[..., own]).mH
         missed = gain - eye[own]
         bias = ((missed @ data) * missed.conj()).real.sum()
-        found.append(float(bias + sigma**2 * gain.abs().square().sum()) / (own.stop - own.start) / data[..., 0, 0].numel())
-    return torch.tensor(found)
+        found.append(float(bias + sigma**2 * gain.abs().square().sum()))
+    return torch.tensor(found) / gain[..., 0].numel()
 
 
 def main() -> None:

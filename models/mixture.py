@@ -17,8 +17,8 @@ COARSE = 16
 class StationaryMixture:
     """z0 ~ sum_k weights_k N(means_k, C_k), C_k diagonal over the frequencies of the DFT; a Denoiser in closed form.
 
-    weights (K,); means (K, C, h, w); spectra (K, h, w, C, C) complex Hermitian: cross-spectral densities of the unitary
-    DFT, of all frequencies. float64 inside. Knows latents of the size of its means only.
+    weights (K,); means (K, C, h, w); spectra (K, h, w / 2 + 1, C, C) complex Hermitian: cross-spectral densities of the
+    unitary DFT, of half the plane as in `rfft2`. float64 inside. Knows latents of the size of its means only.
     """
 
     weights: Tensor
@@ -32,7 +32,7 @@ class StationaryMixture:
 
     def __post_init__(self) -> None:
         values, vectors = torch.linalg.eigh(self.spectra.to(torch.complex128))
-        object.__setattr__(self, "values", values.clamp_min(1e-8))
+        object.__setattr__(self, "values", values.clamp_min(1e-8)[..., None])
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "transforms", torch.stack([_transformed(mean[None]) for mean in self.means]))
 
@@ -44,12 +44,12 @@ class StationaryMixture:
         """
         if z.shape[1:] != self.means.shape[1:]:
             raise ValueError(f"mixture: latents {tuple(z.shape[1:])}, fitted to {tuple(self.means.shape[1:])}")
-        variance, f = self._variance(z, sigma), _transformed(z)
+        variance, f = _variance(z, sigma), _transformed(z)
         found = torch.zeros_like(f)
         for k, share in enumerate(self.responsibilities(z, sigma).T):
-            gain = self.values[k][..., None] / (self.values[k][..., None] + variance)
+            gain = self.values[k] / (self.values[k] + variance)
             found += share * (self.transforms[k] + self.vectors[k] @ (gain * self._coefficients(f, k)))
-        return torch.fft.ifft2(found.permute(3, 2, 0, 1), norm="ortho").real.to(z.dtype)
+        return torch.fft.irfft2(found.permute(3, 2, 0, 1), s=z.shape[-2:], norm="ortho").to(z.dtype)
 
     def responsibilities(self, z: Tensor, sigma: Tensor | float) -> Tensor:
         """p(k | z) of z = z0 + sigma n, (B, K) float64."""
@@ -61,30 +61,34 @@ class StationaryMixture:
 
     def joint(self, z: Tensor, sigma: Tensor | float) -> Tensor:
         """log p(k) p(z | k), (B, K) float64: the coefficients in the eigenvectors are independent."""
-        variance, f = self._variance(z, sigma), _transformed(z)
+        variance, f, width = _variance(z, sigma), _transformed(z), z.shape[-1]
+        # Columns 0 and Nyquist are there once; the others stand for their conjugates too.
+        twice = 2.0 - (torch.arange(f.shape[1], device=z.device) * 2 % width == 0).double()
         columns = []
         for k, weight in enumerate(self.weights.double()):
-            total = self.values[k][..., None] + variance
-            terms = self._coefficients(f, k).abs().square() / total + (2 * math.pi * total).log()
-            columns.append(weight.log() - 0.5 * terms.sum((0, 1, 2)))
+            total = self.values[k] + variance
+            white = torch.view_as_real(self._coefficients(f, k) * total.rsqrt())
+            terms = white.square().sum((0, 2, 4)) + (2 * math.pi * total).log().sum((0, 2))
+            columns.append(weight.log() - 0.5 * twice @ terms)
         return torch.stack(columns, 1)
 
-    def _variance(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        """sigma^2, to go with (h, w, C, B)."""
-        return torch.as_tensor(sigma, dtype=torch.float64, device=z.device).expand(len(z)).square()
-
     def _coefficients(self, f: Tensor, k: int) -> Tensor:
-        """Of the DFT f (h, w, C, B), less that of means_k, in the eigenvectors of component k."""
+        """Of the DFT f (h, w / 2 + 1, C, B), less that of means_k, in the eigenvectors of component k."""
         return self.vectors[k].mH @ (f - self.transforms[k])
 
 
+def _variance(z: Tensor, sigma: Tensor | float) -> Tensor:
+    """sigma^2, (B,) or (1,), to go with (h, w / 2 + 1, C, B)."""
+    return torch.as_tensor(sigma, dtype=torch.float64, device=z.device).reshape(-1).square()
+
+
 def _transformed(z: Tensor) -> Tensor:
-    """Unitary DFT of z (B, C, h, w) as (h, w, C, B)."""
-    return torch.fft.fft2(z.double(), norm="ortho").permute(2, 3, 1, 0).contiguous()
+    """Half the unitary DFT of real z (B, C, h, w), (h, w / 2 + 1, C, B)."""
+    return torch.fft.rfft2(z.double(), norm="ortho").permute(2, 3, 1, 0).contiguous()
 
 
 def fit_mixture(
-    latents: Tensor, components: int, generator: torch.Generator, *, steps: int = 10, shrinkage: float = 50.0
+    latents: Tensor, components: int, generator: torch.Generator, *, steps: int = 6, shrinkage: float = 50.0
 ) -> StationaryMixture:
     """Expectation maximisation on latents (N, C, h, w), from k-means of their layout; what no slice chooses is dropped.
 
@@ -109,7 +113,7 @@ def _maximised(latents: Tensor, shares: Tensor, shrinkage: float) -> StationaryM
     means = torch.stack([(share.view(-1, 1, 1, 1) * latents).sum(0) for share in shares.T.to(latents)])
     means = _coarse(means.double() / counts.view(-1, 1, 1, 1))
     h, w, c = *latents.shape[-2:], latents.shape[1]
-    spectra = torch.zeros(len(counts), h, w, c, c, dtype=torch.complex128, device=latents.device)
+    spectra = torch.zeros(len(counts), h, w // 2 + 1, c, c, dtype=torch.complex128, device=latents.device)
     for part, share in zip(latents.split(64), shares.split(64), strict=True):
         f = _transformed(part)
         for k in (share > 1e-6).any(0).nonzero()[:, 0].tolist():

@@ -47,7 +47,8 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
                          f"{values['control_histogram_distance']:.3g} {case.prior.units}"))  # fmt: skip
     told = {"samples from held-out": told_apart(kept, real)}
     if control is not None:
-        told |= {"samples from training": told_apart(kept, control), "training from held-out": told_apart(control, real)}
+        told["samples from training"] = told_apart(kept, control)
+        told["training from held-out"] = told_apart(control, real)
     values["told_apart"] = {k: {"accuracy": v.value, "standard_error": v.error} if v else None for k, v in told.items()}
     table += [(f"told apart at {SIDE} x {SIDE}, {name}", words(accuracy)) for name, accuracy in told.items()]
     shown = real[spread(list(range(len(real))), len(drawn))]

@@ -62,7 +62,7 @@ def similarity(x: Tensor) -> Tensor:
 
 
 def ridge(kernel: Tensor, sign: Tensor, known: Tensor) -> Tensor:
-    """Decision values (N,) of kernel ridge regression with an offset on the images `known`, both sets weighing alike."""
+    """Decision values (N,) of kernel ridge regression with an offset on the images `known`, both sets alike."""
     k, y = kernel[known][:, known], sign[known]
     weight = torch.where(y > 0, 0.5 / (y > 0).sum(), 0.5 / (y < 0).sum())
     # The offset makes weighted residuals sum to 0: (K + ridge/weight) alpha + offset = y, sum alpha = 0.
