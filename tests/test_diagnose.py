@@ -12,8 +12,10 @@ from medrecon.diagnose import samples as sampling
 from medrecon.diagnose.base import Case, Settings
 from medrecon.diagnose.derivatives import jvp, vjp
 from medrecon.diagnose.radial import radial_power
-from medrecon.diagnose.run import diagnose, diagnostics
+from medrecon.diagnose.run import diagnose, diagnostics, header, markdown
+from medrecon.diagnose.sources import load_case
 from medrecon.diagnose.stationary import Stationary, fitted
+from medrecon.diagnose.two_sample import told_apart
 from medrecon.models.base import Prior
 from medrecon.models.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.values import Linear
@@ -156,6 +158,7 @@ def test_an_exact_denoiser_is_at_the_gaussians_error_and_calibrated():
     gaussian = stationary_gaussian()
     for row in run(denoising, case_of(gaussian, held=128, training=1500))["levels"]:
         assert row["ratio"] == pytest.approx(1.0, abs=0.04)
+        assert 0.7 < row["mixture_ratio"] < 1.02  # 16 components fitted to 512 slices of one kind
         assert row["calibration"] == pytest.approx(1.0, abs=0.12)
     turned = run(denoising, case_of(Turned(gaussian, 0.1), gaussian, held=32, training=400))
     assert at(turned, 1.0)["ratio"] > 1.05 and at(turned, 1.0)["calibration"] > 1.05
@@ -192,6 +195,34 @@ def test_samples_of_an_exact_prior_look_like_its_data_and_those_of_a_wrong_one_d
     assert right["histogram_distance"] < 0.12 < 0.4 < wrong["histogram_distance"]
     assert max(abs(math.log(v)) for v in right["spectrum_ratio"][:3]) < 0.5 < math.log(wrong["spectrum_ratio"][0])
     assert "control_histogram_distance" in right and "control_histogram_distance" not in wrong
+    assert set(right["told_apart"]) == {"samples from held-out", "samples from training", "training from held-out"}
+    for found in right["told_apart"].values():
+        assert found["accuracy"] == pytest.approx(0.5, abs=4 * found["standard_error"])
+    assert wrong["told_apart"]["samples from held-out"]["accuracy"] > 0.85
+
+
+@pytest.mark.parametrize("count", [16, 64])
+def test_only_what_differs_is_told_apart_and_the_standard_error_holds(count):
+    """Gaussians of another mean, width or smoothness, at the default number of samples; sets turned alike are alike."""
+    base = smooth_gaussian((1, 24, 24))
+    g = torch.Generator().manual_seed(3)
+
+    def accuracies(other, turn=0):
+        return [told_apart(torch.rot90(other.sample(count, g)[:, 0], turn, (1, 2)), base.sample(count, g)[:, 0])
+                for _ in range(8)]  # fmt: skip
+
+    def mean(found):
+        return sum(f.value for f in found) / len(found)
+
+    level = replace(base, mean=torch.zeros(24 * 24, dtype=torch.float64))
+    same = accuracies(base)
+    assert mean(same) == pytest.approx(0.5, abs=0.06)
+    assert max(abs(f.value - 0.5) for f in same) < 4 * same[0].error
+    assert mean(accuracies(replace(level, covariance=4 * base.covariance))) > 0.95
+    assert mean(accuracies(replace(base, mean=base.mean + 0.7))) > 0.9
+    assert mean(accuracies(smooth_gaussian((1, 24, 24), 0.5))) > (0.75 if count == 64 else 0.53)
+    assert mean(accuracies(base, turn=1)) < 0.6
+    assert told_apart(torch.zeros(7, 8, 8), torch.zeros(64, 8, 8)) is None
 
 
 @dataclass(frozen=True)
@@ -226,7 +257,34 @@ def test_a_biased_decoder_is_found_per_tissue_and_subject():
     assert values["subjects"]["a"]["soft_bias_hu"] == pytest.approx(5, abs=0.01)
     assert values["mean_over_subjects"]["psnr_full"] == pytest.approx(20 * math.log10(4095 / 5), abs=0.01)
     assert values["worst_slices"][0]["psnr"] <= values["worst_slices"][-1]["psnr"]
+    assert set(values["worst_slices"][0]) == {"slice", "of_subject", "subject", "psnr", "psnr_soft"}
     assert abs(run(round_trip, ct_case(0.0))["bias_hu"]["organs"]["bias"]) < 0.01
+
+
+@dataclass(frozen=True)
+class Spoilt(Brighter):
+    """Adds 20 times the offset to images brighter than 0 on average."""
+
+    def decode(self, z):
+        u = z[:, 0]
+        return u + self.offset * (1 + 19 * (u.mean((1, 2), keepdim=True) > 0))
+
+
+def test_the_table_names_the_worst_slice_of_every_subject():
+    """Interleaved subjects; slice 3 of b is the one that the decoder spoils."""
+    data = -900 + 5 * torch.randn(10, 16, 16, generator=torch.Generator().manual_seed(0))
+    data[7] += 2500
+    prior = Prior(Spoilt(1e-3), smooth_gaussian((1, 16, 16)), Linear(-1024.0, 3071.0), "HU", "CT", 1.0)
+    case = Case(prior, Slices(data.round().to(torch.int16), ("a", "b") * 5), None, Settings(slices=5))
+    finding = round_trip.run(case, case.settings.generator(), silent)
+    worst = finding.values["worst_slices"][0]
+    assert (worst["slice"], worst["of_subject"], worst["subject"]) == (7, 3, "b")
+    rows, shown = finding.details.values()
+    assert [row[:2] for row in rows[1:]] == [("b", "5"), ("a", "5")]
+    assert rows[1][-2] == "3" and float(rows[1][-1]) == pytest.approx(worst["psnr"], abs=0.01)
+    assert shown[1][:3] == ("1", "b", "3") and len(shown) == 1 + round_trip.WORST
+    text = markdown({**header(case), "diagnostics": {}}, {"round_trip": finding})
+    assert f"| {' | '.join(rows[1])} |" in text and "## Round trip by subject" in text
 
 
 def test_magnitudes_are_measured_against_their_own_subjects_range():
@@ -260,7 +318,8 @@ def test_report_is_whole_repeatable_and_refuses_to_overwrite(tmp_path):
     make = lambda: case_of(smooth_gaussian((1, SIDE, SIDE)), held=4, training=8, samples=4, steps=4)  # noqa: E731
     report = diagnose(make(), tmp_path / "out")
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert {"diagnose.json", "diagnose.md", "diagnose_samples.png", "diagnose_round_trip_worst.png"} <= names
+    pictures = {f"diagnose_{name}.png" for name in ("samples", "held_out_data", "round_trip_worst", "memorisation")}
+    assert names == {"diagnose.json", "diagnose.md", *pictures}
     assert json.loads((tmp_path / "out" / "diagnose.json").read_text()) == report
     assert set(report["diagnostics"]) == set(diagnostics())
     text = (tmp_path / "out" / "diagnose.md").read_text()
@@ -305,7 +364,6 @@ def test_command_line_on_a_folder_of_scans(tmp_path, disc_volume, capsys):
 
 
 def test_sheets_without_a_manifest_and_another_modality_are_refused(tmp_path):
-    from medrecon.diagnose.sources import load_case
     from medrecon.models.store import load_prior
 
     (tmp_path / "index.tsv").write_text("sheet\tframe\tsource\tsubject\n")
@@ -318,3 +376,23 @@ def test_sheets_without_a_manifest_and_another_modality_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="is for MR"):
         load_case(prior, tmp_path / "m.toml", 64, Settings(), "cpu")
+
+
+def test_a_folder_of_dicom_at_its_native_size(tmp_path):
+    """Two series of one subject count, in order along their normal; loose and damaged files are named."""
+    from dicom_maker import make_series, values
+
+    make_series(tmp_path / "one" / "thin", 5, (32, 32))
+    make_series(tmp_path / "one" / "thick", 3, (32, 32))
+    make_series(tmp_path / "two", 4, (16, 16))
+    prior = ct_case(0.0).prior
+    case = load_case(prior, tmp_path, 32, Settings(slices=3), "cpu")
+    assert sorted(case.held_out.subjects) == ["one"] * 8 + ["two"] * 4
+    first = case.held_out.data[[s == "one" for s in case.held_out.subjects]]
+    assert any(torch.equal(first[i : i + 5].long(), torch.from_numpy(values(5, (32, 32)))) for i in (0, 3))
+    assert set(run(round_trip, case)["subjects"]) == {"one", "two"}
+    (tmp_path / "two" / "im000.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"broken")
+    with pytest.raises(ValueError, match="take them out"):
+        load_case(prior, tmp_path, 32, Settings(), "cpu")
+    with pytest.raises(ValueError, match="sub-folder"):
+        load_case(prior, tmp_path / "one" / "thin", 32, Settings(), "cpu")

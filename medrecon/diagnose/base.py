@@ -26,11 +26,13 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """values: for JSON; table: (quantity, figures in words) for people; pictures: grey images (H, W) uint8."""
+    """values: for JSON; table: (quantity, figures in words) for people; pictures: grey images (H, W) uint8; details:
+    longer tables by title, the first row their head."""
 
     values: dict[str, Any]
     table: list[tuple[str, str]]
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    details: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ class Case:
     def subjects(self) -> list[str]:
         """Subject of every one of `images`."""
         return [self.held_out.subjects[i] for i in self.index]
+
+    def place(self, i: int) -> int:
+        """Which slice of its subject the i-th of `images` is, from 0."""
+        return self.held_out.subjects[: self.index[i]].count(self.subjects[i])
 
     @cached_property
     def latents(self) -> Tensor:

@@ -26,7 +26,11 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     subjects = {s: subject_scores(case, s, scores, x, y) for s in dict.fromkeys(case.subjects)}
     mean = {f"psnr_{n}": sum(v[f"psnr_{n}"] for v in subjects.values()) / len(subjects) for n in scores}
     order = first.argsort()[:WORST]
-    worst = [{"slice": case.index[i], "subject": case.subjects[i], "psnr": float(first[i])} for i in order.tolist()]
+    worst = [
+        {"slice": case.index[i], "of_subject": case.place(i), "subject": case.subjects[i],
+         **{"psnr" if v is first else f"psnr_{n}": float(v[i]) for n, v in scores.items()}}
+        for i in order.tolist()
+    ]  # fmt: skip
     values: dict[str, Any] = {
         "mean_over_subjects": mean, "rmse": float((y - x).double().square().mean().sqrt()), "subjects": subjects,
         "worst_slices": worst, "seconds_per_slice": seconds(case),
@@ -41,7 +45,8 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     if times:
         encode, decode = 1e3 * times["encode"], 1e3 * times["decode"]
         table.append(("CPU time a slice", f"encode {encode:.0f} ms, decode {decode:.0f} ms"))
-    return Finding(values, table, {"round_trip_worst": picture(case, x[order], y[order])})
+    pictures = {"round_trip_worst": picture(case, x[order], y[order])}
+    return Finding(values, table, pictures, details(subjects, worst))
 
 
 def window_scores(case: Case, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -58,13 +63,36 @@ def top(case: Case, subject: str) -> float:
 
 
 def subject_scores(case: Case, subject: str, scores: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, float]:
-    """Mean PSNR over a subject's slices, and its number of slices; for CT the bias in soft tissue."""
+    """Mean PSNR over a subject's slices, how many, the worst one; for CT the bias in soft tissue."""
     own = torch.tensor([s == subject for s in case.subjects])
-    found = {"slices": float(own.sum()), **{f"psnr_{n}": float(v[own].mean()) for n, v in scores.items()}}
+    first = next(iter(scores.values()))
+    lowest = min(own.nonzero()[:, 0].tolist(), key=lambda i: float(first[i]))
+    found = {"slices": float(own.sum()), **{f"psnr_{n}": float(v[own].mean()) for n, v in scores.items()},
+             "worst_slice": float(case.place(lowest)), "worst_psnr": float(first[lowest])}  # fmt: skip
     if case.prior.units == "HU":
         soft = tissue(x[own], -160.0, 240.0)
         found["soft_bias_hu"] = float((y[own] - x[own])[soft].double().mean()) if bool(soft.any()) else float("nan")
     return found
+
+
+def details(subjects: dict[str, dict[str, float]], worst: list[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]:
+    """Every subject, the worst first, and the slices of the picture."""
+    names = [key for key in next(iter(subjects.values())) if key.startswith("psnr_")]
+    windows = tuple(f"PSNR {name.removeprefix('psnr_')}, dB" for name in names)
+    biased = any("soft_bias_hu" in v for v in subjects.values())
+    rows = [("subject", "slices", *windows, *(("soft-tissue bias, HU",) * biased), "worst slice", "its PSNR, dB")]
+    for subject, v in sorted(subjects.items(), key=lambda item: item[1][names[0]]):
+        bias = (f"{v['soft_bias_hu']:+.2f}",) if biased else ()
+        rows.append((subject, f"{v['slices']:.0f}", *(f"{v[name]:.2f}" for name in names), *bias,
+                     f"{v['worst_slice']:.0f}", f"{v['worst_psnr']:.2f}"))  # fmt: skip
+    shown = [("column", "subject", "slice", *windows)]
+    for i, w in enumerate(worst):
+        psnrs = (w["psnr"], *(w[name] for name in names[1:]))
+        shown.append((f"{i + 1}", w["subject"], f"{w['of_subject']}", *(f"{value:.2f}" for value in psnrs)))
+    return {
+        "Round trip by subject (slices counted from 0 within the subject)": rows,
+        "Worst slices: the columns of diagnose_round_trip_worst.png": shown,
+    }
 
 
 def tissue(x: Tensor, low: float, high: float) -> Tensor:

@@ -92,6 +92,9 @@ def markdown(report: dict[str, Any], findings: dict[str, Finding]) -> str:
     ]  # fmt: skip
     for name, finding in findings.items():
         lines += [f"| {name} | {quantity} | {figure} |" for quantity, figure in finding.table]
+    for finding in findings.values():
+        for title, (head, *rows) in finding.details.items():
+            lines += ["", f"## {title}", "", *(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,8 @@
-"""Unconditional samples: a sheet to look at, and their pixels beside those of real slices."""
+"""Unconditional samples: a sheet to look at, and their pixels beside those of real slices.
+
+A classifier tries to tell them from real slices; beside it, how well it tells training slices from held-out ones, which
+are both real and differ by their subjects alone.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.diagnose.base import Case, Finding, OnProgress, sheet
+from medrecon.diagnose.base import Case, Finding, OnProgress, sheet, spread
 from medrecon.diagnose.radial import radial_power, rings
+from medrecon.diagnose.two_sample import SIDE, Accuracy, told_apart
 
-SUMMARY = "unconditional samples: a sheet, histogram distance and spectrum against real slices"
+SUMMARY = "unconditional samples: a sheet beside one of real slices, a classifier, histogram and spectrum"
 TRAINING = 256
 
 
@@ -40,7 +45,21 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
         values["control_spectrum_ratio"] = (radial_power(control, bins) / radial_power(real, bins)).tolist()
         table.insert(3, ("the same, training to held-out",
                          f"{values['control_histogram_distance']:.3g} {case.prior.units}"))  # fmt: skip
-    return Finding(values, table, sheets(case, drawn))
+    told = {"samples from held-out": told_apart(kept, real)}
+    if control is not None:
+        told["samples from training"] = told_apart(kept, control)
+        told["training from held-out"] = told_apart(control, real)
+    values["told_apart"] = {k: {"accuracy": v.value, "standard_error": v.error} if v else None for k, v in told.items()}
+    table += [(f"told apart at {SIDE} x {SIDE}, {name}", words(accuracy)) for name, accuracy in told.items()]
+    shown = real[spread(list(range(len(real))), len(drawn))]
+    return Finding(values, table, {
+        **{f"samples{window}": picture for window, picture in sheets(case, drawn).items()},
+        **{f"held_out_data{window}": picture for window, picture in sheets(case, shown).items()},
+    })  # fmt: skip
+
+
+def words(accuracy: Accuracy | None) -> str:
+    return f"{accuracy} of them right (0.50: not at all)" if accuracy else "not measured: too few"
 
 
 def histogram_distance(a: Tensor, b: Tensor) -> float:
@@ -50,12 +69,11 @@ def histogram_distance(a: Tensor, b: Tensor) -> float:
     return float((first[(at * len(first)).long()] - second[(at * len(second)).long()]).abs().mean())
 
 
-def sheets(case: Case, drawn: Tensor) -> dict[str, Tensor]:
+def sheets(case: Case, images: Tensor) -> dict[str, Tensor]:
     """One sheet a display window: soft tissue and lung to bone for CT, 99.5 % of the real magnitudes for MRI."""
-    columns = 4 if len(drawn) > 3 else len(drawn)
+    columns = 4 if len(images) > 3 else len(images)
     if case.prior.units == "HU":
-        soft, wide = sheet(drawn, -160.0, 240.0, columns), sheet(drawn, -1000.0, 1000.0, columns)
-        return {"samples_soft": soft, "samples_wide": wide}
+        return {"_soft": sheet(images, -160.0, 240.0, columns), "_wide": sheet(images, -1000.0, 1000.0, columns)}
     values = case.images.flatten()
     top = float(values.kthvalue(max(1, round(0.995 * len(values)))).values)
-    return {"samples": sheet(drawn, 0.0, top, columns)}
+    return {"": sheet(images, 0.0, top, columns)}

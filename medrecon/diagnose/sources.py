@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from medrecon.data.cases import inventory
+from medrecon.data.read import read_case, slope
+from medrecon.data.values import resized
 from medrecon.diagnose.base import Case, Settings
 from medrecon.manifest import Manifest, load_manifest
 from medrecon.models.base import Prior
+from medrecon.training.slices import Slices
 from medrecon.training.sources import load_slices
 
 
@@ -29,12 +35,31 @@ def load_case(prior: Prior, data: Path, size: int, settings: Settings, device: s
             f"{data}: {manifest.modality} in {manifest.units}, but the prior {prior.name!r} is for "
             f"{prior.modality} in {prior.units}"
         )
-    held_out = load_slices(manifest, "val", size)
+    held_out = folder_slices(manifest, size) if data.is_dir() else load_slices(manifest, "val", size)
     training = load_slices(manifest, "train", size) if manifest.train is not None else None
     shared = set(held_out.subjects) & set(training.subjects if training is not None else ())
     if shared:
         raise ValueError(f"{data}: subjects in both train and val: {sorted(shared)[:5]}; split by subject")
     return Case(prior, held_out, training, settings, device)
+
+
+def folder_slices(manifest: Manifest, size: int) -> Slices:
+    """All slices below the folder, of every series of a subject, in order along the normal of each series.
+
+    Raises:
+        ValueError: damaged files, or DICOM that lies in no subject's sub-folder.
+    """
+    folder = manifest.folder("val")
+    found = inventory(manifest)
+    if found.unreadable:
+        path, reason = next(iter(found.unreadable.items()))
+        raise ValueError(f"{path}: {reason}; {len(found.unreadable)} such file(s): take them out of the folder")
+    loose = [c.files[0] for c in found.cases if manifest.kind == "dicom" and c.files[0].parent == folder]
+    if loose:
+        raise ValueError(f"{loose[0]}: lies in no sub-folder; give each subject one, so that slices have an owner")
+    data = [resized(read_case(case, manifest).data, size) for case in found.cases]
+    subjects = tuple(case.subject for case, part in zip(found.cases, data, strict=True) for _ in part)
+    return Slices(torch.cat(data), subjects, slope(manifest))
 
 
 def folder_manifest(prior: Prior, folder: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""The stationary Gaussian of a prior's training latents: the yardstick of denoising and likelihood."""
+"""The yardsticks of denoising and likelihood: a stationary Gaussian and a mixture of them, of the training latents."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from medrecon.diagnose.base import Case
+from medrecon.models.mixture import StationaryMixture, fit_mixture
 from medrecon.models.wiener import Wiener
 
 TRAINING = 256
 """training slices the Gaussian is fitted to, where the denoiser does not bring its own"""
+MIXED = 512
+"""training slices the mixture is fitted to"""
+COMPONENTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,3 +54,10 @@ def fitted(case: Case) -> tuple[Stationary, str] | None:
     wiener = Wiener(latents.shape[1], latents.shape[-1]).to(latents.device)
     wiener.fit(latents)
     return Stationary(wiener, denoiser.sigma_min, denoiser.sigma_max), f"fitted to {len(latents)} training slices"
+
+
+def fitted_mixture(case: Case) -> StationaryMixture | None:
+    """The mixture fitted to training slices as they are, so that chest, abdomen and head have means of their own."""
+    if case.training is None:
+        return None
+    return fit_mixture(case.encode(case.training_images(MIXED)), COMPONENTS, case.settings.generator())
