@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -63,7 +63,7 @@ def train(
     what
         which part of the prior
     configuration
-        YAML file, see medrecon/training/*.yaml
+        YAML file, see models/weights/*.yaml and docs/train_your_own.md
     output
         folder of checkpoints and of the finished prior; a run found there is resumed
     expert
@@ -71,26 +71,17 @@ def train(
     device
         cpu, cuda or cuda:N; overrides the configuration
     """
-    from medrecon.cli.training import load_config
-    from medrecon.training import run
+    from medrecon.cli.training import load_config, summary, train_parts
 
-    config = load_config(configuration, device)
-    with progress(f"train {what}", out.quiet) as bar:
-
-        def report(step: int, steps: int, loss: float, scores: dict[str, float]) -> None:
-            bar(step, steps)
-            if scores:
-                text = ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
-                note(f"step {step}: loss {loss:.4g}, {text}")
-
-        result: dict[str, Any] = {}
-        if what == "autoencoder":
-            result = run.train_autoencoder(config, output, report)
-        elif what == "diffusion":
-            result = run.train_diffusion(config, output, report, expert)
-        if what == "prior" or (what == "diffusion" and expert is None):
-            result = run.assemble(config, output)
-    (show_json if out.json else show_tree)(result)
+    if expert is not None and what != "diffusion":
+        raise UsageError(f"--expert {expert}: only for `train diffusion`")
+    result = train_parts(what, load_config(configuration, device), output, expert, out.quiet)
+    if out.json:
+        show_json(result)
+    else:
+        show_tree(summary(result))
+    if what != "autoencoder" and expert is None:
+        note(f"wrote {output / 'prior.safetensors'} and its model card, prior.json")
     return 0
 
 

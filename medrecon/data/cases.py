@@ -165,7 +165,8 @@ def _owner(path: Path, folder: Path, manifest: Manifest, patient: str) -> str:
     if manifest.subject != "PatientID":
         return subject_of(path, folder, manifest.subject)
     if not patient:
-        raise ValueError(f"{path}: no PatientID; set subject to folder, file or an expression in {manifest.path}")
+        raise ValueError(f"{path}: no PatientID; tell subjects apart by folder, file or an expression: --subject of "
+                         f"`medrecon data split`, subject in {manifest.path}")  # fmt: skip
     return patient
 
 
