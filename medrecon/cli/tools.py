@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from medrecon.cli.options import Output, UsageError
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note, show_json, show_table, show_tree
+
+if TYPE_CHECKING:
+    from medrecon.training.config import TrainConfig
 
 
 def info(path: Path, /, *, out: Output = Output()) -> int:
@@ -54,6 +57,9 @@ def train(
 ) -> int:  # fmt: skip
     """Train, or resume training, a prior: first its autoencoder, then its diffusion model.
 
+    On several GPUs: torchrun --standalone --nproc-per-node N -m medrecon train ... --device cuda. Ctrl-C and SIGTERM
+    save before they end; the same command goes on.
+
     Parameters
     ----------
     what
@@ -66,10 +72,22 @@ def train(
         cpu, cuda or cuda:N; overrides the configuration
     """
     from medrecon.cli.training import load_config
-    from medrecon.training import run
+    from medrecon.training.distributed import process_group, rank, world_size
 
     config = load_config(configuration, device)
-    with progress(f"train {what}", out.quiet) as bar:
+    with process_group(getattr(config, f"{what}_loop").device) as place:
+        if world_size() > 1:
+            config = load_config(configuration, place)
+        result = _train(what, config, output, quiet=out.quiet or rank() > 0)
+        if rank() == 0:
+            (show_json if out.json else show_tree)(result)
+    return 0
+
+
+def _train(what: str, config: TrainConfig, output: Path, quiet: bool) -> dict[str, Any]:
+    from medrecon.training import run
+
+    with progress(f"train {what}", quiet) as bar:
 
         def report(step: int, steps: int, loss: float, scores: dict[str, float]) -> None:
             bar(step, steps)
@@ -78,9 +96,7 @@ def train(
                 note(f"step {step}: loss {loss:.4g}, {text}")
 
         work = run.train_autoencoder if what == "autoencoder" else run.train_diffusion
-        result: dict[str, Any] = work(config, output, report)
-    (show_json if out.json else show_tree)(result)
-    return 0
+        return work(config, output, report)
 
 
 def demo(
