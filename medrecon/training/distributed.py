@@ -12,6 +12,9 @@ methods; at the size of our networks (under 100 MB of gradients) an all-reduce t
 rank 0's weights and apply the same update to them, so they stay equal to the bit. Networks with running statistics
 (BatchNorm) are not for this: only gradients are shared.
 
+After a failure start the same command again rather than by --max-restarts: torch 2.13's own restart sometimes hands
+the new processes the addresses of the dead ones, and they wait for each other in vain (seen with gloo).
+
 Without torchrun all functions here answer for one process alone.
 """
 
@@ -26,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-PATIENCE = datetime.timedelta(hours=4)
+PATIENCE = datetime.timedelta(hours=2)
 """How long ranks wait for each other: rank 0 validates and prepares data alone. A rank that fails ends all at once."""
 
 
