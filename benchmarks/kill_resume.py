@@ -57,9 +57,11 @@ def steps_done(folder: Path) -> int:
     return int(training_facts(folder)["steps"]) if (folder / NAME).exists() else 0
 
 
-def kill_once(config: Path, folder: Path, delay: float, startup: float) -> dict[str, Any] | None:
-    """Kill the run `delay` seconds after its start, of which about `startup` load data; None if it was done by then."""
+def kill_once(config: Path, folder: Path, delay: float, startup: bool) -> dict[str, Any] | None:
+    """Kill the run `delay` seconds after its start, or after its first checkpoint; None if it was done by then."""
     run, process, began = folder / "autoencoder", start(config, folder), time.time()
+    while not startup and process.poll() is None and _saved(run) < began:
+        time.sleep(0.02)
     try:
         process.wait(delay)
         return None
@@ -67,13 +69,17 @@ def kill_once(config: Path, folder: Path, delay: float, startup: float) -> dict[
         process.send_signal(signal.SIGKILL)
     now = time.time()
     process.wait()
-    saved = (run / NAME).stat().st_mtime if (run / NAME).exists() else 0.0
     log = (run / "log.jsonl").read_text() if (run / "log.jsonl").exists() else ""
     return {
-        "step": steps_done(run), "lost": max(0.0, now - (saved if saved > began else began + startup)),
+        "step": steps_done(run), "lost": f"{now - _saved(run):.2f} s" if _saved(run) > began else "the start alone",
         "beyond": sum(row["step"] > steps_done(run) for row in read_log(run / "log.jsonl")),
         "torn": bool(log) and not log.endswith("\n"), "partial": (run / (NAME + ".partial")).exists(),
     }  # fmt: skip
+
+
+def _saved(run: Path) -> float:
+    """When the last checkpoint was written."""
+    return (run / NAME).stat().st_mtime if (run / NAME).exists() else 0.0
 
 
 def compare(whole: Path, killed: Path) -> None:
@@ -112,14 +118,15 @@ def main() -> None:
     print(f"{options.steps} steps in {length:.0f} s after {startup:.0f} s of starting, "
           f"a checkpoint every {options.save_seconds:g} s", flush=True)  # fmt: skip
     for number in range(options.kills):
-        delay = draw.uniform(0, 2 * (startup + length / options.kills))
-        found = kill_once(config, options.output / "killed", delay, startup)
+        early = draw.random() < 0.25  # while it loads its data, or has just begun
+        delay = draw.uniform(0, startup if early else 2 * length / options.kills)
+        found = kill_once(config, options.output / "killed", delay, early)
         if found is None:
             print("done before the kill")
             break
-        print(f"kill {number + 1}, {delay:.1f} s after its start: back to step {found['step']}, "
-              f"{found['lost']:.2f} s lost, {found['beyond']} log lines dropped, torn line {found['torn']}, "
-              f"unfinished checkpoint {found['partial']}", flush=True)  # fmt: skip
+        print(f"kill {number + 1}, {delay:.1f} s after its {'start' if early else 'first checkpoint'}: "
+              f"back to step {found['step']}, {found['lost']} lost, {found['beyond']} log lines dropped, "
+              f"torn line {found['torn']}, unfinished checkpoint {found['partial']}", flush=True)  # fmt: skip
     finish(config, options.output / "killed")
     compare(options.output / "whole" / "autoencoder", options.output / "killed" / "autoencoder")
 

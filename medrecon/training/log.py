@@ -48,5 +48,7 @@ class Log:
         row = {"step": step} | {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint that counts on it
         if "note" not in row:
             self.step = step
