@@ -176,4 +176,4 @@ class _Run:
         s = self.state
         if rank() == 0:
             share = min(1.0, progress(self.config, s.step, s.seconds))
-            self.report(s.step, round(s.step / share), s.loss, scores)
+            self.report(s.step, math.ceil(s.step / share - 1e-6), s.loss, scores)
