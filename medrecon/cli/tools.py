@@ -58,6 +58,9 @@ def train(
     The diffusion model may consist of several networks, "experts" for a range of noise. `diffusion` trains them one
     after the other and writes the prior; with --expert only one, and `prior` writes what is there.
 
+    On several GPUs: torchrun --standalone --nproc-per-node N -m medrecon train ... --device cuda. Ctrl-C and SIGTERM
+    save before they end; the same command goes on.
+
     Parameters
     ----------
     what
@@ -72,10 +75,16 @@ def train(
         cpu, cuda or cuda:N; overrides the configuration
     """
     from medrecon.cli.training import load_config, summary, train_parts
+    from medrecon.training.distributed import process_group, rank
 
     if expert is not None and what != "diffusion":
         raise UsageError(f"--expert {expert}: only for `train diffusion`")
-    result = train_parts(what, load_config(configuration, device), output, expert, out.quiet)
+    config = load_config(configuration, device)
+    with process_group(config.autoencoder_loop.device) as place:
+        config = config if place == config.autoencoder_loop.device else config.on(place)
+        result = train_parts(what, config, output, expert, out.quiet)
+        if rank() > 0:
+            return 0
     if out.json:
         show_json(result)
     else:

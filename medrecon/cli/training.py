@@ -63,12 +63,14 @@ def _explain(model: Any, entry: dict[str, Any]) -> str:
 def train_parts(what: str, config: TrainConfig, folder: Path, expert: str | None, quiet: bool) -> dict[str, Any]:
     """The scores of the autoencoder or of one expert; or the card of the prior that is complete now."""
     from medrecon.training import run
+    from medrecon.training.distributed import rank
 
     experts = config.diffusion.experts
     if expert is not None and expert not in experts:
         raise UsageError(f"--expert {expert}: the configuration has {', '.join(experts)}")
-    data = run.load_data(config)
-    _tell_data(config, data)
+    data, quiet = run.load_data(config), quiet or rank() > 0
+    if rank() == 0:
+        _tell_data(config, data)
     if what == "autoencoder":
         with _part("autoencoder", config.autoencoder_loop, folder / "autoencoder", quiet) as report:
             return run.train_autoencoder(config, folder, report, data)
@@ -93,14 +95,17 @@ def _tell_data(config: TrainConfig, data: Data) -> None:
 @contextmanager
 def _part(name: str, loop: LoopConfig, folder: Path, quiet: bool) -> Iterator[Report]:
     """Progress of one network, and what an earlier run left of it."""
-    from medrecon.training.checkpoint import NAME, steps_done
+    from medrecon.training.checkpoint import NAME, training_facts
+    from medrecon.training.distributed import rank
+    from medrecon.training.schedule import progress as share
 
-    if (folder / NAME).exists():
-        done = steps_done(folder)
-        if done < loop.steps:
-            note(f"{folder}: goes on at step {done} of {loop.steps}")
+    if (folder / NAME).exists() and rank() == 0:
+        facts = training_facts(folder)
+        so_far = f"{facts['steps']} steps, {facts['minutes']} minutes so far"
+        if share(loop, facts["steps"], 60 * facts["minutes"]) < 1:
+            note(f"{folder}: goes on, {so_far}")
         else:
-            note(f"{folder}: all {done} steps are done; raise steps to go on, or give another folder to start anew")
+            note(f"{folder}: is done, {so_far}; raise steps or minutes to go on, or give another folder to start anew")
     with progress(f"train {name}", quiet) as bar:
 
         def report(step: int, steps: int, loss: float, scores: dict[str, float]) -> None:

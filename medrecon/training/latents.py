@@ -13,6 +13,7 @@ from torch import Tensor
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.values import ValueMap
 from medrecon.training.augment import Augment, crops
+from medrecon.training.distributed import rank_zero_first
 from medrecon.training.slices import Slices
 
 AS_THEY_ARE = Augment(turns=0.0, plain=1.0)
@@ -59,11 +60,12 @@ def stored(path: Path, make: Callable[[], dict[str, Tensor]], made_of: str) -> d
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in make().items()}, partial, {"made_of": made_of})
-        partial.replace(path)
+    with rank_zero_first():
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            save_file({k: v.contiguous() for k, v in make().items()}, partial, {"made_of": made_of})
+            partial.replace(path)
     with safe_open(path, framework="pt") as file:
         before = (file.metadata() or {}).get("made_of", made_of)  # files of version 0.1 do not say
     if before != made_of:

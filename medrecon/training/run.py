@@ -19,6 +19,7 @@ from medrecon.training.checkpoint import averaged, steps_done
 from medrecon.training.checks import check_config, check_manifest
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, ExpertTraining
+from medrecon.training.distributed import rank
 from medrecon.training.latents import AS_THEY_ARE, encode_slices, fingerprint, statistics, stored, training_latents
 from medrecon.training.loop import Report, fit
 from medrecon.training.slices import Slices
@@ -206,5 +207,6 @@ def assemble(config: TrainConfig, folder: Path, data: Data | None = None) -> dic
         task = diffusion_task(config, name, denoiser, autoencoder, latents["val"], latents["val"])
         errors[name], history[name] = task.errors(module), steps_done(home)
     card = model_card(config, autoencoder, held_out, errors, history)
-    save_prior(folder / "prior.safetensors", autoencoder, denoiser, card)
+    if rank() == 0:
+        save_prior(folder / "prior.safetensors", autoencoder, denoiser, card)
     return card
