@@ -20,6 +20,7 @@ from medrecon.training.checks import check_config, check_manifest
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, ExpertTraining
 from medrecon.training.distributed import rank
+from medrecon.training.gpu import resident
 from medrecon.training.latents import AS_THEY_ARE, encode_slices, fingerprint, statistics, stored, training_latents
 from medrecon.training.loop import Report, fit
 from medrecon.training.slices import Slices
@@ -151,7 +152,8 @@ def train_diffusion(
 
         how = f"{settings.views} {settings.augment} {settings.loop.seed}"
         latents = stored(home / "latents.safetensors", make, fingerprint(autoencoder, train, how))["train"]
-        task = diffusion_task(config, name, denoiser, autoencoder, latents, kept["val"])
+        task = diffusion_task(config, name, denoiser, autoencoder, resident(latents, autoencoder.latent_mean.device),
+                              kept["val"])  # fmt: skip
         module = denoiser.experts[name]
         if config.start_from is not None:
             start_expert(module, config.start_from, name)
