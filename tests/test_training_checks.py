@@ -34,7 +34,7 @@ def recipe(tmp_path: Path) -> dict:
     """A configuration that trains, on sheets of two subjects."""
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
-        Image.fromarray(np.full((64, 32), 1000, np.uint16)).save(tmp_path / split / "s.png")
+        Image.fromarray(np.arange(64 * 32, dtype=np.uint16).reshape(64, 32)).save(tmp_path / split / "s.png")
         (tmp_path / split / "index.tsv").write_text(
             f"sheet\tframe\tsource\tsubject\tdetail\ns.png\t0\tx\t{split}\tx\ns.png\t1\tx\t{split}\tx\n"
         )
@@ -94,6 +94,14 @@ def test_the_same_recipe_without_a_mistake_trains_and_tells(recipe, tmp_path, ca
 def test_data_that_do_not_fit(recipe, tmp_path, capsys, change, complaint) -> None:
     assert train(recipe | change, tmp_path) == 1
     assert complaint in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_is_told_without_a_traceback(recipe, tmp_path, capsys) -> None:
+    """Slices of one constant value have no variance to scale the latents by."""
+    for split in ("train", "val"):
+        Image.fromarray(np.full((64, 32), 1000, np.uint16)).save(tmp_path / split / "s.png")
+    assert train(recipe, tmp_path) == 1
+    assert "training loss is nan" in capsys.readouterr().err
 
 
 def test_latents_of_another_autoencoder_are_refused(tmp_path) -> None:

@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from medrecon.cli import commands, data, diagnose, export, noise, raw, tools, undersample
 from medrecon.cli.options import UsageError
 
-EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError)
+EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, FloatingPointError)
 """Errors whose message tells the user what to do; others are ours and show a traceback."""
 
 
