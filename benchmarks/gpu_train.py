@@ -145,7 +145,8 @@ def copy(out: Path, target: Path) -> None:
 def resume(source: Path, out: Path) -> None:
     """What `copy` wrote, back in its place, at full precision; nothing that is there is replaced."""
     parts: dict[str, list[Path]] = {}
-    for path in sorted(source.iterdir(), key=lambda p: (p.stem, int(p.suffix[1:] or 0))):
+    numbered = [p for p in source.iterdir() if p.suffix[1:].isdigit()]
+    for path in sorted(numbered, key=lambda p: (p.stem, int(p.suffix[1:]))):
         parts.setdefault(path.stem, []).append(path)
     for name, files in parts.items():
         target = out.joinpath(*name.split("--"))
