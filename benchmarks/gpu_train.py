@@ -102,10 +102,11 @@ def train(recipes: list[Path], until: float) -> None:
     out = recipes[0].parent
     place = {r: ["-o", str((out / r.stem).absolute())] for r in recipes}
     done = run({f"{r.stem}-autoencoder": ["autoencoder", str(r.absolute()), *place[r]] for r in recipes}, out, until)
+    if not done:  # experts of an earlier call would not fit to it
+        return
     experts = [(r, name) for r in recipes for name in yaml.safe_load(r.read_text())["diffusion"]["experts"]]
-    if done:
-        run({f"{r.stem}-{name}": ["diffusion", str(r.absolute()), *place[r], "--expert", name] for r, name in experts},
-            out, until)  # fmt: skip
+    run({f"{r.stem}-{name}": ["diffusion", str(r.absolute()), *place[r], "--expert", name] for r, name in experts},
+        out, until)  # fmt: skip
     whole = [r for r in recipes if all((out / r.stem / "diffusion" / n / CHECKPOINT).exists()
                                        for other, n in experts if other == r)]  # fmt: skip
     if whole:
