@@ -130,6 +130,19 @@ def test_a_folder_gets_a_manifest_that_reads_back(tmp_path: Path) -> None:
     assert by_subject == whose and set(whose.values()) == {"train", "val", "test"}
 
 
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    """Localizers, the other modality, colour captures and other files are no training images, and that is said."""
+    for i in range(3):
+        make_series(tmp_path / "d" / f"p{i}", 2, PatientID=f"P{i}")
+    make_series(tmp_path / "d" / "scout", 1, PatientID="P0", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    make_series(tmp_path / "d" / "mr", 2, modality="MR", PatientID="P1")
+    make_series(tmp_path / "d" / "shot", 1, PatientID="P1", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    (tmp_path / "d" / "README.txt").write_text("x")
+    made, whose, warnings = split_folder(tmp_path / "d", tmp_path / "m.toml", 0.3, 0.3, 0, "CT")
+    assert warnings == ["passed over: 2 MR images, 1 localizers, 1 neither CT nor MR images, 1 not DICOM"]
+    assert len(whose) == 3 and "3 volumes of 3 subjects" in made.content
+
+
 def test_a_patient_added_later_is_in_no_split(tmp_path: Path) -> None:
     """The lists are explicit: new data never move an old subject."""
     for name in "abc":

@@ -1,4 +1,4 @@
-"""Training of a tiny prior from PNG sheets to a shipped file; resuming; the Wiener part of the denoiser."""
+"""Training of a tiny prior from PNG sheets to a shipped file; the Wiener part of the denoiser."""
 
 import json
 
@@ -12,9 +12,8 @@ from medrecon.models.store import load_prior
 from medrecon.models.wiener import Wiener
 from medrecon.training.augment import Augment, crops
 from medrecon.training.autoencoder import Window, window_error
-from medrecon.training.checkpoint import NAME
 from medrecon.training.config import TrainConfig
-from medrecon.training.loop import LoopConfig, fit, learning_rate
+from medrecon.training.loop import LoopConfig
 from medrecon.training.run import assemble, train_autoencoder, train_diffusion
 from medrecon.training.slices import Slices, read_sheets
 
@@ -107,52 +106,6 @@ def test_a_subject_in_both_splits_is_refused(data, tmp_path):
             train_autoencoder(config(data), tmp_path, silent)
     finally:
         (data / "val" / "index.tsv").write_text(text)
-
-
-def regression(module, generator):
-    x = torch.randn(16, 3, generator=generator)
-    return (module(x) - x.sum(1, keepdim=True)).square().mean()
-
-
-def run(folder, steps, stop=None):
-    """Train a linear map; `stop` kills the run after that many steps."""
-    torch.manual_seed(0)
-    module = torch.nn.Linear(3, 1)
-
-    def report(done, *_):
-        if done == stop:
-            raise KeyboardInterrupt
-
-    loop = LoopConfig(steps=steps, warmup=1, save_seconds=1e-9, validate_every=steps)
-    return fit(module, regression, lambda m: {}, loop, folder, report)
-
-
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
-    whole = run(tmp_path / "a", 12)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "b", 12, stop=5)
-    resumed = run(tmp_path / "b", 12)
-    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), resumed.parameters(), strict=True))
-    assert not (tmp_path / "b" / (NAME + ".partial")).exists()
-
-
-def test_another_architecture_is_refused(tmp_path):
-    run(tmp_path, 2)
-    with pytest.raises(ValueError, match="another architecture"):
-        fit(torch.nn.Linear(4, 1), regression, lambda m: {}, LoopConfig(steps=3), tmp_path, silent)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="step 0"):
-        fit(torch.nn.Linear(3, 1), lambda m, g: m.weight.sum() * float("nan"), lambda m: {}, LoopConfig(steps=3),
-            tmp_path, silent)  # fmt: skip
-
-
-def test_learning_rate_warms_up_and_anneals_to_nearly_zero():
-    loop = LoopConfig(steps=1000, lr=1.0, warmup=100, final_lr=0.01)
-    assert learning_rate(loop, 0) == pytest.approx(0.01)
-    assert learning_rate(loop, 99) > 0.9
-    assert learning_rate(loop, 999) == pytest.approx(0.01, abs=1e-3)
 
 
 def test_window_error_counts_only_the_window():

@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from medrecon.cli import commands, data, diagnose, export, noise, raw, tools, undersample
 from medrecon.cli.options import UsageError
 
-EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError)
+EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, FloatingPointError)
 """Errors whose message tells the user what to do; others are ours and show a traceback."""
 
 
@@ -135,8 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except (UsageError, cyclopts.CycloptsError) as error:
         text, code = str(error), 2
-    except KeyboardInterrupt:
-        text, code = "interrupted", 130
+    except KeyboardInterrupt as error:
+        text, code = str(error) or "interrupted", 130
     except EXPECTED as error:
         if "--debug" in tokens:
             raise

@@ -23,14 +23,16 @@ class Lines:
     def __init__(self, label: str, every: float = 5.0) -> None:
         self.label, self.every = label, every
         self.start = self.last = time.monotonic()
+        self.first: tuple[float, float] | None = None  # how far it was, and when: a resumed run begins in the middle
 
     def __call__(self, done: float, total: int) -> None:
         now = time.monotonic()
+        self.first = self.first or (done, now)
         if done < total and now - self.last < self.every:
             return
-        self.last, spent = now, now - self.start
-        left = "" if done >= total or done <= 0 else f", {_clock(spent / done * (total - done))} left"
-        print(f"{self.label}: {int(done)}/{total}, {_clock(spent)} spent{left}", file=sys.stderr, flush=True)
+        self.last, (done0, then) = now, self.first
+        left = f", {_clock((now - then) / (done - done0) * (total - done))} left" if done0 < done < total else ""
+        print(f"{self.label}: {int(done)}/{total}, {_clock(now - self.start)} spent{left}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -58,12 +58,15 @@ def train(
     The diffusion model may consist of several networks, "experts" for a range of noise. `diffusion` trains them one
     after the other and writes the prior; with --expert only one, and `prior` writes what is there.
 
+    On several GPUs: torchrun --standalone --nproc-per-node N -m medrecon train ... --device cuda. Ctrl-C and SIGTERM
+    save before they end; the same command goes on.
+
     Parameters
     ----------
     what
         which part of the prior
     configuration
-        YAML file, see medrecon/training/*.yaml
+        YAML file, see models/weights/*.yaml and docs/train_your_own.md
     output
         folder of checkpoints and of the finished prior; a run found there is resumed
     expert
@@ -71,26 +74,23 @@ def train(
     device
         cpu, cuda or cuda:N; overrides the configuration
     """
-    from medrecon.cli.training import load_config
-    from medrecon.training import run
+    from medrecon.cli.training import load_config, summary, train_parts
+    from medrecon.training.distributed import process_group, rank
 
+    if expert is not None and what != "diffusion":
+        raise UsageError(f"--expert {expert}: only for `train diffusion`")
     config = load_config(configuration, device)
-    with progress(f"train {what}", out.quiet) as bar:
-
-        def report(step: int, steps: int, loss: float, scores: dict[str, float]) -> None:
-            bar(step, steps)
-            if scores:
-                text = ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
-                note(f"step {step}: loss {loss:.4g}, {text}")
-
-        result: dict[str, Any] = {}
-        if what == "autoencoder":
-            result = run.train_autoencoder(config, output, report)
-        elif what == "diffusion":
-            result = run.train_diffusion(config, output, report, expert)
-        if what == "prior" or (what == "diffusion" and expert is None):
-            result = run.assemble(config, output)
-    (show_json if out.json else show_tree)(result)
+    with process_group(config.autoencoder_loop.device) as place:
+        config = config if place == config.autoencoder_loop.device else config.on(place)
+        result = train_parts(what, config, output, expert, out.quiet)
+        if rank() > 0:
+            return 0
+    if out.json:
+        show_json(result)
+    else:
+        show_tree(summary(result))
+    if what != "autoencoder" and expert is None:
+        note(f"wrote {output / 'prior.safetensors'} and its model card, prior.json")
     return 0
 
 

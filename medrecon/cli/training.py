@@ -1,15 +1,21 @@
-"""The YAML file of a training run."""
+"""The YAML file of a training run, and the run as it is told on a terminal."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrecon.cli.options import UsageError
+from medrecon.cli.progress import progress
+from medrecon.cli.show import note
 
 if TYPE_CHECKING:
     from medrecon.training.config import TrainConfig
+    from medrecon.training.loop import LoopConfig, Report
+    from medrecon.training.run import Data
 
 
 def load_config(path: Path, device: str | None) -> TrainConfig:
@@ -21,6 +27,7 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
     import yaml
     from pydantic import ValidationError
 
+    from medrecon.training.checks import check_config
     from medrecon.training.config import TrainConfig
 
     if not path.is_file():
@@ -33,7 +40,12 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:
         raise UsageError("; ".join(f"{path}: {_explain(TrainConfig, dict(e))}" for e in error.errors())) from error
-    return config if device is None else config.on(device)
+    config = config if device is None else config.on(device)
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return config
 
 
 def _explain(model: Any, entry: dict[str, Any]) -> str:
@@ -46,3 +58,74 @@ def _explain(model: Any, entry: dict[str, Any]) -> str:
         model = getattr(field, "annotation", None)
     near = difflib.get_close_matches(key, list(getattr(model, "model_fields", {})), 1, 0.5)
     return f"{text}; did you mean {near[0]}?" if near else text
+
+
+def train_parts(what: str, config: TrainConfig, folder: Path, expert: str | None, quiet: bool) -> dict[str, Any]:
+    """The scores of the autoencoder or of one expert; or the card of the prior that is complete now."""
+    from medrecon.training import run
+    from medrecon.training.distributed import rank
+
+    experts = config.diffusion.experts
+    if expert is not None and expert not in experts:
+        raise UsageError(f"--expert {expert}: the configuration has {', '.join(experts)}")
+    data, quiet = run.load_data(config), quiet or rank() > 0
+    if rank() == 0:
+        _tell_data(config, data)
+    if what == "autoencoder":
+        with _part("autoencoder", config.autoencoder_loop, folder / "autoencoder", quiet) as report:
+            return run.train_autoencoder(config, folder, report, data)
+    scores: dict[str, Any] = {}
+    for name in [] if what == "prior" else [expert] if expert else experts:
+        with _part(name, experts[name].loop, folder / "diffusion" / name, quiet) as report:
+            scores |= run.train_diffusion(config, folder, report, name, data)
+    return scores if expert else run.assemble(config, folder, data)
+
+
+def _tell_data(config: TrainConfig, data: Data) -> None:
+    counts = [(len(part.subjects), len(set(part.subjects))) for part in data]
+    (slices, subjects), (held_out, others) = counts
+    note(f"{config.manifest}: training on {slices} slices of {subjects} subjects, "
+         f"validation on {held_out} slices of {others}")  # fmt: skip
+    for split, count in (("training", subjects), ("validation", others)):
+        if count < 5:
+            note(f"warning: {count} {split} subject{'s' * (count > 1)}: what is learned, or measured, on so few says "
+                 "little about others")  # fmt: skip
+
+
+@contextmanager
+def _part(name: str, loop: LoopConfig, folder: Path, quiet: bool) -> Iterator[Report]:
+    """Progress of one network, and what an earlier run left of it."""
+    from medrecon.training.checkpoint import NAME, training_facts
+    from medrecon.training.distributed import rank
+    from medrecon.training.schedule import progress as share
+
+    if (folder / NAME).exists() and rank() == 0:
+        facts = training_facts(folder)
+        so_far = f"{facts['steps']} steps, {facts['minutes']} minutes so far"
+        if share(loop, facts["steps"], 60 * facts["minutes"]) < 1:
+            note(f"{folder}: goes on, {so_far}")
+        else:
+            note(f"{folder}: is done, {so_far}; raise steps or minutes to go on, or give another folder to start anew")
+    with progress(f"train {name}", quiet) as bar:
+
+        def report(step: int, steps: int, loss: float, scores: dict[str, float]) -> None:
+            bar(step, steps)
+            if scores and not quiet:
+                note(f"step {step}: loss {loss:.4g}, {', '.join(f'{k} {v:.4g}' for k, v in scores.items())}")
+
+        yield report
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """Of a model card, what one wants to see at once; scores as they are."""
+    if "validation" not in result:
+        return result
+    ratios = {
+        name: {sigma: e["network"] / e["gaussian"] for sigma, e in table.items()}
+        for name, table in result["validation"]["denoising_mse"].items()
+    }
+    return {
+        "prior": result["name"], "data": result["validation"]["data"], "steps": result["history"],
+        "round_trip_db": result["validation"]["round_trip_db"], f"round_trip_rms_{result['units']}": result["error"],
+        "denoising_error_over_gaussian": ratios,
+    }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,10 +43,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The cases of a data set, and the files that could not even be looked into, with the reason."""
+    """The cases of a data set; the files that could not even be looked into, with the reason; what else was there."""
 
     cases: tuple[Case, ...]
     unreadable: dict[str, str]
+    passed_over: dict[str, int]
+    """how many files of a DICOM folder are no images to train on, by what they are"""
 
 
 def pseudonym(identifier: str) -> str:
@@ -65,6 +67,7 @@ def inventory(manifest: Manifest, root: Path | None = None) -> Inventory:
         raise ValueError(f"{manifest.path}: kind is {manifest.kind}; set kind to what its files are, and their folders")
     base = manifest.base(root)
     unreadable: dict[str, str] = {}
+    passed: Counter[str] = Counter()
     if manifest.split is None:
         named = [split for split in SPLITS if getattr(manifest, split) is not None]
         parts: list[tuple[Split | None, Path]] = [(split, manifest.folder(split, root)) for split in named]
@@ -76,7 +79,7 @@ def inventory(manifest: Manifest, root: Path | None = None) -> Inventory:
         raise FileNotFoundError(f"{base} not found: the data of {manifest.path}; set root or give --root")
     found: list[Case] = []
     for split, folder in parts:
-        cases = list(_LISTED[manifest.kind](folder, manifest, unreadable))
+        cases = list(_LISTED[manifest.kind](folder, manifest, unreadable, passed))
         if not cases and not unreadable:
             raise ValueError(
                 f"{folder}: no {manifest.kind} files of {manifest.modality}; "
@@ -87,7 +90,7 @@ def inventory(manifest: Manifest, root: Path | None = None) -> Inventory:
     if manifest.split is not None:
         whose = assign(manifest.split, {case.subject for case in found})
         found = [replace(case, split=whose.get(case.subject)) for case in found]
-    return Inventory(tuple(sorted(found, key=lambda c: c.name)), unreadable)
+    return Inventory(tuple(sorted(found, key=lambda c: c.name)), unreadable, dict(passed))
 
 
 def assign(rule: Rule, subjects: set[str]) -> dict[str, Split]:
@@ -135,7 +138,9 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _nifti(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iterator[Case]:
+def _nifti(
+    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
+) -> Iterator[Case]:
     if manifest.subject == "PatientID":
         raise ValueError(f"{manifest.path}: NIfTI has no PatientID; set subject to folder, file or an expression")
     for path in _files(folder):
@@ -144,7 +149,9 @@ def _nifti(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iter
             yield Case(path.relative_to(folder).as_posix(), subject, None, (path,))
 
 
-def _fastmri(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iterator[Case]:
+def _fastmri(
+    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
+) -> Iterator[Case]:
     """One .h5 file a volume; its attribute patient_id is the subject, where asked for."""
     import h5py
 
@@ -165,11 +172,14 @@ def _owner(path: Path, folder: Path, manifest: Manifest, patient: str) -> str:
     if manifest.subject != "PatientID":
         return subject_of(path, folder, manifest.subject)
     if not patient:
-        raise ValueError(f"{path}: no PatientID; set subject to folder, file or an expression in {manifest.path}")
+        raise ValueError(f"{path}: no PatientID; tell subjects apart by folder, file or an expression: --subject of "
+                         f"`medrecon data split`, subject in {manifest.path}")  # fmt: skip
     return patient
 
 
-def _sheets(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iterator[Case]:
+def _sheets(
+    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
+) -> Iterator[Case]:
     index = folder / "index.tsv"
     if not index.exists():
         raise FileNotFoundError(f"{index} not found: a sheet folder needs it (columns sheet, frame, source, subject)")
@@ -181,7 +191,9 @@ def _sheets(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Ite
         yield Case(sheet, subject, None, (folder / sheet,), frames=tuple(sorted(numbers)))
 
 
-def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iterator[Case]:
+def _dicom(
+    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
+) -> Iterator[Case]:
     """Images of the manifest's modality by subject, series, orientation and size, in order along their normal."""
     from pydicom import dcmread
 
@@ -191,10 +203,13 @@ def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str]) -> Iter
     for path in _files(folder):
         try:
             if not is_dicom(path):
+                passed["not DICOM"] += 1
                 continue
             header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             kind = SLICES.get(header.SOPClassUID) or MULTIFRAME.get(header.SOPClassUID)
-            if kind != manifest.modality or "LOCALIZER" in (header.get("ImageType") or []):
+            localizer = "LOCALIZER" in (header.get("ImageType") or [])
+            if kind != manifest.modality or localizer:
+                passed["localizers" if localizer else f"{kind} images" if kind else "neither CT nor MR images"] += 1
                 continue
             axes = tuple(round(float(v), 2) + 0.0 for v in header.get("ImageOrientationPatient") or ())
             place = _place(header, axes)
@@ -222,6 +237,6 @@ def _place(header: Any, axes: tuple[float, ...]) -> float:
     return float(header.get("InstanceNumber") or 0)
 
 
-_LISTED: dict[str, Callable[[Path, Manifest, dict[str, str]], Iterator[Case]]] = {
+_LISTED: dict[str, Callable[[Path, Manifest, dict[str, str], Counter[str]], Iterator[Case]]] = {
     "sheets": _sheets, "dicom": _dicom, "nifti": _nifti, "fastmri": _fastmri,
 }  # fmt: skip

@@ -89,6 +89,8 @@ def split_folder(
         "split": Rule(train=lists["train"], val=lists["val"], test=lists["test"], seed=seed),
     })  # fmt: skip
     warnings = [f"{path}: {why}" for path, why in found.unreadable.items()]
+    if found.passed_over:
+        warnings.append("passed over: " + ", ".join(f"{n} {what}" for what, n in sorted(found.passed_over.items())))
     if manifest.kind != "dicom":
         warnings += _siblings(whose)
     return manifest, whose, warnings

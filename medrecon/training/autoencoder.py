@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.values import ValueMap
 from medrecon.training.augment import Augment, crops
+from medrecon.training.gpu import noise_like
 from medrecon.training.slices import Slices
 
 
@@ -77,8 +78,7 @@ class AutoencoderTask:
         u = self.values.forward(x)
         with self.autocast():
             mean, std = module.posterior(u)
-            noise = torch.randn(mean.shape, generator=generator).to(mean)
-            decoded = module.reconstruct(mean + std * noise)
+            decoded = module.reconstruct(mean + std * noise_like(mean, generator).to(mean))
         decoded, mean, std = decoded.float(), mean.float(), std.float()
         kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
         total = (decoded - u).abs().mean() + self.config.kl * kl

@@ -1,73 +1,142 @@
-"""Training checkpoints in safetensors: weights, averages, optimiser, generator; written atomically."""
+"""Training checkpoints in safetensors: weights, averages, optimiser, generators; written atomically."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from medrecon.training.distributed import gather, rank, world_size
 
 NAME = "checkpoint.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_checkpoint(
-    folder: Path,
-    module: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    step: int,
-) -> None:
-    tensors = {f"module.{k}": v.contiguous().clone() for k, v in module.state_dict().items()}
-    tensors |= {f"average.{k}": v.contiguous().clone() for k, v in average.state_dict().items()}
-    tensors["generator"] = generator.get_state()
-    for index, state in optimizer.state_dict()["state"].items():
-        for name in MOMENTS:
-            tensors[f"optimizer.{index}.{name}"] = state[name].contiguous().clone()
-    partial = folder / (NAME + ".partial")
-    save_file(tensors, partial, {"step": json.dumps(step)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(folder / NAME)
+@dataclass
+class State:
+    """All that a run needs to go on as if nothing had happened."""
+
+    module: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+    """steps done"""
+    seconds: float = 0.0
+    """time trained"""
+    loss: float = math.nan
+    """running mean"""
 
 
-def load_checkpoint(
-    folder: Path,
-    module: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> int:
-    """Restore everything in place; the number of steps already done, 0 without a checkpoint.
+def _tensors(state: State, generators: Tensor) -> dict[str, Tensor]:
+    tensors = {f"module.{k}": v for k, v in state.module.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": moments[name] for name in MOMENTS}
+    tensors["generator"] = generators
+    return {k: v.contiguous().clone() for k, v in tensors.items()}
+
+
+def save_checkpoint(folder: Path, state: State) -> None:
+    """Replace the checkpoint in `folder` by rank 0's state with the generators of all ranks; all ranks must call it.
 
     Raises:
-        ValueError: the checkpoint is of another architecture.
+        OSError: it could not be written, say because the disk is full; the one before is kept.
+    """
+    generators = gather(state.generator.get_state())
+    if rank() > 0:
+        return
+    facts = {"step": state.step, "seconds": state.seconds, "loss": state.loss, "world_size": len(generators)}
+    content = save(_tensors(state, generators), {k: json.dumps(v) for k, v in facts.items()})
+    partial = folder / (NAME + ".partial")  # one name: what a kill leaves is overwritten by the next
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / NAME)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        text = (f"{folder / NAME}: {error.strerror}; step {state.step} ({len(content) / 1e6:.0f} MB) is not saved, the "
+                "checkpoint before it is kept: make space and run the same command to go on from there")  # fmt: skip
+        raise OSError(error.errno, text) from error
+    _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_checkpoint(folder: Path, state: State) -> int:
+    """Restore `state` in place, if there is a checkpoint; the number of ranks that wrote it, 0 without one.
+
+    The generator is restored only where as many ranks train as wrote the checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of another architecture, or damaged.
     """
     path = folder / NAME
     if not path.exists():
         return 0
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        step = int(json.loads(file.metadata()["step"]))
-    for prefix, target in (("module.", module), ("average.", average)):
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    tensors, facts = _read(path)
+    for prefix, target in (("module.", state.module), ("average.", state.average)):
+        part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         try:
-            target.load_state_dict(state)
+            target.load_state_dict(part)
         except RuntimeError as error:
             raise ValueError(f"{path} holds another architecture; choose another folder or delete it") from error
-    generator.set_state(tensors["generator"])
-    state_dict = optimizer.state_dict()
+    state.step, state.seconds, state.loss = facts["step"], facts["seconds"], facts["loss"]
+    state_dict = state.optimizer.state_dict()
     state_dict["state"] = {
-        i: {"step": torch.tensor(float(step)), **{n: tensors[f"optimizer.{i}.{n}"] for n in MOMENTS}}
-        for i in range(len(list(module.parameters())))
+        i: {"step": torch.tensor(float(state.step)), **{n: tensors[f"optimizer.{i}.{n}"] for n in MOMENTS}}
+        for i in range(len(list(state.module.parameters())))
+        if f"optimizer.{i}.{MOMENTS[0]}" in tensors  # a frozen parameter has none
     }
-    optimizer.load_state_dict(state_dict)
-    return step
+    state.optimizer.load_state_dict(state_dict)
+    if facts["world_size"] == world_size():
+        states = tensors["generator"].reshape(world_size(), -1)
+        state.generator.set_state(states[rank()].clone())  # torch 2.13 ignores the offset of a view, and crashes
+    return int(facts["world_size"])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            facts = {key: json.loads(value) for key, value in file.metadata().items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to train from the start") from error
+    return tensors, {"seconds": 0.0, "loss": math.nan, "world_size": 1} | facts  # written before these existed
+
+
+def training_facts(folder: Path) -> dict[str, Any]:
+    """How the run in `folder` was trained, for a model card: steps done, minutes, world_size.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+    """
+    if not (folder / NAME).exists():
+        raise FileNotFoundError(f"{folder / NAME} not found: nothing was trained there")
+    with safe_open(folder / NAME, framework="pt") as file:
+        facts = {"seconds": "0", "world_size": "1"} | file.metadata()
+    return {
+        "steps": json.loads(facts["step"]),
+        "minutes": round(json.loads(facts["seconds"]) / 60, 1),
+        "world_size": json.loads(facts["world_size"]),
+    }
 
 
 def averaged(folder: Path, command: str) -> dict[str, torch.Tensor]:

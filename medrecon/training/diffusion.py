@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medrecon.models.wiener_unet import Expert, ExpertConfig, WienerUNet, positions
 from medrecon.training.augment import Augment
+from medrecon.training.gpu import noise_like
 from medrecon.training.loop import LoopConfig
 
 LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -96,7 +97,7 @@ class DiffusionTask:
         z0 = self.normalised(self.latents[torch.randint(len(self.latents), (batch,), generator=generator)])
         sigma = self.sigmas(batch, generator)
         noise = sigma.view(-1, 1, 1, 1)
-        z = z0 + noise * torch.randn(z0.shape, generator=generator).to(z0.device)
+        z = z0 + noise * noise_like(z0, generator)
         estimate, error = self.denoiser.wiener(z, sigma)
         h, w = z.shape[-2:]
         top, left = (int(torch.randint(max(1, n - side + 1), (1,), generator=generator)) for n in (h, w))

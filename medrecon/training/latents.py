@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.values import ValueMap
 from medrecon.training.augment import Augment, crops
+from medrecon.training.distributed import rank_zero_first
 from medrecon.training.slices import Slices
 
 AS_THEY_ARE = Augment(turns=0.0, plain=1.0)
@@ -41,15 +43,36 @@ def training_latents(
     ])  # fmt: skip
 
 
-def stored(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors in `path`, made and written whole if it is not there yet; memory-mapped."""
+def fingerprint(autoencoder: KLAutoencoder, slices: Slices, settings: str) -> str:
+    """Of the weights that encode, the subjects and shape of what is encoded, and how."""
+    digest = hashlib.sha256(f"{settings} {tuple(slices.data.shape)} {slices.slope} {slices.subjects}".encode())
+    for parameter in autoencoder.parameters():
+        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def stored(path: Path, make: Callable[[], dict[str, Tensor]], made_of: str) -> dict[str, Tensor]:
+    """The tensors in `path`, made and written whole if it is not there yet; memory-mapped.
+
+    Raises:
+        ValueError: they were made of something else: what was trained on them does not fit either.
+    """
+    from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in make().items()}, partial)
-        partial.replace(path)
+    with rank_zero_first():
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            save_file({k: v.contiguous() for k, v in make().items()}, partial, {"made_of": made_of})
+            partial.replace(path)
+    with safe_open(path, framework="pt") as file:
+        before = (file.metadata() or {}).get("made_of", made_of)  # files of version 0.1 do not say
+    if before != made_of:
+        raise ValueError(
+            f"{path} was encoded by another state of the autoencoder, or from other data or settings (views, augment): "
+            "remove it, and the checkpoints of experts that are not to go on from what they learned on it"
+        )
     return load_file(path)
 
 

@@ -16,17 +16,29 @@ from medrecon.training.augment import crops
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.card import model_card
 from medrecon.training.checkpoint import averaged, steps_done
+from medrecon.training.checks import check_config, check_manifest
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, ExpertTraining
-from medrecon.training.latents import AS_THEY_ARE, encode_slices, statistics, stored, training_latents
+from medrecon.training.distributed import rank
+from medrecon.training.gpu import resident
+from medrecon.training.latents import AS_THEY_ARE, encode_slices, fingerprint, statistics, stored, training_latents
 from medrecon.training.loop import Report, fit
 from medrecon.training.slices import Slices
 from medrecon.training.sources import load_slices
 
+Data = tuple[Slices, Slices]
+"""training and validation slices"""
 
-def load_data(config: TrainConfig) -> tuple[Slices, Slices]:
-    """Training and validation slices; refuses a subject that is in both."""
+
+def load_data(config: TrainConfig) -> Data:
+    """Training and validation slices.
+
+    Raises:
+        ValueError: the configuration does not fit together or to the data, or a subject is in both.
+    """
+    check_config(config)
     manifest = load_manifest(config.manifest)
+    check_manifest(config, manifest)
     train, held_out = (load_slices(manifest, split, config.size, config.root) for split in ("train", "val"))
     shared = set(train.subjects) & set(held_out.subjects)
     if shared:
@@ -45,15 +57,17 @@ def _autoencoder(config: TrainConfig) -> KLAutoencoder:
     return net.to(config.autoencoder_loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def train_autoencoder(config: TrainConfig, folder: Path, report: Report) -> dict[str, float]:
-    """Train, or resume, the autoencoder in folder/autoencoder; its validation scores."""
+def train_autoencoder(
+    config: TrainConfig, folder: Path, report: Report, data: Data | None = None
+) -> dict[str, float]:  # fmt: skip
+    """Train, or resume, the autoencoder in folder/autoencoder; its validation scores. `data`: if loaded already."""
+    train, held_out = data or load_data(config)
     with torch.random.fork_rng():
         _seed(config)
         module = _autoencoder(config)
-    train, held_out = load_data(config)
     loop, values = config.autoencoder_loop, value_map(config.values)
     if config.start_from is not None:
-        module.load_state_dict(read_part(config.start_from, "autoencoder"))
+        start_autoencoder(module, config.start_from)
     else:
         a, g = config.autoencoder, torch.Generator().manual_seed(loop.seed)
         some = crops(train, a.crop, 512, a.augment, g)
@@ -86,7 +100,7 @@ def load_latents(config: TrainConfig, autoencoder: KLAutoencoder, train: Slices,
             "val": encode_slices(autoencoder, values, held_out.values(slice(None)), *how),
         }
 
-    return stored(folder / "latents.safetensors", make)
+    return stored(folder / "latents.safetensors", make, fingerprint(autoencoder, train, f"{loop.seed}"))
 
 
 def load_denoiser(config: TrainConfig, autoencoder: KLAutoencoder, latents: Tensor) -> WienerUNet:
@@ -109,10 +123,13 @@ def diffusion_task(config: TrainConfig, name: str, denoiser: WienerUNet, autoenc
                          autoencoder.latent_mean, autoencoder.latent_std)  # fmt: skip
 
 
-def train_diffusion(config: TrainConfig, folder: Path, report: Report, expert: str | None = None) -> dict[str, Any]:
+def train_diffusion(
+    config: TrainConfig, folder: Path, report: Report, expert: str | None = None, data: Data | None = None
+) -> dict[str, Any]:
     """Train, or resume, the experts in folder/diffusion/NAME, one after the other or only the one named.
 
-    The Wiener filter of every expert is the same, so that they can be trained at the same time.
+    The Wiener filter of every expert is the same, so that they can be trained at the same time. `data`: if loaded
+    already.
 
     Raises:
         ValueError: no expert of that name.
@@ -120,8 +137,8 @@ def train_diffusion(config: TrainConfig, folder: Path, report: Report, expert: s
     experts = config.diffusion.experts
     if expert is not None and expert not in experts:
         raise ValueError(f"no expert {expert!r} in the configuration: it has {', '.join(experts)}")
-    train, held_out = load_data(config)
     autoencoder = load_autoencoder(config, folder)
+    train, held_out = data or load_data(config)
     kept = load_latents(config, autoencoder, train, held_out, folder)
     denoiser, values = load_denoiser(config, autoencoder, kept["train"]), value_map(config.values)
     scores = {}
@@ -133,8 +150,10 @@ def train_diffusion(config: TrainConfig, folder: Path, report: Report, expert: s
             return {"train": training_latents(autoencoder, values, train, settings.views, settings.augment, loop.seed,
                                               loop.device, loop.bf16)}  # fmt: skip
 
-        latents = stored(home / "latents.safetensors", make)["train"]
-        task = diffusion_task(config, name, denoiser, autoencoder, latents, kept["val"])
+        how = f"{settings.views} {settings.augment} {settings.loop.seed}"
+        latents = stored(home / "latents.safetensors", make, fingerprint(autoencoder, train, how))["train"]
+        task = diffusion_task(config, name, denoiser, autoencoder, resident(latents, autoencoder.latent_mean.device),
+                              kept["val"])  # fmt: skip
         module = denoiser.experts[name]
         if config.start_from is not None:
             start_expert(module, config.start_from, name)
@@ -142,20 +161,44 @@ def train_diffusion(config: TrainConfig, folder: Path, report: Report, expert: s
     return scores
 
 
+def start_autoencoder(module: nn.Module, path: Path) -> None:
+    """Weights of the autoencoder of a prior.
+
+    Raises:
+        FileNotFoundError: no such prior.
+        ValueError: it has another architecture.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"start_from: {path}: no such prior")
+    try:
+        module.load_state_dict(read_part(path, "autoencoder"))
+    except RuntimeError as error:
+        raise ValueError(f"start_from: {path} has another autoencoder; the card beside it says which: take its "
+                         "channels, patch, res_blocks and latent_channels") from error  # fmt: skip
+
+
 def start_expert(module: nn.Module, path: Path, name: str) -> None:
-    """Weights of the expert of that name in a prior, if it has one."""
+    """Weights of the expert of that name in a prior, if it has one.
+
+    Raises:
+        ValueError: it has another architecture.
+    """
     state = read_part(path, f"denoiser.experts.{name}")
-    if state:
-        module.load_state_dict(state)
+    try:
+        if state:
+            module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"start_from: the expert {name!r} of {path} is another network; the card beside it says "
+                         "which, and under another name an expert starts at random") from error  # fmt: skip
 
 
-def assemble(config: TrainConfig, folder: Path) -> dict[str, Any]:
+def assemble(config: TrainConfig, folder: Path, data: Data | None = None) -> dict[str, Any]:
     """Write folder/prior.safetensors and its card from the checkpoints as they are; the card.
 
     Raises:
         FileNotFoundError: the autoencoder or an expert was not trained yet.
     """
-    train, held_out = load_data(config)
+    train, held_out = data or load_data(config)
     autoencoder = load_autoencoder(config, folder)
     latents = load_latents(config, autoencoder, train, held_out, folder)
     denoiser = load_denoiser(config, autoencoder, latents["train"])
@@ -166,5 +209,6 @@ def assemble(config: TrainConfig, folder: Path) -> dict[str, Any]:
         task = diffusion_task(config, name, denoiser, autoencoder, latents["val"], latents["val"])
         errors[name], history[name] = task.errors(module), steps_done(home)
     card = model_card(config, autoencoder, held_out, errors, history)
-    save_prior(folder / "prior.safetensors", autoencoder, denoiser, card)
+    if rank() == 0:
+        save_prior(folder / "prior.safetensors", autoencoder, denoiser, card)
     return card

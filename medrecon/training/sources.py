@@ -45,7 +45,8 @@ def load_slices(manifest: Manifest, split: Split, size: int, root: Path | None =
 def _from_store(store: Store, split: Split, size: int) -> Slices:
     shards = store.split(split)
     if not shards:
-        raise ValueError(f"{store.folder}: no {split!r} slices in the store")
+        raise ValueError(f"{store.folder}: no {split!r} slices in the store; give that split subjects in the manifest "
+                         "it was made from, and index into another folder")  # fmt: skip
     parts: list[Tensor] = []
     for shard in shards:
         if shard.shape[1:] == (size, size):

@@ -1,0 +1,90 @@
+"""What a training configuration must fulfil as a whole: found before hours are spent, each with the key to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from medrecon.manifest import Manifest
+from medrecon.models.store import value_map
+from medrecon.training.config import TrainConfig
+
+GROUPS = 16
+"""channels a group of MONAI's group normalisation, here and in the networks"""
+
+
+def check_config(config: TrainConfig) -> None:
+    """Sizes, windows, experts and devices fit together.
+
+    Raises:
+        ValueError: all that is wrong, with the keys.
+    """
+    wrong = [*_windows(config), *_sizes(config), *_experts(config), *_devices(config)]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def check_manifest(config: TrainConfig, manifest: Manifest) -> None:
+    """The data are of the modality, and in the units, that the prior is for.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if manifest.modality != config.modality:
+        raise ValueError(f"modality: the configuration says {config.modality}, {manifest.path} {manifest.modality}")
+    if config.values.get("type") == "asinh" and manifest.units != "HU":
+        raise ValueError(f"values: asinh is for HU, but {manifest.path} is in {manifest.units}; say {{type: linear}}")
+
+
+def _windows(config: TrainConfig) -> Iterator[str]:
+    try:
+        value_map(config.values)
+    except (TypeError, ValueError) as error:
+        yield f"values: {error}"
+    if not config.windows:
+        yield "windows: name at least one, the first the full range, such as full: {low: -1024, high: 3071}"
+    for name, window in config.windows.items():
+        if window.low >= window.high:
+            yield f"windows.{name}: low {window.low:g} is not below high {window.high:g}"
+
+
+def _sizes(config: TrainConfig) -> Iterator[str]:
+    a = config.autoencoder
+    factor = a.patch * 2 ** (len(a.channels) - 1)
+    yield from _multiples("autoencoder.channels", a.channels)
+    for key, value in (("size", config.size), ("autoencoder.crop", a.crop)):
+        if value % factor:
+            yield (f"{key}: {value} is not a multiple of {factor}, the reduction of the autoencoder "
+                   f"(patch * 2^(levels - 1))")  # fmt: skip
+    if a.crop > config.size:
+        yield f"autoencoder.crop: {a.crop} is more than the size of the slices, {config.size}; lower it or raise size"
+    if a.latent_channels > factor**2:
+        yield f"autoencoder.latent_channels: {a.latent_channels} are more than the {factor**2} pixels of a block"
+
+
+def _experts(config: TrainConfig) -> Iterator[str]:
+    bounds = [config.diffusion.sigma_min, *(e.up_to for e in config.diffusion.experts.values())]
+    if len(bounds) < 2 or any(a >= b for a, b in pairwise(bounds)):
+        yield f"diffusion.experts: their up_to must rise, and begin above sigma_min {bounds[0]:g}: {bounds[1:]}"
+    for name, expert in config.diffusion.experts.items():
+        yield from _multiples(f"diffusion.experts.{name}.channels", expert.channels)
+
+
+def _multiples(key: str, channels: tuple[int, ...]) -> Iterator[str]:
+    if not channels or any(c <= 0 or c % GROUPS for c in channels):
+        yield f"{key}: {list(channels)} must be multiples of {GROUPS}"
+
+
+def _devices(config: TrainConfig) -> Iterator[str]:
+    loops = [config.autoencoder_loop, *(e.loop for e in config.diffusion.experts.values())]
+    for name in sorted({loop.device for loop in loops}):
+        try:
+            kind = torch.device(name).type
+        except RuntimeError:
+            kind = ""
+        if kind not in ("cpu", "cuda"):
+            yield f"device: {name!r} is none of cpu, cuda, cuda:N"
+        elif kind == "cuda" and not torch.cuda.is_available():
+            yield f"device: {name}, but torch finds no GPU here (`medrecon doctor`); say --device cpu"
