@@ -20,9 +20,13 @@ class KLAutoencoder(nn.Module):
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(self, channels: tuple[int, ...], latent_channels: int, res_blocks: int, patch: int) -> None:
+    def __init__(
+        self, channels: tuple[int, ...], latent_channels: int, res_blocks: int, patch: int,
+        decoder_res_blocks: int | None = None,
+    ) -> None:  # fmt: skip
+        """`res_blocks` a level of encoder and decoder, unless the decoder has its own number."""
         super().__init__()
-        from monai.networks.nets.autoencoderkl import AutoencoderKL
+        from monai.networks.nets.autoencoderkl import AutoencoderKL, Decoder
 
         from medrecon.models.layers import channels_last
 
@@ -32,6 +36,12 @@ class KLAutoencoder(nn.Module):
             latent_channels=latent_channels, norm_num_groups=16,
             with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False,
         )  # fmt: skip
+        if decoder_res_blocks not in (None, res_blocks):
+            self.net.decoder = Decoder(
+                spatial_dims=2, channels=channels, in_channels=latent_channels, out_channels=patch**2,
+                num_res_blocks=(decoder_res_blocks,) * len(channels), norm_num_groups=16, norm_eps=1e-6,
+                attention_levels=(False,) * len(channels), with_nonlocal_attn=False,
+            )  # fmt: skip
         channels_last(self.net)
         self.patch, self.factor = patch, patch * 2 ** (len(channels) - 1)
         self.latent_channels = latent_channels

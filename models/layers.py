@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
@@ -34,15 +32,16 @@ class GroupNorm(nn.GroupNorm):
 
 def channels_last(net: nn.Module) -> None:
     """Bring a network of MONAI to channels_last format and to the layers above; names of the parameters stay."""
-    from monai.networks.blocks import UpSample
+    from monai.networks.blocks.upsample import UpSample
 
-    blocks: list[Any] = list(net.modules())
-    for block in blocks:
+    for block in list(net.modules()):
         if isinstance(block, UpSample):
-            old = block.postconv.conv
+            old = block.get_submodule("postconv.conv")
+            assert isinstance(old, nn.Conv2d)
             merged = UpsampledConv2d(old.in_channels, old.out_channels, 3, padding=1, device="meta")
             merged.weight, merged.bias = old.weight, old.bias
-            block.upsample_non_trainable, block.postconv.conv = nn.Identity(), merged
+            block.set_submodule("upsample_non_trainable", nn.Identity())
+            block.set_submodule("postconv.conv", merged)
         for name, child in block.named_children():
             if isinstance(child, nn.GroupNorm):
                 norm = GroupNorm(child.num_groups, child.num_channels, child.eps, device="meta")
