@@ -88,8 +88,8 @@ class KLAutoencoder(nn.Module):
 
 
 def in_cache(batch: Tensor) -> tuple[Tensor, ...]:
-    """The items of a batch, two by two on a CPU: there larger activations leave the cache, and cost a fifth more."""
-    return batch.split(2) if batch.device.type == "cpu" else (batch,)
+    """A batch in parts: item by item on a CPU, where larger activations leave its cache and cost a fifth more."""
+    return batch.split(1) if batch.device.type == "cpu" else (batch,)
 
 
 def block_components(u: Tensor, factor: int, count: int) -> tuple[Tensor, Tensor, Tensor]:

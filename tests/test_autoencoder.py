@@ -72,3 +72,21 @@ def test_items_of_a_batch_do_not_see_each_other(generator):
     z = autoencoder.encode(u)
     torch.testing.assert_close(z, torch.cat([autoencoder.encode(v[None]) for v in u]))
     torch.testing.assert_close(autoencoder.decode(z), torch.cat([autoencoder.decode(v[None]) for v in z]))
+
+
+def test_a_decoder_larger_than_the_encoder(generator):
+    """It has its own blocks, the encoder keeps the number it had, and both still start at the principal components."""
+    small, large = (KLAutoencoder((16, 16), 2, 1, 2, blocks) for blocks in (None, 3))
+    encoders, decoders = (
+        [len(list(net.net.get_submodule(f"{name}.blocks").children())) for net in (small, large)]
+        for name in ("encoder", "decoder")
+    )
+    assert encoders[1] == encoders[0]
+    assert decoders[1] == decoders[0] + 2 * 2  # two levels of two more blocks
+    u = torch.randn(8, 16, 16, generator=generator)
+    for net in (small, large):
+        net.fit(u)
+    with torch.no_grad():
+        z = small.encode(u)
+        torch.testing.assert_close(large.encode(u), z)
+        torch.testing.assert_close(large.decode(z), small.decode(z))
