@@ -96,7 +96,8 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     if sha256(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
     ae, diffusion = card["autoencoder"], card["diffusion"]
-    autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"])
+    autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"],
+                                ae.get("decoder_res_blocks"))  # fmt: skip
     state = read_part(path, "denoiser")
     known = set(ExpertConfig.model_fields)
     experts = {name: ExpertConfig(**{k: v for k, v in e.items() if k in known})
