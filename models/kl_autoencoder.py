@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+
+class KLConfig(BaseModel):
+    """Architecture of the autoencoder."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["kl"] = "kl"
+    """a trained autoencoder"""
+    channels: tuple[int, ...] = (64, 128)
+    """feature channels a level"""
+    patch: int = Field(2, gt=0)
+    """pixels folded into channels first; the latent is patch * 2^(levels-1) times smaller than the image"""
+    latent_channels: int = Field(4, gt=0)
+    """channels of the latent"""
+    res_blocks: int = Field(1, gt=0)
+    """residual blocks a level"""
+    decoder_res_blocks: int | None = Field(None, gt=0)
+    """residual blocks a level of the decoder; default: as many as the encoder's"""
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller the latent is than the image."""
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+    def build(self) -> KLAutoencoder:
+        return KLAutoencoder(
+            self.channels, self.latent_channels, self.res_blocks, self.patch, self.decoder_res_blocks
+        )
 
 
 class KLAutoencoder(nn.Module):
@@ -66,6 +97,11 @@ class KLAutoencoder(nn.Module):
         for name, level in (("quant_conv_mu", 0.0), ("quant_conv_log_sigma", -10.0), (f"decoder.blocks.{last}", 0.0)):
             for key, parameter in self.net.get_submodule(name).named_parameters():
                 parameter.fill_(level if key.endswith("bias") else 0.0)
+
+    def normalise(self, mean: Tensor, std: Tensor) -> None:
+        """Take on the mean and deviation of every channel, (C, 1, 1)."""
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(std)
 
     def posterior(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | u), not normalised; u (B, H, W)."""

@@ -7,15 +7,19 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from medrecon.models.base import Prior
+from medrecon.models.kl_autoencoder import KLAutoencoder, KLConfig
+from medrecon.models.pixel_space import PixelConfig, PixelSpace
 from medrecon.models.values import Asinh, Linear, ValueMap
 
 SHIPPED = Path(__file__).parent / "weights"
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def value_map(settings: dict[str, Any]) -> ValueMap:
@@ -31,6 +35,20 @@ def describe(values: ValueMap) -> dict[str, Any]:
     """The inverse of `value_map`."""
     assert isinstance(values, Asinh | Linear)
     return {"type": type(values).__name__.lower(), **asdict(values)}
+
+
+def architecture(config: type[Config], settings: dict[str, Any]) -> Config:
+    """The part of a card that describes a network, without how it was trained."""
+    return config(**{k: v for k, v in settings.items() if k in config.model_fields})
+
+
+def build_autoencoder(settings: dict[str, Any]) -> KLAutoencoder | PixelSpace:
+    """The autoencoder a card describes: {"kind": "kl" | "pixels", ...}; "kl" where it does not say."""
+    kinds: dict[str, type[KLConfig | PixelConfig]] = {"kl": KLConfig, "pixels": PixelConfig}
+    kind = settings.get("kind", "kl")
+    if kind not in kinds:
+        raise ValueError(f"unknown kind of autoencoder {kind!r}: expected one of {sorted(kinds)}")
+    return architecture(kinds[kind], settings).build()
 
 
 def sha256(path: Path) -> str:
@@ -82,7 +100,6 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         FileNotFoundError: no such prior; lists the shipped ones.
         ValueError: the weights do not match the sha256 of their card.
     """
-    from medrecon.models.kl_autoencoder import KLAutoencoder
     from medrecon.models.wiener_unet import ExpertConfig, WienerUNet
 
     path = Path(name_or_path)
@@ -95,14 +112,11 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     card = json.loads(path.with_suffix(".json").read_text())
     if sha256(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
-    ae, diffusion = card["autoencoder"], card["diffusion"]
-    autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"],
-                                ae.get("decoder_res_blocks"))  # fmt: skip
+    autoencoder, diffusion = build_autoencoder(card["autoencoder"]), card["diffusion"]
     state = read_part(path, "denoiser")
-    known = set(ExpertConfig.model_fields)
-    experts = {name: ExpertConfig(**{k: v for k, v in e.items() if k in known})
-               for name, e in diffusion["experts"].items()}  # fmt: skip
-    denoiser = WienerUNet(experts, diffusion["sigma_min"], ae["latent_channels"], state["wiener.spectrum"].shape[-1])
+    experts = {name: architecture(ExpertConfig, e) for name, e in diffusion["experts"].items()}
+    grid = state["wiener.spectrum"].shape[-1]
+    denoiser = WienerUNet(experts, diffusion["sigma_min"], autoencoder.latent_channels, grid)
     denoiser.load_state_dict(state)
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
     for module in (autoencoder, denoiser):

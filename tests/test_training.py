@@ -93,6 +93,25 @@ def test_sheets_to_a_prior_that_loads(data, tmp_path):
         load_prior("nothing")
 
 
+def test_pixels_need_no_autoencoder(data, tmp_path):
+    """The twin trains at once, its round trip loses nothing, and there is no autoencoder to train."""
+    small = config(data, steps=1).model_dump()
+    settings = TrainConfig.model_validate(small | {"autoencoder": {"kind": "pixels", "factor": 4}})
+    with pytest.raises(ValueError, match="none to train"):
+        train_autoencoder(settings, tmp_path, silent)
+    train_diffusion(settings, tmp_path, silent)
+    card = assemble(settings, tmp_path)
+    assert card["error"] < 0.01 and "autoencoder" not in card["history"]
+    prior = load_prior(str(tmp_path / "prior.safetensors"))
+    x = read_sheets(data / "val", 1.0, -1024.0).values(slice(None))
+    z = prior.encode(x)
+    assert z.shape == (4, 16, 8, 8)
+    assert torch.allclose(prior.decode(z, (32, 32)), x.clamp(-1024, 3071), atol=0.01)
+    assert prior.denoiser(z, torch.tensor(2.0)).shape == z.shape
+    with pytest.raises(ValueError, match="does not divide the size"):
+        TrainConfig.model_validate(settings.model_dump() | {"autoencoder": {"kind": "pixels", "factor": 3}})
+
+
 def test_diffusion_before_autoencoder_is_refused(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="train autoencoder"):
         train_diffusion(config(data), tmp_path, silent)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from medrecon.cli.options import UsageError
 from medrecon.cli.progress import progress
@@ -50,12 +50,18 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
 
 def _explain(model: Any, entry: dict[str, Any]) -> str:
     *parents, key = (str(part) for part in entry["loc"]) if entry["loc"] else ("",)
-    text = f"{'.'.join([*parents, key])}: {entry['msg']}"
-    if entry["type"] != "extra_forbidden":
-        return text
+    path = []
     for parent in parents:
+        kinds = _kinds(model)
+        if parent in kinds:  # pydantic's name of the choice, not a key of the file
+            model = kinds[parent]
+            continue
+        path.append(parent)
         field = getattr(model, "model_fields", {}).get(parent)
         model = getattr(field, "annotation", None)
+    text = f"{'.'.join([*path, key])}: {entry['msg']}"
+    if entry["type"] != "extra_forbidden":
+        return text
     near = difflib.get_close_matches(key, list(getattr(model, "model_fields", {})), 1, 0.5)
     return f"{text}; did you mean {near[0]}?" if near else text
 
@@ -129,3 +135,11 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
         "round_trip_db": result["validation"]["round_trip_db"], f"round_trip_rms_{result['units']}": result["error"],
         "denoising_error_over_gaussian": ratios,
     }  # fmt: skip
+
+
+def _kinds(annotation: Any) -> dict[str, Any]:
+    """The models of a tagged union, by tag."""
+    from pydantic import Tag
+
+    members = [get_args(member) for member in get_args(annotation)]
+    return {str(m[1].tag): m[0] for m in members if len(m) == 2 and isinstance(m[1], Tag)}

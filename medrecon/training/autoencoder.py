@@ -8,7 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from medrecon.models.kl_autoencoder import KLAutoencoder
+from medrecon.models.kl_autoencoder import KLAutoencoder, KLConfig
+from medrecon.models.pixel_space import PixelConfig, PixelSpace
 from medrecon.models.values import ValueMap
 from medrecon.training.augment import Augment, crops
 from medrecon.training.gpu import noise_like
@@ -28,19 +29,9 @@ class Window(BaseModel):
     """PSNR aimed at: the window's squared error is weighted by its inverse, so that windows balance"""
 
 
-class AutoencoderConfig(BaseModel):
+class AutoencoderConfig(KLConfig):
     """Architecture and loss of the autoencoder."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    channels: tuple[int, ...] = (64, 128)
-    """feature channels a level"""
-    patch: int = Field(2, gt=0)
-    """pixels folded into channels first; the latent is patch * 2^(levels-1) times smaller than the image"""
-    latent_channels: int = Field(4, gt=0)
-    """channels of the latent"""
-    res_blocks: int = Field(1, gt=0)
-    """residual blocks a level"""
     crop: int = Field(128, gt=0, multiple_of=4)
     """side of the training crops in pixels"""
     batch: int = Field(8, gt=0)
@@ -61,7 +52,7 @@ class AutoencoderTask:
     """Loss and validation of one autoencoder on one data set."""
 
     def __init__(
-        self, config: AutoencoderConfig, values: ValueMap, windows: dict[str, Window],
+        self, config: AutoencoderConfig | PixelConfig, values: ValueMap, windows: dict[str, Window],
         train: Slices, held_out: Slices, device: str, bf16: bool,
     ) -> None:  # fmt: skip
         self.config, self.values, self.windows = config, values, windows
@@ -73,7 +64,7 @@ class AutoencoderTask:
 
     def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
         """|u' - u| in network range + weighted squared errors of the windows + KL."""
-        assert isinstance(module, KLAutoencoder)
+        assert isinstance(module, KLAutoencoder) and isinstance(self.config, AutoencoderConfig)
         x = crops(self.train, self.config.crop, self.config.batch, self.config.augment, generator).to(self.device)
         u = self.values.forward(x)
         with self.autocast():
@@ -90,7 +81,7 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def round_trip(self, module: nn.Module, x: Tensor) -> Tensor:
-        assert isinstance(module, KLAutoencoder)
+        assert isinstance(module, KLAutoencoder | PixelSpace)
         with self.autocast():
             decoded = module.decode(module.encode(self.values.forward(x.to(self.device))))
         return self.values.inverse(decoded.float()).cpu()

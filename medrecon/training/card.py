@@ -9,21 +9,23 @@ import torch
 
 from medrecon import __version__
 from medrecon.manifest import load_manifest
-from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import describe, value_map
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.config import TrainConfig
+from medrecon.training.latents import TrainingAutoencoder
 from medrecon.training.slices import Slices
 
+SPACES = {"kl": "latent", "pixels": "pixel"}
 Errors = dict[float, tuple[float, float]]
 """noise level -> mean squared error of the network and of the Gaussian"""
 
 
 def model_card(
-    config: TrainConfig, autoencoder: KLAutoencoder, held_out: Slices, errors: dict[str, Errors],
+    config: TrainConfig, autoencoder: TrainingAutoencoder, held_out: Slices, errors: dict[str, Errors],
     history: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Data, licences, what was run, figures, limits. `errors` and `history` by expert; history also "autoencoder"."""
+    """Data, licences, what was run, figures, limits. `errors` and `history` by expert; history also "autoencoder"
+    where one was trained."""  # fmt: skip
     values, manifest = value_map(config.values), load_manifest(config.manifest)
     task = AutoencoderTask(config.autoencoder, values, config.windows, held_out, held_out,
                            config.autoencoder_loop.device, False)  # fmt: skip
@@ -33,7 +35,7 @@ def model_card(
         for x in held_out.values(slice(None)).split(8)
     ]
     return {
-        "name": f"medrecon {config.modality} latent diffusion prior",
+        "name": f"medrecon {config.modality} {SPACES[config.autoencoder.kind]} diffusion prior",
         "modality": config.modality,
         "units": manifest.units,
         "values": describe(values),

@@ -9,6 +9,7 @@ import torch
 
 from medrecon.manifest import Manifest
 from medrecon.models.store import value_map
+from medrecon.training.autoencoder import AutoencoderConfig
 from medrecon.training.config import TrainConfig
 
 GROUPS = 16
@@ -52,16 +53,17 @@ def _windows(config: TrainConfig) -> Iterator[str]:
 
 def _sizes(config: TrainConfig) -> Iterator[str]:
     a = config.autoencoder
-    factor = a.patch * 2 ** (len(a.channels) - 1)
-    yield from _multiples("autoencoder.channels", a.channels)
-    for key, value in (("size", config.size), ("autoencoder.crop", a.crop)):
-        if value % factor:
-            yield (f"{key}: {value} is not a multiple of {factor}, the reduction of the autoencoder "
-                   f"(patch * 2^(levels - 1))")  # fmt: skip
-    if a.crop > config.size:
-        yield f"autoencoder.crop: {a.crop} is more than the size of the slices, {config.size}; lower it or raise size"
-    if a.latent_channels > factor**2:
-        yield f"autoencoder.latent_channels: {a.latent_channels} are more than the {factor**2} pixels of a block"
+    sizes = {"size": config.size}
+    if isinstance(a, AutoencoderConfig):
+        sizes["autoencoder.crop"] = a.crop
+        yield from _multiples("autoencoder.channels", a.channels)
+        if a.crop > config.size:
+            yield f"autoencoder.crop: {a.crop} is more than the size of the slices, {config.size}; lower it"
+        if a.latent_channels > a.factor**2:
+            yield f"autoencoder.latent_channels: {a.latent_channels} are more than the {a.factor**2} pixels of a block"
+    for key, value in sizes.items():
+        if value % a.factor:
+            yield f"{key}: {value} is not a multiple of {a.factor}, the reduction of the autoencoder"
 
 
 def _experts(config: TrainConfig) -> Iterator[str]:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 
+from medrecon.models.pixel_space import PixelConfig
 from medrecon.training.autoencoder import AutoencoderConfig, Window
 from medrecon.training.diffusion import DiffusionConfig
 from medrecon.training.loop import LoopConfig
+
+
+def kind_of(autoencoder: Any) -> str:
+    """The kind a configuration asks for, "kl" where it does not say."""
+    return autoencoder.get("kind", "kl") if isinstance(autoencoder, dict) else getattr(autoencoder, "kind", "")
+
+
+AnyAutoencoder = Annotated[
+    Annotated[AutoencoderConfig, Tag("kl")] | Annotated[PixelConfig, Tag("pixels")],
+    Discriminator(kind_of, "unknown_kind", "expected a mapping of kind kl, which is the default, or pixels"),
+]
 
 
 class TrainConfig(BaseModel):
@@ -31,12 +43,19 @@ class TrainConfig(BaseModel):
     """value map: {type: asinh} for HU, {type: linear} for magnitudes scaled to about 1"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    """the autoencoder"""
+    autoencoder: AnyAutoencoder = AutoencoderConfig()
+    """the autoencoder; {kind: pixels, factor: 4} is pixel-space diffusion, which has none to train"""
     autoencoder_loop: LoopConfig = LoopConfig()
     """its training"""
     diffusion: DiffusionConfig = DiffusionConfig()
     """the latent denoiser"""
+
+    @field_validator("autoencoder")
+    @classmethod
+    def _divides_the_size(cls, autoencoder: AnyAutoencoder, info: ValidationInfo) -> AnyAutoencoder:
+        if info.data.get("size", 0) % autoencoder.factor:
+            raise ValueError(f"its factor is {autoencoder.factor}, which does not divide the size {info.data['size']}")
+        return autoencoder
 
     def on(self, device: str) -> TrainConfig:
         """The same, on another device."""

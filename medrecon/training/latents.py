@@ -11,17 +11,21 @@ import torch
 from torch import Tensor
 
 from medrecon.models.kl_autoencoder import KLAutoencoder
+from medrecon.models.pixel_space import PixelSpace
 from medrecon.models.values import ValueMap
 from medrecon.training.augment import Augment, crops
 from medrecon.training.distributed import rank_zero_first
 from medrecon.training.slices import Slices
 
+TrainingAutoencoder = KLAutoencoder | PixelSpace
 AS_THEY_ARE = Augment(turns=0.0, plain=1.0)
 """of the latents that the statistics are taken from: mirrored at most"""
 
 
 @torch.no_grad()
-def encode_slices(autoencoder: KLAutoencoder, values: ValueMap, x: Tensor, device: str, bf16: bool) -> Tensor:
+def encode_slices(
+    autoencoder: TrainingAutoencoder, values: ValueMap, x: Tensor, device: str, bf16: bool
+) -> Tensor:
     """Latents (N, C, h, w), not normalised, float16, of slices (N, H, W) in physical values."""
     latents = []
     for part in x.split(8):
@@ -31,7 +35,7 @@ def encode_slices(autoencoder: KLAutoencoder, values: ValueMap, x: Tensor, devic
 
 
 def training_latents(
-    autoencoder: KLAutoencoder, values: ValueMap, slices: Slices, views: int, augment: Augment, seed: int,
+    autoencoder: TrainingAutoencoder, values: ValueMap, slices: Slices, views: int, augment: Augment, seed: int,
     device: str, bf16: bool,
 ) -> Tensor:  # fmt: skip
     """Latents of `views` varied copies of the slices, drawn with the weights of their subjects."""

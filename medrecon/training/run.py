@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medrecon.manifest import load_manifest
 from medrecon.models.kl_autoencoder import KLAutoencoder
+from medrecon.models.pixel_space import PixelConfig
 from medrecon.models.store import read_part, save_prior, value_map
 from medrecon.models.wiener_unet import WienerUNet
 from medrecon.training.augment import crops
@@ -21,7 +22,15 @@ from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, ExpertTraining
 from medrecon.training.distributed import rank
 from medrecon.training.gpu import resident
-from medrecon.training.latents import AS_THEY_ARE, encode_slices, fingerprint, statistics, stored, training_latents
+from medrecon.training.latents import (
+    AS_THEY_ARE,
+    TrainingAutoencoder,
+    encode_slices,
+    fingerprint,
+    statistics,
+    stored,
+    training_latents,
+)
 from medrecon.training.loop import Report, fit
 from medrecon.training.slices import Slices
 from medrecon.training.sources import load_slices
@@ -51,20 +60,26 @@ def _seed(config: TrainConfig) -> None:
     torch.manual_seed(config.autoencoder_loop.seed)
 
 
-def _autoencoder(config: TrainConfig) -> KLAutoencoder:
-    a = config.autoencoder
-    net = KLAutoencoder(a.channels, a.latent_channels, a.res_blocks, a.patch)
-    return net.to(config.autoencoder_loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _autoencoder(config: TrainConfig) -> TrainingAutoencoder:
+    return config.autoencoder.build().to(config.autoencoder_loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def train_autoencoder(
     config: TrainConfig, folder: Path, report: Report, data: Data | None = None
 ) -> dict[str, float]:  # fmt: skip
-    """Train, or resume, the autoencoder in folder/autoencoder; its validation scores. `data`: if loaded already."""
+    """Train, or resume, the autoencoder in folder/autoencoder; its validation scores. `data`: if loaded already.
+
+    Raises:
+        ValueError: pixel-space diffusion has no autoencoder.
+    """
+    if isinstance(config.autoencoder, PixelConfig):
+        raise ValueError("the configuration's autoencoder is of kind pixels: there is none to train; go on with "
+                         "`medrecon train diffusion`")  # fmt: skip
     train, held_out = data or load_data(config)
     with torch.random.fork_rng():
         _seed(config)
         module = _autoencoder(config)
+    assert isinstance(module, KLAutoencoder)
     loop, values = config.autoencoder_loop, value_map(config.values)
     if config.start_from is not None:
         start_autoencoder(module, config.start_from)
@@ -77,18 +92,19 @@ def train_autoencoder(
     return task.validate(average)
 
 
-def load_autoencoder(config: TrainConfig, folder: Path) -> KLAutoencoder:
-    """The averaged weights of folder/autoencoder.
+def load_autoencoder(config: TrainConfig, folder: Path) -> TrainingAutoencoder:
+    """The averaged weights of folder/autoencoder; or the pixels themselves.
 
     Raises:
         FileNotFoundError: train the autoencoder first.
     """
     module = _autoencoder(config)
-    module.load_state_dict(averaged(folder / "autoencoder", "medrecon train autoencoder"))
+    if isinstance(module, KLAutoencoder):
+        module.load_state_dict(averaged(folder / "autoencoder", "medrecon train autoencoder"))
     return module.eval().requires_grad_(False)
 
 
-def load_latents(config: TrainConfig, autoencoder: KLAutoencoder, train: Slices, held_out: Slices,
+def load_latents(config: TrainConfig, autoencoder: TrainingAutoencoder, train: Slices, held_out: Slices,
                  folder: Path) -> dict[str, Tensor]:  # fmt: skip
     """Latents "train" and "val" of the slices as they are, kept in folder/latents.safetensors."""
     values, loop = value_map(config.values), config.autoencoder_loop
@@ -103,20 +119,18 @@ def load_latents(config: TrainConfig, autoencoder: KLAutoencoder, train: Slices,
     return stored(folder / "latents.safetensors", make, fingerprint(autoencoder, train, f"{loop.seed}"))
 
 
-def load_denoiser(config: TrainConfig, autoencoder: KLAutoencoder, latents: Tensor) -> WienerUNet:
+def load_denoiser(config: TrainConfig, autoencoder: TrainingAutoencoder, latents: Tensor) -> WienerUNet:
     """Random experts around the Wiener filter of the latents; sets the autoencoder's normalisation too."""
     device = config.autoencoder_loop.device
-    mean, std = statistics(latents)
-    autoencoder.latent_mean.copy_(mean)
-    autoencoder.latent_std.copy_(std)
+    autoencoder.normalise(*statistics(latents))
     with torch.random.fork_rng():
         _seed(config)
-        denoiser = config.diffusion.denoiser(config.autoencoder.latent_channels, latents.shape[-1])
-    denoiser.wiener.fit((latents.float() - mean) / std)
+        denoiser = config.diffusion.denoiser(autoencoder.latent_channels, latents.shape[-1])
+    denoiser.wiener.fit((latents.float() - autoencoder.latent_mean.cpu()) / autoencoder.latent_std.cpu())
     return denoiser.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def diffusion_task(config: TrainConfig, name: str, denoiser: WienerUNet, autoencoder: KLAutoencoder,
+def diffusion_task(config: TrainConfig, name: str, denoiser: WienerUNet, autoencoder: TrainingAutoencoder,
                    latents: Tensor, held_out: Tensor) -> DiffusionTask:  # fmt: skip
     few = held_out[:: max(1, len(held_out) // 24)]
     return DiffusionTask(denoiser, name, config.diffusion.experts[name], latents, few,
@@ -202,7 +216,8 @@ def assemble(config: TrainConfig, folder: Path, data: Data | None = None) -> dic
     autoencoder = load_autoencoder(config, folder)
     latents = load_latents(config, autoencoder, train, held_out, folder)
     denoiser = load_denoiser(config, autoencoder, latents["train"])
-    errors, history = {}, {"autoencoder": steps_done(folder / "autoencoder")}
+    trained = isinstance(autoencoder, KLAutoencoder)
+    errors, history = {}, {"autoencoder": steps_done(folder / "autoencoder")} if trained else {}
     for name, module in denoiser.experts.items():
         home = folder / "diffusion" / name
         module.load_state_dict(averaged(home, f"medrecon train diffusion --expert {name}"))
