@@ -96,7 +96,8 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     if sha256(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
     ae, diffusion = card["autoencoder"], card["diffusion"]
-    autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"])
+    of_complex = ae.get("complex", False)
+    autoencoder = KLAutoencoder(tuple(ae["channels"]), ae["latent_channels"], ae["res_blocks"], ae["patch"], of_complex)
     state = read_part(path, "denoiser")
     known = set(ExpertConfig.model_fields)
     experts = {name: ExpertConfig(**{k: v for k, v in e.items() if k in known})
@@ -107,4 +108,4 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
     return Prior(autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
-                 name=path.stem, card=card)  # fmt: skip
+                 name=path.stem, complex=of_complex, card=card)  # fmt: skip

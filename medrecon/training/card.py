@@ -29,15 +29,16 @@ def model_card(
                            config.autoencoder_loop.device, False)  # fmt: skip
     first = next(iter(config.windows.values()))
     squares = [
-        (task.round_trip(autoencoder, x) - x.clamp(values.low, values.high)).square().mean().item()
-        for x in held_out.values(slice(None)).split(8)
+        (task.round_trip(autoencoder, x) - (x if x.is_complex() else x.clamp(values.low, values.high)))
+        .abs().square().mean().item()
+        for x in held_out.images(slice(None)).split(8)
     ]
     return {
         "name": f"medrecon {config.modality} latent diffusion prior",
         "modality": config.modality,
         "units": manifest.units,
         "values": describe(values),
-        "autoencoder": config.autoencoder.model_dump(mode="json"),
+        "autoencoder": {**config.autoencoder.model_dump(mode="json"), "complex": config.phases is not None},
         "diffusion": {
             "sigma_min": config.diffusion.sigma_min,
             "experts": {k: e.model_dump(mode="json") for k, e in config.diffusion.experts.items()},

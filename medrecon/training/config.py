@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medrecon.models.store import value_map
+from medrecon.models.values import Linear
 from medrecon.training.autoencoder import AutoencoderConfig, Window
 from medrecon.training.diffusion import DiffusionConfig
 from medrecon.training.loop import LoopConfig
+from medrecon.training.phases import Phases
 
 
 class TrainConfig(BaseModel):
@@ -28,7 +31,10 @@ class TrainConfig(BaseModel):
     size: int = Field(256, gt=0, multiple_of=8)
     """side of the training slices in pixels"""
     values: dict[str, Any]
-    """value map: {type: asinh} for HU, {type: linear} for magnitudes scaled to about 1"""
+    """value map: {type: asinh} for HU, {type: linear} for magnitudes scaled to about 1, {type: linear, low: -1} for
+    complex images"""
+    phases: Phases | None = None
+    """a prior of complex images: phases to put on the magnitudes; {} for the defaults"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
@@ -37,6 +43,16 @@ class TrainConfig(BaseModel):
     """its training"""
     diffusion: DiffusionConfig = DiffusionConfig()
     """the latent denoiser"""
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> TrainConfig:
+        if self.phases is None:
+            return self
+        values = value_map(self.values)
+        if self.modality != "MR" or not isinstance(values, Linear) or values.low != -values.high:
+            raise ValueError("phases: a prior of complex images is for MR, its values {type: linear, low: -1, high: 1}: "
+                             "one scale, no offset")  # fmt: skip
+        return self
 
     def on(self, device: str) -> TrainConfig:
         """The same, on another device."""

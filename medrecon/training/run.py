@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def load_data(config: TrainConfig) -> tuple[Slices, Slices]:
     shared = set(train.subjects) & set(held_out.subjects)
     if shared:
         raise ValueError(f"{config.manifest}: subjects in both train and val: {sorted(shared)[:5]}; split by subject")
+    if config.phases is not None:
+        train, held_out = (replace(slices, phases=config.phases) for slices in (train, held_out))
     return train, held_out
 
 
@@ -41,7 +44,7 @@ def _seed(config: TrainConfig) -> None:
 
 def _autoencoder(config: TrainConfig) -> KLAutoencoder:
     a = config.autoencoder
-    net = KLAutoencoder(a.channels, a.latent_channels, a.res_blocks, a.patch)
+    net = KLAutoencoder(a.channels, a.latent_channels, a.res_blocks, a.patch, config.phases is not None)
     return net.to(config.autoencoder_loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -83,7 +86,7 @@ def load_latents(config: TrainConfig, autoencoder: KLAutoencoder, train: Slices,
     def make() -> dict[str, Tensor]:
         return {
             "train": training_latents(autoencoder, values, train, 1, AS_THEY_ARE, loop.seed, *how),
-            "val": encode_slices(autoencoder, values, held_out.values(slice(None)), *how),
+            "val": encode_slices(autoencoder, values, held_out.images(slice(None)), *how),
         }
 
     return stored(folder / "latents.safetensors", make)
