@@ -50,8 +50,8 @@ class TrainConfig(BaseModel):
             return self
         values = value_map(self.values)
         if self.modality != "MR" or not isinstance(values, Linear) or values.low != -values.high:
-            raise ValueError("phases: a prior of complex images is for MR, its values {type: linear, low: -1, high: 1}: "
-                             "one scale, no offset")  # fmt: skip
+            raise ValueError("phases: a prior of complex images is for MR and has one scale, no offset: "
+                             "values: {type: linear, low: -1, high: 1}")  # fmt: skip
         return self
 
     def on(self, device: str) -> TrainConfig:
