@@ -244,7 +244,7 @@ def test_the_fast_mode_samples_the_exact_complex_posterior():
 def test_every_latent_solver_takes_complex_images(mode):
     """Nearer the posterior mean than zero-filling, a batch of two being two runs."""
     prior, A, y, mean, _ = gaussian_case(8)
-    original = Original(steps=60, skip=2, pixel_lr=0.1, latent_lr=0.1, pixel_iterations=40, latent_iterations=40)
+    original = Original(steps=40, skip=4, pixel_lr=0.1, latent_lr=0.1, pixel_iterations=40, latent_iterations=40)
     solver = (DDS(prior, start=100.0, steps=30) if mode == "dds"
               else ReSample(prior, mode=mode, start=100.0, steps=20, original=original))  # fmt: skip
     both = Measurement(torch.cat([y.data, 0.5j * y.data]), y.precision)
@@ -300,7 +300,7 @@ def tiny_prior() -> Prior:
 def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatch):
     truth = ellipses(1, 64, torch.Generator().manual_seed(9))
     volume = Volume(900 * truth, torch.eye(4, dtype=torch.float64), "a.u.", "MR")
-    scan = simulate_mri(volume, accel=3, acs=12, coils=4, snr_db=20, generator=torch.Generator().manual_seed(1))
+    scan = simulate_mri(volume, accel=4, acs=12, coils=4, snr_db=20, generator=torch.Generator().manual_seed(1))
     asked = []
     monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda name, _: asked.append(name) or tiny_prior)
 
@@ -308,11 +308,11 @@ def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatc
         raise AssertionError("a complex prior needs no estimate of the phase")
 
     monkeypatch.setattr("medrecon.pipeline.mri_problem.smooth_phase", no_phase)
-    linear, _ = reconstruct(scan, "zero-filled")
+    filled, linear = (nmse(reconstruct(scan, solver)[0].data, volume.data) for solver in ("zero-filled", "cg-sense"))
     for solver, options in (("resample", {"steps": 4}), ("dds", {"steps": 8})):
         result, report = reconstruct(scan, solver, settings=options, prior="mri_complex")
         assert report["prior"]["name"] == "tiny"
-        assert nmse(result.data, volume.data) < 0.5 * nmse(linear.data, volume.data)
+        assert nmse(result.data, volume.data) < min(0.9 * filled, 0.7 * linear)
         assert report["chi2"] < 2
     assert asked == ["mri_complex", "mri_complex"]
     magnitudes = dataclasses.replace(tiny_prior, complex=False)
