@@ -26,7 +26,10 @@ class Denoiser(Protocol):
 
 
 class Autoencoder(Protocol):
-    """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back."""
+    """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back.
+
+    Images are real, or those of a complex prior complex; latents are real.
+    """
 
     @property
     def factor(self) -> int: ...
@@ -41,13 +44,14 @@ class Prior:
     """A denoiser in latent space, the way there and back, and the units it was trained in.
 
     A solver calls `encode` and `decode` on images in its own units: those of the operator. The pipeline
-    adapts: `with_units` (1/mm for HU, a scanner scale for MR magnitude) and `with_phase` (complex images).
+    adapts: `with_units` (1/mm for HU, a scanner scale for MR magnitude) and, a magnitude prior, `with_phase`.
 
     Attributes:
         values: physical values (`units`) -> network range.
         error: root-mean-square round-trip error |D(E(x)) - x| on held-out subjects, in image units.
         slope, intercept: physical value = slope * image value + intercept.
         phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
+        complex: trained on complex images of any phase; it takes them as they are.
     """
 
     autoencoder: Autoencoder
@@ -60,6 +64,7 @@ class Prior:
     slope: float = 1.0
     intercept: float = 0.0
     phase: Tensor | None = None
+    complex: bool = False
     card: dict[str, Any] = field(default_factory=dict)
 
     def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
@@ -71,13 +76,21 @@ class Prior:
         """The same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
 
         The demodulated real part is used, not |x|: it has no Rician bias.
+
+        Raises:
+            ValueError: a complex prior, which needs no phase.
         """
+        if self.complex:
+            raise ValueError(f"{self.name} is a prior of complex images and needs no phase")
         return replace(self, phase=phase)
 
     def network_values(self, x: Tensor) -> Tensor:
         """Images (B, H, W) in image units -> network range."""
         if self.phase is not None:
             x = (x * self.phase.conj()).real
+        if x.is_complex() != self.complex:
+            ours, given = ("complex", "real") if self.complex else ("real", "complex")
+            raise ValueError(f"{self.name} is a prior of {ours} images, got {given} ones of shape {[*x.shape]}")
         return self.values.forward(x * self.slope + self.intercept)
 
     def spread(self, x: Tensor) -> Tensor:

@@ -75,12 +75,13 @@ def smooth_gaussian(shape: tuple[int, int, int], length: float = 1.5, scale: flo
 
 @dataclass(frozen=True)
 class IdentityAutoencoder:
-    """z = u[:, None]: pixel space as its own latent space."""
+    """Pixel space as its own latent space: z = u[:, None], or real and imaginary part where images are complex."""
 
     factor: int = 1
+    complex: bool = False
 
     def encode(self, u: Tensor) -> Tensor:
-        return u[:, None]
+        return torch.stack([u.real, u.imag], 1) if self.complex else u[:, None]
 
     def decode(self, z: Tensor) -> Tensor:
-        return z[:, 0]
+        return torch.complex(z[:, 0], z[:, 1]) if self.complex else z[:, 0]

@@ -35,7 +35,7 @@ class PixelSpace(nn.Module):
 
     def __init__(self, factor: int = 4) -> None:
         super().__init__()
-        self.factor, self.latent_channels = factor, factor**2
+        self.factor, self.latent_channels, self.complex = factor, factor**2, False
         self.register_buffer("latent_mean", torch.zeros(1, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, 1, 1))
 

@@ -50,7 +50,10 @@ class Asinh:
 
 @dataclass(frozen=True)
 class Linear:
-    """u = 2 (x - low) / (high - low) - 1, not clipped: values a little above `high` are legal."""
+    """u = 2 (x - low) / (high - low) - 1, not clipped: values a little above `high` are legal.
+
+    With low = -high it is one scale, u = x / high, for complex values too.
+    """
 
     low: float = 0.0
     high: float = 1.0
@@ -62,4 +65,4 @@ class Linear:
         return (u + 1) / 2 * (self.high - self.low) + self.low
 
     def derivative(self, u: Tensor) -> Tensor:
-        return torch.full_like(u, (self.high - self.low) / 2)
+        return torch.full_like(u.real, (self.high - self.low) / 2)

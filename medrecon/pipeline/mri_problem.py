@@ -80,6 +80,8 @@ class MRIProblem(abc.ABC):
         return Measurement(data, sampled * (self.scale / self.sigma) ** 2)
 
     def prior(self, prior: Prior, index: slice) -> Prior:
+        if prior.complex:
+            return prior
         return prior.with_phase(smooth_phase(self._white(self._calibration(index)), self._maps(index)))
 
     def values(self, image: Tensor) -> Tensor:

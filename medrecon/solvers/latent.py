@@ -33,8 +33,10 @@ class LatentSpace:
         check_fit(A, y)
         if len(A.in_shape) != 2:
             raise ValueError(f"latent solvers reconstruct slices (H, W); {A!r} takes {len(A.in_shape)}-D items")
-        if A.in_dtype.is_complex and prior.phase is None:
+        if A.in_dtype.is_complex and prior.phase is None and not prior.complex:
             raise ValueError(f"{A!r} takes complex images and {prior.name} is a magnitude prior: use prior.with_phase")
+        if prior.complex and not A.in_dtype.is_complex:
+            raise ValueError(f"{A!r} takes real images and {prior.name} is a prior of complex ones, for MRI")
         self.prior, self.shape, self.batch = prior, A.in_shape, len(y.data)
         self.device = y.data.device
         self.calls = Counter()
@@ -81,7 +83,7 @@ def pixel_error(space: LatentSpace, z: Tensor) -> Callable[[float], Tensor]:
     shift = 0.2 * space.noise(z, torch.Generator().manual_seed(0))
     x = space.decode(z)
     change = prior.network_values(space.decode(z + shift)) - prior.network_values(x)
-    gain = (change.square().flatten(1).mean(1) / shift.square().flatten(1).mean(1)).sqrt()
+    gain = (change.abs().square().flatten(1).mean(1) / shift.square().flatten(1).mean(1)).sqrt()
     spread, floor = prior.spread(x), prior.error
     error = expand(gain, 2) * spread
     return lambda sigma: (floor**2 + error.square() * sigma**2 / (1 + sigma**2)).sqrt()

@@ -35,11 +35,16 @@ class Augment(BaseModel):
 
 
 def crops(slices: Slices, size: int, count: int, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Random crops (count, size, size) in physical values; subjects weighted by the root of their slices."""
+    """Random crops (count, size, size) in physical values; subjects weighted by the root of their slices.
+
+    Complex, with phases and noise, where the slices have phases.
+    """
     chosen = torch.multinomial(slices.weights, count, replacement=True, generator=generator)
     x = torch.stack([_crop(slices.values(int(i)), size, augment, generator) for i in chosen])
     if augment.scale_jitter:
         x = x * (1 + (torch.rand(count, 1, 1, generator=generator) * 2 - 1) * augment.scale_jitter)
+    if slices.phases is not None:
+        x = slices.phases.noisy(slices.phases(x, slices.data.shape[-1], generator), generator)
     return x
 
 

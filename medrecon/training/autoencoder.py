@@ -43,9 +43,9 @@ class AutoencoderConfig(KLConfig):
 
 
 def window_error(x: Tensor, truth: Tensor, window: Window) -> Tensor:
-    """Squared error inside the window per slice (B,), relative to its width."""
-    a, b = (v.clamp(window.low, window.high) for v in (x, truth))
-    return ((a - b) / (window.high - window.low)).square().mean((-2, -1))
+    """Squared error inside the window per slice (B,), relative to its width; of complex images without clipping."""
+    a, b = (v if v.is_complex() else v.clamp(window.low, window.high) for v in (x, truth))
+    return ((a - b) / (window.high - window.low)).abs().square().mean((-2, -1))
 
 
 class AutoencoderTask:
@@ -70,7 +70,7 @@ class AutoencoderTask:
         with self.autocast():
             mean, std = module.posterior(u)
             decoded = module.reconstruct(mean + std * noise_like(mean, generator).to(mean))
-        decoded, mean, std = decoded.float(), mean.float(), std.float()
+        mean, std = mean.float(), std.float()
         kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
         total = (decoded - u).abs().mean() + self.config.kl * kl
         estimate = self.values.inverse(decoded)
@@ -84,20 +84,26 @@ class AutoencoderTask:
         assert isinstance(module, KLAutoencoder | PixelSpace)
         with self.autocast():
             decoded = module.decode(module.encode(self.values.forward(x.to(self.device))))
-        return self.values.inverse(decoded.float()).cpu()
+        return self.values.inverse(decoded).cpu()
 
     @torch.no_grad()
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """Round-trip PSNR per window: mean over slices of a subject, then over held-out subjects."""
+        """Round-trip PSNR per window: mean over slices of a subject, then over held-out subjects.
+
+        Of complex images that of the complex error, and as "magnitude_..." that of the magnitude's.
+        """
         module.eval()
-        scores: dict[str, dict[str, list[float]]] = {name: {} for name in self.windows}
+        scores: dict[str, dict[str, list[float]]] = {}
         for start in range(0, len(self.held_out.subjects), 8):
-            x = self.held_out.values(slice(start, start + 8))
+            x = self.held_out.images(slice(start, start + 8))
             y = self.round_trip(module, x)
-            for name, window in self.windows.items():
-                for i, error in enumerate(window_error(y, x, window).clamp_min(1e-12).tolist()):
+            errors = {name: window_error(y, x, window) for name, window in self.windows.items()}
+            if x.is_complex():
+                errors |= {f"magnitude_{n}": window_error(y.abs(), x.abs(), w) for n, w in self.windows.items()}
+            for name, values in errors.items():
+                for i, error in enumerate(values.clamp_min(1e-12).tolist()):
                     subject = self.held_out.subjects[start + i]
-                    scores[name].setdefault(subject, []).append(-10 * math.log10(error))
+                    scores.setdefault(name, {}).setdefault(subject, []).append(-10 * math.log10(error))
         module.train()
         per_subject = {n: [sum(v) / len(v) for v in by.values()] for n, by in scores.items()}
         return {f"psnr_{n}": sum(v) / len(v) for n, v in per_subject.items()}

@@ -31,8 +31,9 @@ def model_card(
                            config.autoencoder_loop.device, False)  # fmt: skip
     first = next(iter(config.windows.values()))
     squares = [
-        (task.round_trip(autoencoder, x) - x.clamp(values.low, values.high)).square().mean().item()
-        for x in held_out.values(slice(None)).split(8)
+        (task.round_trip(autoencoder, x) - (x if x.is_complex() else x.clamp(values.low, values.high)))
+        .abs().square().mean().item()
+        for x in held_out.images(slice(None)).split(8)
     ]
     return {
         "name": f"medrecon {config.modality} {SPACES[config.autoencoder.kind]} diffusion prior",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from medrecon.models.pixel_space import PixelConfig
+from medrecon.models.store import value_map
+from medrecon.models.values import Linear
 from medrecon.training.autoencoder import AutoencoderConfig, Window
 from medrecon.training.diffusion import DiffusionConfig
 from medrecon.training.loop import LoopConfig
+from medrecon.training.phases import Phases
 
 
 def kind_of(autoencoder: Any) -> str:
@@ -40,7 +43,10 @@ class TrainConfig(BaseModel):
     size: int = Field(256, gt=0, multiple_of=8)
     """side of the training slices in pixels"""
     values: dict[str, Any]
-    """value map: {type: asinh} for HU, {type: linear} for magnitudes scaled to about 1"""
+    """value map: {type: asinh} for HU, {type: linear} for magnitudes scaled to about 1, {type: linear, low: -1} for
+    complex images"""
+    phases: Phases | None = None
+    """a prior of complex images: phases to put on the magnitudes; {} for the defaults"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
     autoencoder: AnyAutoencoder = AutoencoderConfig()
@@ -56,6 +62,19 @@ class TrainConfig(BaseModel):
         if info.data.get("size", 0) % autoencoder.factor:
             raise ValueError(f"its factor is {autoencoder.factor}, which does not divide the size {info.data['size']}")
         return autoencoder
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> TrainConfig:
+        of_complex = isinstance(self.autoencoder, AutoencoderConfig) and self.autoencoder.complex
+        if (self.phases is not None) != of_complex:
+            raise ValueError("phases: {} goes with autoencoder: {complex: true}, and only with it")
+        if self.phases is None:
+            return self
+        values = value_map(self.values)
+        if self.modality != "MR" or not isinstance(values, Linear) or values.low != -values.high:
+            raise ValueError("phases: a prior of complex images is for MR and has one scale, no offset: "
+                             "values: {type: linear, low: -1, high: 1}")  # fmt: skip
+        return self
 
     def on(self, device: str) -> TrainConfig:
         """The same, on another device."""

@@ -26,7 +26,7 @@ AS_THEY_ARE = Augment(turns=0.0, plain=1.0)
 def encode_slices(
     autoencoder: TrainingAutoencoder, values: ValueMap, x: Tensor, device: str, bf16: bool
 ) -> Tensor:
-    """Latents (N, C, h, w), not normalised, float16, of slices (N, H, W) in physical values."""
+    """Latents (N, C, h, w), not normalised, float16, of slices (N, H, W), real or complex, in physical values."""
     latents = []
     for part in x.split(8):
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def load_data(config: TrainConfig) -> Data:
     shared = set(train.subjects) & set(held_out.subjects)
     if shared:
         raise ValueError(f"{config.manifest}: subjects in both train and val: {sorted(shared)[:5]}; split by subject")
+    if config.phases is not None:
+        train, held_out = (replace(slices, phases=config.phases) for slices in (train, held_out))
     return train, held_out
 
 
@@ -113,7 +116,7 @@ def load_latents(config: TrainConfig, autoencoder: TrainingAutoencoder, train: S
     def make() -> dict[str, Tensor]:
         return {
             "train": training_latents(autoencoder, values, train, 1, AS_THEY_ARE, loop.seed, *how),
-            "val": encode_slices(autoencoder, values, held_out.values(slice(None)), *how),
+            "val": encode_slices(autoencoder, values, held_out.images(slice(None)), *how),
         }
 
     return stored(folder / "latents.safetensors", make, fingerprint(autoencoder, train, f"{loop.seed}"))

@@ -12,18 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.training.phases import Phases
+
 
 @dataclass(frozen=True)
 class Slices:
-    """data (N, H, W) int16 in stored units; value = stored * slope + intercept; one subject name a slice."""
+    """data (N, H, W) int16 in stored units; value = stored * slope + intercept; one subject name a slice.
+
+    With `phases` they are magnitudes of complex images.
+    """
 
     data: Tensor
     subjects: tuple[str, ...]
     slope: float = 1.0
     intercept: float = 0.0
+    phases: Phases | None = None
 
     def values(self, index: Tensor | slice | int) -> Tensor:
         return self.data[index].float() * self.slope + self.intercept
+
+    def images(self, index: slice) -> Tensor:
+        """`values`, or complex images: every slice has a phase of its own, always the same."""
+        x = self.values(index)
+        if self.phases is None:
+            return x
+        chosen = range(len(self.data))[index]
+        whole = x.shape[-1]
+        return torch.cat([self.phases(m[None], whole, torch.Generator().manual_seed(i))
+                          for i, m in zip(chosen, x, strict=True)])  # fmt: skip
 
     @cached_property
     def weights(self) -> Tensor:
