@@ -47,7 +47,7 @@ def training_latents(
     ])  # fmt: skip
 
 
-def fingerprint(autoencoder: KLAutoencoder, slices: Slices, settings: str) -> str:
+def fingerprint(autoencoder: TrainingAutoencoder, slices: Slices, settings: str) -> str:
     """Of the weights that encode, the subjects and shape of what is encoded, and how."""
     digest = hashlib.sha256(f"{settings} {tuple(slices.data.shape)} {slices.slope} {slices.subjects}".encode())
     for parameter in autoencoder.parameters():
