@@ -76,12 +76,22 @@ class ReSample:
         monitor = Monitor(y, self.original.steps, on_step)
         return resample_original(A, y, space, self.original, generator, monitor, reference=self.mode == "reference")
 
+    def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
+        """How the fast mode meets the data; benchmarks/oracles.py replaces it, and the start, by ones that know more."""
+        return DataConsistency(A, y, self.cg_iterations)
+
+    def start_latent(
+        self, space: LatentSpace, A: LinearOperator, y: Measurement, sigma: float, generator: torch.Generator
+    ) -> Tensor:
+        """The latent that the fast mode puts noise of level sigma on."""
+        return start_latent(space, A, y, sigma, generator)
+
     def _fast(
         self, A: LinearOperator, y: Measurement, space: LatentSpace, generator: torch.Generator, monitor: Monitor
     ) -> Solution:
-        dc = DataConsistency(A, y, self.cg_iterations)
+        dc = self.consistency(A, y)
         sigmas = self._levels()
-        z = start_latent(space, A, y, sigmas[0], generator)
+        z = self.start_latent(space, A, y, sigmas[0], generator)
         error, state = pixel_error(space, z), generator.get_state()
         ends, stopped = [], False
         for sign in (1.0, -1.0)[: 1 + self.antithetic]:
