@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -18,7 +19,7 @@ from medrecon.samplers.ddim import ddim_update
 from medrecon.samplers.schedule import log_uniform
 from medrecon.solvers.base import Monitor, OnStep, Solution
 from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.latent import LatentSpace, encoder_residual, pixel_error, start_latent
+from medrecon.solvers.latent import LatentSpace, PixelError, encoder_residual, pixel_error, start_latent
 from medrecon.solvers.resample_original import Original, resample_original
 
 
@@ -77,7 +78,7 @@ class ReSample:
         return resample_original(A, y, space, self.original, generator, monitor, reference=self.mode == "reference")
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
-        """How the fast mode meets the data; benchmarks/oracles.py replaces it, and the start, by ones that know more."""
+        """How the fast mode meets the data; benchmarks/oracles.py replaces it and the start by ones that know more."""
         return DataConsistency(A, y, self.cg_iterations)
 
     def start_latent(
@@ -92,7 +93,8 @@ class ReSample:
         dc = self.consistency(A, y)
         sigmas = self._levels()
         z = self.start_latent(space, A, y, sigmas[0], generator)
-        error, state = pixel_error(space, z), generator.get_state()
+        warm = sigmas[0] < self.prior.denoiser.sigma_max
+        error, state = pixel_error(space, z, warm=warm), generator.get_state()
         ends, stopped = [], False
         for sign in (1.0, -1.0)[: 1 + self.antithetic]:
             generator.set_state(state)  # the twin sees the same noise, negated
@@ -102,19 +104,19 @@ class ReSample:
             if stopped:
                 break
         x = torch.stack(ends).mean(0)
-        image = dc.to_discrepancy(x, error(sigmas[-1])) if self.polish else x
+        image = dc.to_discrepancy(x, error(x, sigmas[-1])) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
                                 latent_image=x, correction=(change / size).tolist())  # fmt: skip
     def _trajectory(
         self, A: LinearOperator, space: LatentSpace, dc: DataConsistency, z: Tensor, noise: Callable[[Tensor], Tensor],
-        error: Callable[[float], Tensor], monitor: Monitor,
+        error: PixelError, monitor: Monitor,
     ) -> tuple[Tensor, bool]:  # fmt: skip
         """The image at the end of the reverse process from z at noise sigmas[0], and whether it was stopped."""
         sigmas = self._levels()
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             denoised = space.denoise(z, sigma)
-            latent, x = encoder_residual(space, dc, denoised, error(sigma), self.rounds)
+            latent, x = encoder_residual(space, dc, denoised, partial(error, sigma=sigma), self.rounds)
             # Re-noise around the consistent estimate: the total noise is exactly that of the next level.
             z = ddim_update(z, denoised, sigma, following, self.eta, noise(z)) + (latent - denoised)
             stopped = monitor(A(x))
