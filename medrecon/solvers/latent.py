@@ -18,7 +18,7 @@ from medrecon.solvers.consistency import DataConsistency
 from medrecon.solvers.tv import TV
 
 EVERYWHERE = 0.05
-"""Share of the mean squared error expected even where an estimate agrees with the warm start."""
+"""Share of the mean squared error, and of the round trip's, expected even where an estimate agrees with its start."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
             return variance.sqrt()
         left = avg_pool2d((v - x).abs().square()[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
         mean = lambda t: t.mean((1, 2), keepdim=True)  # noqa: E731
-        where = left + EVERYWHERE * mean(left) + torch.finfo(left.dtype).tiny
+        where = left + (EVERYWHERE * (mean(left) + floor**2)).clamp_min(torch.finfo(left.dtype).tiny)
         return (mean(variance) * where / mean(where)).sqrt()
 
     return expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -116,7 +115,7 @@ class ReSample:
         sigmas = self._levels()
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             denoised = space.denoise(z, sigma)
-            latent, x = encoder_residual(space, dc, denoised, partial(error, sigma=sigma), self.rounds)
+            latent, x = encoder_residual(space, dc, denoised, lambda v: error(v, sigma), self.rounds)  # noqa: B023
             # Re-noise around the consistent estimate: the total noise is exactly that of the next level.
             z = ddim_update(z, denoised, sigma, following, self.eta, noise(z)) + (latent - denoised)
             stopped = monitor(A(x))
