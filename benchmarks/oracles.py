@@ -239,7 +239,7 @@ def experiments() -> dict[str, Experiment]:
         "both: denoiser error x 0.9, true error's pattern": lambda c: c.solve(nearer(c, c.prior, 0.9), truth=c.truth),
         "60 CG iterations": lambda c: c.solve(c.prior, cg_iterations=60),
         "3 rounds": lambda c: c.solve(c.prior, rounds=3),
-        "12 steps": lambda c: c.solve(c.prior, steps=12),
+        "16 steps": lambda c: c.solve(c.prior, steps=16),
         "one trajectory": lambda c: c.solve(c.prior, antithetic=False),
         "mean of 4 pairs": lambda c: torch.stack([c.solve(c.prior, seed=k) for k in range(4)]).mean(0),
     }
@@ -249,7 +249,7 @@ def experiments() -> dict[str, Experiment]:
         runs[f"both: autoencoder exact, denoiser error x {q}"] = lambda c, q=q: c.solve(nearer(c, exact(c), q))  # type: ignore[misc]
     for sigma in (0.1, 0.2, 0.4, 0.8, 1.6, 6.4, 25.6):
         settings = {"start": sigma, "steps": 6 + max(0, round(math.log2(sigma / 0.4)))}  # the ratio of two levels stays
-        if sigma != 0.4:
+        if sigma != 1.6:
             runs[f"start: TV + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, **s)  # type: ignore[misc]
         runs[f"start: truth + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, first=c.truth, **s)  # type: ignore[misc]
     return runs

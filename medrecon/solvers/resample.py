@@ -36,9 +36,9 @@ class ReSample:
     prior: Prior
     mode: Literal["fast", "paper", "reference"] = "fast"
     """which algorithm"""
-    steps: int = 6
+    steps: int = 8
     """denoising steps (fast)"""
-    start: float = 0.4
+    start: float = 1.6
     """noise level at which the fast mode starts, chosen on validation slices (docs/results.md); the prior's
     sigma_max means from pure noise"""
     eta: float = 0.0
