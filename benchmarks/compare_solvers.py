@@ -76,16 +76,21 @@ def reference(volume: Volume, modality: str, size: int) -> Volume:
     return Volume(mu_to_hu(resize(hu_to_mu(volume.data.float()), grid.shape)), affine, "HU", "CT")
 
 
+def simulate(case: str, volume: Volume, size: int) -> Scan:
+    """The case's measurement of a volume."""
+    settings = CASES[case]
+    g = torch.Generator().manual_seed(0)
+    if settings["modality"] == "ct":
+        return simulate_ct(volume, views=settings["views"], i0=settings["i0"], size=size, generator=g)
+    known = {name: value for name, value in settings.items() if name != "modality"}
+    return (simulate_noncartesian if "pattern" in settings else simulate_mri)(volume, **known, generator=g)
+
+
 @functools.lru_cache(maxsize=1)
 def measured(case: str, path: str, slices: int, size: int) -> tuple[Volume, Scan]:
     """The subject and its simulated measurement."""
-    settings = CASES[case]
-    volume = subject(path, settings["modality"], slices)
-    g = torch.Generator().manual_seed(0)
-    if settings["modality"] == "ct":
-        return volume, simulate_ct(volume, views=settings["views"], i0=settings["i0"], size=size, generator=g)
-    known = {name: value for name, value in settings.items() if name != "modality"}
-    return volume, (simulate_noncartesian if "pattern" in settings else simulate_mri)(volume, **known, generator=g)
+    volume = subject(path, CASES[case]["modality"], slices)
+    return volume, simulate(case, volume, size)
 
 
 def run(case: str, path: str, solver: str, mode: str | None, slices: int, size: int) -> tuple[dict[str, Any], Tensor]:

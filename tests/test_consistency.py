@@ -81,7 +81,22 @@ def test_spread_carries_an_error_of_the_network_to_the_image():
 def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
     A, y, truth = problem()
     prior = example_prior(SHAPE)
-    error = pixel_error(LatentSpace(prior, A, y), prior.encode(truth))
-    torch.testing.assert_close(error(1e-6), torch.full_like(truth, prior.error))
+    error = pixel_error(LatentSpace(prior, A, y), prior.encode(truth), warm=False)
+    torch.testing.assert_close(error(truth, 1e-6), torch.full_like(truth, prior.error))
     # The identity autoencoder: gain 1, a latent of unit variance keeps sigma / sqrt(1 + sigma^2).
-    torch.testing.assert_close(error(1.0).square() - prior.error**2, torch.full_like(truth, 0.5), rtol=1e-3, atol=0)
+    half = torch.full_like(truth, 0.5)
+    torch.testing.assert_close(error(truth, 1.0).square() - prior.error**2, half, rtol=1e-3, atol=0)
+
+
+def test_after_a_warm_start_the_error_is_expected_where_the_estimate_has_left_it():
+    A, y, truth = problem()
+    space = LatentSpace(prior := example_prior(SHAPE), A, y)
+    anywhere, there = (pixel_error(space, prior.encode(truth), warm=warm) for warm in (False, True))
+    torch.testing.assert_close(there(truth, 1.0), anywhere(truth, 1.0))  # they agree: nothing is known of the place
+    moved = truth.clone()
+    moved[:, 2:5, 3:6] += 1.0
+    error = there(moved, 1.0)
+    mean = lambda e: e.square().mean((1, 2))  # noqa: E731
+    torch.testing.assert_close(mean(error), mean(anywhere(moved, 1.0)))  # the size is the same
+    assert bool((error[:, 3, 4] > 5 * error[:, 0, 8]).all())
+    assert float(error.min()) > 0

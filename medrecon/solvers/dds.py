@@ -50,13 +50,13 @@ class DDS:
         denoiser = self.prior.denoiser
         sigmas = log_uniform(self.steps, denoiser.sigma_min, min(self.start, denoiser.sigma_max)).tolist()
         z = start_latent(space, A, y, sigmas[0], generator)
-        x, stopped, error = space.decode(z), False, pixel_error(space, z)
+        x, stopped, error = space.decode(z), False, pixel_error(space, z, warm=sigmas[0] < denoiser.sigma_max)
         z = z + sigmas[0] * space.noise(z, generator)
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             z0 = space.denoise(z, sigma)
             v = space.decode(z0)
             projection = A(v)
-            x = dc.prox(v, dc.deviation(projection, error(sigma)))
+            x = dc.prox(v, dc.deviation(projection, error(v, sigma)))
             # E(x) alone would drift: D after E is not idempotent, and its error adds up over the steps.
             shift = space.encode(x) - space.encode(v)
             z = ddim_update(z, z0, sigma, following, self.eta, space.noise(z, generator)) + shift

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from medrecon.linalg import expand
 from medrecon.measurement import Measurement
@@ -15,6 +16,9 @@ from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import check_fit
 from medrecon.solvers.consistency import DataConsistency
 from medrecon.solvers.tv import TV
+
+EVERYWHERE = 0.05
+"""Share of the mean squared error, and of the round trip's, expected even where an estimate agrees with its start."""
 
 
 @dataclass
@@ -72,13 +76,17 @@ def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, sigma: f
     return space.encode(TV()(A, y, generator=generator).image)
 
 
-def pixel_error(space: LatentSpace, z: Tensor) -> Callable[[float], Tensor]:
-    """sigma -> standard deviation (B, H, W) expected of D(z0) at noise sigma, in image units.
+PixelError = Callable[[Tensor, float], Tensor]
+"""(v (B, H, W), sigma) -> standard deviation (B, H, W) expected of v = D(z0) at noise sigma, in image units."""
 
-    In network range it is the decoder's gain times the spread sigma / sqrt(1 + sigma^2) of a latent of unit
-    variance, the gain measured once, around z; the value map carries it to the image, pixel by pixel. The round-trip
-    error is its floor.
-    """  # fmt: skip
+
+def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
+    """How large an error to expect of D(z0), and where; z is the latent the trajectory starts at.
+
+    Its size: in network range the decoder's gain times the spread sigma / sqrt(1 + sigma^2) of a latent of unit
+    variance, the gain measured once, around z; the value map carries it to the image. The round-trip error is its
+    floor. Its place after a `warm` start: where v has left D(z), for there one of the two is wrong.
+    """
     prior = space.prior
     shift = 0.2 * space.noise(z, torch.Generator().manual_seed(0))
     x = space.decode(z)
@@ -86,11 +94,21 @@ def pixel_error(space: LatentSpace, z: Tensor) -> Callable[[float], Tensor]:
     gain = (change.abs().square().flatten(1).mean(1) / shift.square().flatten(1).mean(1)).sqrt()
     spread, floor = prior.spread(x), prior.error
     error = expand(gain, 2) * spread
-    return lambda sigma: (floor**2 + error.square() * sigma**2 / (1 + sigma**2)).sqrt()
+
+    def expected(v: Tensor, sigma: float) -> Tensor:
+        variance = floor**2 + error.square() * sigma**2 / (1 + sigma**2)
+        if not warm:
+            return variance.sqrt()
+        left = avg_pool2d((v - x).abs().square()[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+        mean = lambda t: t.mean((1, 2), keepdim=True)  # noqa: E731
+        where = left + (EVERYWHERE * (mean(left) + floor**2)).clamp_min(torch.finfo(left.dtype).tiny)
+        return (mean(variance) * where / mean(where)).sqrt()
+
+    return expected
 
 
 def encoder_residual(
-    space: LatentSpace, dc: DataConsistency, z0: Tensor, expected: Tensor, rounds: int
+    space: LatentSpace, dc: DataConsistency, z0: Tensor, expected: Callable[[Tensor], Tensor], rounds: int
 ) -> tuple[Tensor, Tensor]:
     """z0 <- z0 + E(prox(D z0)) - E(D z0), no autograd; returns the z0 and D(z0) of least chi^2 per item.
 
@@ -104,7 +122,7 @@ def encoder_residual(
     for _ in range(rounds):
         if not bool(active.any()):
             break
-        target = dc.prox(x, dc.deviation(projection, expected))
+        target = dc.prox(x, dc.deviation(projection, expected(x)))
         trial = z0 + space.encode(target) - space.encode(x)
         decoded = space.decode(trial)
         ahead = dc.A(decoded)
