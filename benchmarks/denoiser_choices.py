@@ -17,16 +17,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import load_prior
+from medrecon.models.wiener import Wiener
+from medrecon.models.wiener_unet import Parametrisation, skip_and_scale
 from medrecon.training.augment import Augment, crops
 from medrecon.training.autoencoder import AutoencoderConfig, AutoencoderTask, Window
-from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTraining
+from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTraining, weights
 from medrecon.training.latents import encode_slices, statistics, stored
 from medrecon.training.loop import LoopConfig, fit
 from medrecon.training.slices import Slices, read_sheets
@@ -84,13 +86,14 @@ def runs() -> list[Run]:
         Run("crops", "whole latents, 64 x 64, batch 2", {"crop": 64, "batch": 2}),
         few[1], few[0],
         Run("parametrisation", "x0", {"parametrisation": "x0"}),
-        Run("parametrisation", "epsilon", {"parametrisation": "epsilon"}),
         Run("baseline", "baseline", seed=2),
+        few[3], every[0],
+        Run("parametrisation", "epsilon", {"parametrisation": "epsilon"}),
         Run("crops", "without positions", positions=False),
         Run("weighting", "min-snr", {"weighting": "min-snr"}),
-        few[3], few[2], few[4],
+        few[2], few[4],
         Run("few", "turned", data="few", seed=1),
-        *every,
+        *every[1:],
     ]  # fmt: skip
 
 
@@ -158,6 +161,50 @@ def train(run: Run, steps: int, latents: Latents, folder: Path) -> dict[str, Any
     return result
 
 
+@torch.no_grad()
+def before(latents: Latents) -> dict[str, Any]:
+    """Before training, on held-out latents: ratio of every parametrisation; loss of the Gaussian by weighting."""
+    everything, held_out = latents("all", "none"), latents("val", "none")
+    mean, std = statistics(everything)
+    wiener = Wiener(everything.shape[1], everything.shape[-1])
+    wiener.fit((everything.float() - mean) / std)
+    z0, g = (held_out.float() - mean) / std, torch.Generator().manual_seed(0)
+    ratios: dict[str, dict[str, float]] = {kind: {} for kind in get_args(Parametrisation)}
+    losses: dict[str, dict[str, float]] = {kind: {} for kind in ("error", "edm", "min-snr")}
+    for s in LEVELS:
+        sigma = torch.full((len(z0),), s)
+        z = z0 + s * torch.randn(z0.shape, generator=g)
+        estimate, error = wiener(z, sigma)
+        gauss = (estimate - z0).square().mean()
+        for kind in get_args(Parametrisation):
+            skip = skip_and_scale(kind, z, sigma.view(-1, 1, 1, 1), estimate, error)[0]
+            ratios[kind][f"{s:g}"] = float((skip - z0).square().mean() / gauss)
+        for kind in losses:
+            losses[kind][f"{s:g}"] = float((weights(kind, sigma[:1], error[:1].flatten()) * gauss).item())
+    return {"ratios": ratios, "losses": losses}
+
+
+@torch.no_grad()
+def gaussians(latents: Latents) -> dict[str, Any]:
+    """Held-out error of the Gaussian fitted to few subjects' latents by augmentation, over that of all subjects'."""
+    everything, held_out = latents("all", "none"), latents("val", "none")
+    mean, std = statistics(everything)
+    z0 = (held_out.float() - mean) / std
+
+    def errors(data: str, augment: str) -> list[float]:
+        g, wiener = torch.Generator().manual_seed(0), Wiener(everything.shape[1], everything.shape[-1])
+        wiener.fit((latents(data, augment).float() - mean) / std)
+        noisy = ((s, z0 + s * torch.randn(z0.shape, generator=g)) for s in LEVELS)
+        return [float((wiener(z, torch.full((len(z),), s))[0] - z0).square().mean()) for s, z in noisy]
+
+    whole = errors("all", "none")
+    ratios = {
+        name: {f"{s:g}": e / w for s, e, w in zip(LEVELS, errors("few", name), whole, strict=True)}
+        for name in AUGMENTS
+    }
+    return {"Gaussian of 20 subjects over that of 65": ratios}
+
+
 def autoencoder(deform: float, data: str, steps: int, folder: Path) -> dict[str, Any]:
     """Round-trip PSNR on held-out subjects of a small autoencoder trained from its principal components."""
     config = AutoencoderConfig(channels=(32, 64), latent_channels=8, crop=64, batch=8, augment=Augment(deform=deform))
@@ -217,6 +264,11 @@ def table(results: dict[str, Any]) -> None:
         cells += [f"{r['geometric']:.3f}", f"**{shown}**" if abs(change) > least else shown]
         cells += [f"{geometric(r['trained']):.3f}", f"{r['cpu_s']:.0f}"]
         print(f"| {run.name} | " + " | ".join(cells) + " |")
+    for what, rows in (results.get("before", {}) | results.get("gaussians", {})).items():
+        print(f"\n| no training: {what} | " + " | ".join(f"σ = {s:g}" for s in LEVELS) + " |")
+        print("|---" * (len(LEVELS) + 1) + "|")
+        for kind, row in rows.items():
+            print(f"| {kind} | " + " | ".join(f"{row[f'{s:g}']:.3g}" for s in LEVELS) + " |")
     for name, r in results.items():
         if name.startswith("autoencoder"):
             parts = "; ".join(f"{k} " + ", ".join(f"{w} {v:.2f} dB" for w, v in r[k].items())
@@ -230,6 +282,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("choices_cache"))
     parser.add_argument("--table", action="store_true", help="print the tables of --out and end")
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps a run; an --out and --cache each")
+    parser.add_argument("--only", action="append", default=[], help="start of the names of the runs to make")
     options = parser.parse_args()
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     if options.table:
@@ -237,6 +290,9 @@ def main() -> None:
         return
     latents = Latents(options.cache)
     jobs: dict[str, Callable[[], dict[str, Any]]] = {
+        "before": lambda: before(latents), "gaussians": lambda: gaussians(latents),
+    }  # fmt: skip
+    jobs |= {
         run.name: lambda run=run: train(run, options.steps, latents, options.cache / "runs")  # type: ignore[misc]
         for run in runs()
     }
@@ -244,9 +300,9 @@ def main() -> None:
         name = f"autoencoder few, deform {deform:g}"
         jobs[name] = lambda deform=deform: autoencoder(deform, "few", options.steps, options.cache / "runs")  # type: ignore[misc]
     for name, job in jobs.items():
-        if name not in results:
+        if name not in results and name.startswith(tuple(options.only) or ""):
             result = job()
-            if "start" not in result:
+            if "trained" in result and "start" not in result:
                 result["geometric"] = geometric(result["held_out"])
             results[name] = result
             partial = options.out.with_suffix(".partial")
