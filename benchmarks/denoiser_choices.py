@@ -98,7 +98,7 @@ def runs() -> list[Run]:
 
 
 def subset(data: str) -> Slices:
-    """240 slices of all 65 subjects, two slices of each of 20, or two of every validation subject."""
+    """240 slices of the 65 training subjects, up to two slices of each of 20, or of every validation subject."""
     split = "val" if data == "val" else "train"
     slices = read_sheets(CORPUS / split / "ct_256", 1.0, -1024.0)
     generator = torch.Generator().manual_seed(0)
@@ -202,7 +202,7 @@ def gaussians(latents: Latents) -> dict[str, Any]:
         name: {f"{s:g}": e / w for s, e, w in zip(LEVELS, errors("few", name), whole, strict=True)}
         for name in AUGMENTS
     }
-    return {"Gaussian of 20 subjects over that of 65": ratios}
+    return {"Gaussian of 20 subjects over that of all": ratios}
 
 
 def autoencoder(deform: float, data: str, steps: int, folder: Path) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def table(results: dict[str, Any]) -> None:
     from scipy.stats import t
 
     deviation, freedom = spread(results)
-    least = float(t.ppf(0.975, max(1, freedom))) * deviation * math.sqrt(2)
+    least = float(t.ppf(0.975, freedom)) * deviation * math.sqrt(2) if freedom else math.inf
     print(f"Run-to-run deviation {100 * deviation:.1f} % ({freedom} degrees of freedom); "
           f"two runs differ at 95 % above {100 * math.expm1(least):.1f} %\n")  # fmt: skip
     print("| change | " + " | ".join(f"σ = {s:g}" for s in LEVELS) + " | geometric mean | change | trained | CPU s |")
@@ -257,7 +257,7 @@ def table(results: dict[str, Any]) -> None:
         if run.name not in results:
             continue
         r = results[run.name]
-        reference = results["few, turned, seed 0" if run.table == "few" else "baseline, baseline, seed 0"]
+        reference = results.get("few, turned, seed 0" if run.table == "few" else "baseline, baseline, seed 0", r)
         change = math.log(r["geometric"] / reference["geometric"])
         shown = f"{100 * math.expm1(change):+.1f} %"
         cells = [f"{r['held_out'][f'{s:g}']:.3f}" for s in LEVELS]
