@@ -52,6 +52,7 @@ class Prior:
         slope, intercept: physical value = slope * image value + intercept.
         phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
         complex: trained on complex images of any phase; it takes them as they are.
+        mirror: images are mirrored left to right on their way in and on their way out.
     """
 
     autoencoder: Autoencoder
@@ -65,6 +66,7 @@ class Prior:
     intercept: float = 0.0
     phase: Tensor | None = None
     complex: bool = False
+    mirror: bool = False
     card: dict[str, Any] = field(default_factory=dict)
 
     def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
@@ -83,6 +85,10 @@ class Prior:
         if self.complex:
             raise ValueError(f"{self.name} is a prior of complex images and needs no phase")
         return replace(self, phase=phase)
+
+    def mirrored(self) -> Prior:
+        """The same prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
+        return replace(self, mirror=not self.mirror)
 
     def network_values(self, x: Tensor) -> Tensor:
         """Images (B, H, W) in image units -> network range."""
@@ -105,6 +111,7 @@ class Prior:
     def encode(self, x: Tensor) -> Tensor:
         """x (B, H, W) in image units -> z (B, C, h, w); pads by replication to a multiple of the factor."""
         u = self.network_values(x)
+        u = u.flip(-1) if self.mirror else u
         h, w = self.latent_shape(tuple(u.shape))
         bottom, right = h * self.autoencoder.factor - u.shape[-2], w * self.autoencoder.factor - u.shape[-1]
         if bottom or right:
@@ -114,5 +121,6 @@ class Prior:
     def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
         """z (B, C, h, w) -> x (B, H, W) in image units, cropped to `shape`."""
         u = self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]]
+        u = u.flip(-1) if self.mirror else u
         x = (self.values.inverse(u) - self.intercept) / self.slope
         return x if self.phase is None else x * self.phase

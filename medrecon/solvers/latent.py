@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,12 @@ class LatentSpace:
         self.device = y.data.device
         self.calls = Counter()
 
+    def mirrored(self) -> LatentSpace:
+        """The latent space of the mirrored images, on the same count."""
+        other = copy(self)
+        other.prior = self.prior.mirrored()
+        return other
+
     def encode(self, x: Tensor) -> Tensor:
         self.calls.encoder += 1
         return self.prior.encode(x)
@@ -65,15 +72,14 @@ class LatentSpace:
         return draw.to(like).expand_as(like)
 
 
-def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, sigma: float,
-                 generator: torch.Generator) -> Tensor:  # fmt: skip
-    """The latent to put noise of level sigma on: the encoded TV reconstruction, the best start without training.
+def start_image(space: LatentSpace, A: LinearOperator, y: Measurement, sigma: float, generator: torch.Generator) -> Tensor:
+    """The image whose latent gets noise of level sigma: the TV reconstruction, the best start without training.
 
-    From sigma_max on it is 0, so that the start is pure noise: the data then enter by data consistency alone.
+    From sigma_max on it is 0: the start is pure noise, and the data enter by data consistency alone.
     """
     if sigma >= space.prior.denoiser.sigma_max:
-        return torch.zeros_like(space.encode(A.adjoint(y.data)))
-    return space.encode(TV()(A, y, generator=generator).image)
+        return torch.zeros_like(A.adjoint(y.data))
+    return TV()(A, y, generator=generator).image
 
 
 PixelError = Callable[[Tensor, float], Tensor]

@@ -28,7 +28,7 @@ class Augment(BaseModel):
     """largest rotation of the others, degrees"""
     shift: float = Field(0.0, ge=0, lt=0.5)
     """largest shift of a crop beyond the slice, as a share of its side; the edge is repeated"""
-    deform: float = Field(0.0, ge=0, lt=0.2)
+    deform: float = Field(0.0, ge=0, le=0.08)
     """deviation of the random diffeomorphic deformation of the others, as a share of the crop's side"""
     scale_jitter: float = Field(0.0, ge=0, lt=1)
     """random intensity scaling by 1 +- this (MRI: units are arbitrary)"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -109,12 +110,12 @@ class DiffusionTask:
         return (weights(self.config.weighting, noise, error) * (out - z0[window]).square()).mean()
 
     @torch.no_grad()
-    def errors(self, module: nn.Module) -> dict[float, tuple[float, float]]:
+    def errors(self, module: nn.Module, levels: Sequence[float] = LEVELS) -> dict[float, tuple[float, float]]:
         """Per noise level: mean squared error of the expert and of the stationary Gaussian, on held-out latents."""
         assert isinstance(module, Expert)
         module.eval()
         table = {}
-        for level in (s for s in LEVELS if self.range[0] <= s <= self.range[1]):
+        for level in (s for s in levels if self.range[0] <= s <= self.range[1]):
             g = torch.Generator().manual_seed(0)
             ours, gauss, count = 0.0, 0.0, 0
             for z0 in map(self.normalised, self.held_out.split(8)):
