@@ -35,7 +35,6 @@ from medrecon.operators.mri import CartesianMRI
 from medrecon.pipeline.problem import build_problem
 from medrecon.simulate import simulate_mri
 from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.latent import LatentSpace
 from medrecon.solvers.resample import ReSample
 from medrecon.solvers.tv import TV
 from medrecon.training.slices import read_sheets
@@ -135,10 +134,8 @@ class Oracle(ReSample):
             return super().consistency(A, y)
         return TrueError(A, y, self.cg_iterations, self.truth, self.true_size)
 
-    def start_latent(
-        self, space: LatentSpace, A: LinearOperator, y: Measurement, sigma: float, generator: torch.Generator
-    ) -> Tensor:
-        return super().start_latent(space, A, y, sigma, generator) if self.first is None else space.encode(self.first)
+    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> Tensor | None:
+        return super().warm_start(A, y, generator) if self.first is None else self.first
 
 
 class Case:
@@ -240,7 +237,7 @@ def experiments() -> dict[str, Experiment]:
         "60 CG iterations": lambda c: c.solve(c.prior, cg_iterations=60),
         "3 rounds": lambda c: c.solve(c.prior, rounds=3),
         "16 steps": lambda c: c.solve(c.prior, steps=16),
-        "one trajectory": lambda c: c.solve(c.prior, antithetic=False),
+        "one trajectory": lambda c: c.solve(c.prior, antithetic=False, pairs=1),
         "mean of 4 pairs": lambda c: torch.stack([c.solve(c.prior, seed=k) for k in range(4)]).mean(0),
     }
     for q in (0.95, 0.9, 0.8, 0.7, 0.5, 0.0):

@@ -233,9 +233,9 @@ def draws(solver, A, y, count):
 def test_the_fast_mode_samples_the_exact_complex_posterior():
     prior, A, y, mean, spread = gaussian_case()
     rms = lambda x: float(x.abs().square().mean().sqrt())  # noqa: E731
-    x = draws(ReSample(prior, start=100.0, steps=60, eta=1.0, antithetic=False), A, y, 12)
+    x = draws(ReSample(prior, start=100.0, steps=60, eta=1.0, antithetic=False, pairs=1), A, y, 12)
     blind = Measurement(y.data, y.precision * 1e-12)  # the control sees no data
-    far = draws(ReSample(prior, start=100.0, steps=30, eta=1.0, antithetic=False), A, blind, 2)
+    far = draws(ReSample(prior, start=100.0, steps=30, eta=1.0, antithetic=False, pairs=1), A, blind, 2)
     assert rms(x.mean(0) - mean) < 0.2 < 0.5 < rms(far.mean(0) - mean)
     assert 0.8 < rms(x.std(0)) / rms(spread) < 1.25
 
@@ -246,7 +246,7 @@ def test_every_latent_solver_takes_complex_images(mode):
     prior, A, y, mean, _ = gaussian_case(8)
     original = Original(steps=40, skip=4, pixel_lr=0.1, latent_lr=0.1, pixel_iterations=40, latent_iterations=40)
     solver = (DDS(prior, start=100.0, steps=30) if mode == "dds"
-              else ReSample(prior, mode=mode, start=100.0, steps=20, original=original))  # fmt: skip
+              else ReSample(prior, mode=mode, start=100.0, steps=20, pairs=1, original=original))  # fmt: skip
     both = Measurement(torch.cat([y.data, 0.5j * y.data]), y.precision)
     run = lambda m: solver(A, m, generator=torch.Generator().manual_seed(3)).image  # noqa: E731
     pair = run(both)

@@ -115,8 +115,8 @@ SMALL = Original(steps=12, skip=2, travel=2, pixel_iterations=5, latent_iteratio
 
 @pytest.mark.parametrize(
     "make",
-    [lambda p: DDS(p, steps=12, start=100.0), lambda p: ReSample(p, steps=6), lambda p: ReSample(p, start=100.0),
-     lambda p: ReSample(p, mode="paper", original=SMALL)],
+    [lambda p: DDS(p, steps=12, start=100.0), lambda p: ReSample(p, steps=6, pairs=1),
+     lambda p: ReSample(p, start=100.0, pairs=1), lambda p: ReSample(p, mode="paper", original=SMALL)],
     ids=["dds", "fast", "from noise", "paper"],
 )  # fmt: skip
 def test_solvers_on_folded_pixels_are_solvers_on_pixels(make, monkeypatch):

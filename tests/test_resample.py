@@ -40,7 +40,7 @@ def draws(solver, A, y, count):
 def test_fast_mode_samples_the_exact_posterior():
     """From pure noise with eta = 1 the fast mode comes near the posterior's mean and spread (prior sd is 1)."""
     prior, A, y, mean, sd = inpainting()
-    x = draws(ReSample(prior, start=100.0, steps=200, eta=1.0, antithetic=False), A, y, 24)
+    x = draws(ReSample(prior, start=100.0, steps=200, eta=1.0, antithetic=False, pairs=1), A, y, 24)
     assert rms(x.mean(0) - mean) < 0.11  # 0.2 / sqrt(24) = 0.04 of it is Monte Carlo
     assert 0.85 < rms(x.std(0)) / rms(sd) < 1.25
 
@@ -49,7 +49,7 @@ def test_without_data_consistency_the_test_fails():
     """The control: the same trajectory blind to the data is far from the posterior."""
     prior, A, y, mean, _ = inpainting()
     blind = Measurement(y.data, y.precision * 1e-12)
-    x = draws(ReSample(prior, start=100.0, steps=50, eta=1.0, antithetic=False), A, blind, 4)
+    x = draws(ReSample(prior, start=100.0, steps=50, eta=1.0, antithetic=False, pairs=1), A, blind, 4)
     assert rms(x.mean(0) - mean) > 0.3
 
 
@@ -57,7 +57,7 @@ def test_without_data_consistency_the_test_fails():
 def test_the_mode_beats_zero_filling(mode):
     prior, A, y, mean, _ = inpainting()
     settings = Original(steps=100, skip=2, pixel_lr=0.1, latent_lr=0.1, pixel_iterations=60, latent_iterations=60)
-    solution = ReSample(prior, mode=mode, start=100.0, steps=50, original=settings)(
+    solution = ReSample(prior, mode=mode, start=100.0, steps=50, pairs=1, original=settings)(
         A, y, generator=torch.Generator().manual_seed(0)
     )
     assert rms(solution.image[0] - mean) < 0.7 * rms(y.data[0] - mean)
@@ -65,7 +65,8 @@ def test_the_mode_beats_zero_filling(mode):
 
 def test_fast_mode_ends_at_the_noise():
     prior, A, y, _, _ = inpainting()
-    for solver in (ReSample(prior, start=100.0, steps=20, antithetic=False), DDS(prior, start=100.0, steps=50)):
+    fast = ReSample(prior, start=100.0, steps=20, antithetic=False, pairs=1)
+    for solver in (fast, DDS(prior, start=100.0, steps=50)):
         chi2 = float(solver(A, y, generator=torch.Generator().manual_seed(0)).chi2)
         assert chi2 < 1.1 and (isinstance(solver, DDS) or chi2 > 0.8)
 
@@ -73,8 +74,8 @@ def test_fast_mode_ends_at_the_noise():
 def test_the_antithetic_pair_does_what_many_trajectories_do():
     """A pair is nearer the posterior mean than one trajectory, and than the mean of two independent ones."""
     prior, A, y, mean, _ = inpainting()
-    single = draws(ReSample(prior, start=100.0, steps=20, antithetic=False), A, y, 8)
-    pairs = draws(ReSample(prior, start=100.0, steps=20), A, y, 4)
+    single = draws(ReSample(prior, start=100.0, steps=20, antithetic=False, pairs=1), A, y, 8)
+    pairs = draws(ReSample(prior, start=100.0, steps=20, pairs=1), A, y, 4)
     error = [sum(rms(x - mean) for x in of) / len(of) for of in (single, (single[::2] + single[1::2]) / 2, pairs)]
     assert error[2] < 0.95 * error[1] < 0.95 * error[0]
 
@@ -82,7 +83,7 @@ def test_the_antithetic_pair_does_what_many_trajectories_do():
 def test_same_seed_same_bits_and_batch_of_two_is_two_runs():
     prior, A, y, _, _ = inpainting()
     both = Measurement(torch.cat([y.data, 0.5 * y.data]), y.precision)
-    solver = ReSample(prior, start=100.0, steps=8, eta=0.5)
+    solver = ReSample(prior, start=100.0, steps=8, eta=0.5, pairs=1)
     run = lambda m: solver(A, m, generator=torch.Generator().manual_seed(3)).image  # noqa: E731
     assert torch.equal(run(y), run(y))
     torch.testing.assert_close(run(both), torch.cat([run(both[0:1]), run(both[1:2])]), rtol=1e-4, atol=1e-4)
@@ -160,6 +161,27 @@ def test_magnitude_prior_with_a_phase_takes_complex_images():
     truth = prior.denoiser.sample(1, g)[:, 0] * phase
     A = Diagonal(torch.ones(8, 8, dtype=torch.complex64))
     y = Measurement(truth, torch.full((1, 1, 1), 1e4))
-    x = ReSample(prior.with_phase(phase), start=100.0, steps=20)(A, y, generator=g).image
+    x = ReSample(prior.with_phase(phase), start=100.0, steps=20, pairs=1)(A, y, generator=g).image
     assert rms((x - truth).abs()) < 0.02
     assert isinstance(prior, Prior) and Monitor(y, 1, None)(truth) is False
+
+
+def test_a_mirrored_prior_is_the_prior_of_mirrored_images(generator):
+    prior = example_prior((8, 11))
+    x = torch.randn(2, 8, 11, generator=generator)
+    there, mirrored = prior.mirrored().encode(x), prior.encode(x.flip(-1))
+    assert torch.equal(there, mirrored)
+    torch.testing.assert_close(prior.mirrored().decode(there, (8, 11)), x)
+    assert not torch.equal(there, prior.encode(x))
+
+
+def test_the_second_pair_looks_into_a_mirror():
+    """Two pairs are the mean of one pair and of one pair of the mirrored problem; the prior's mean is not symmetric."""
+    prior, A, y, _, _ = inpainting()
+    solve = lambda p, g, **kw: ReSample(p, start=100.0, steps=4, polish=False, **kw)(A, y, generator=g)  # noqa: E731
+    both = solve(prior, torch.Generator().manual_seed(3), pairs=2)
+    g = torch.Generator().manual_seed(3)
+    first = solve(prior, g, pairs=1)
+    second = solve(prior.mirrored(), g, pairs=1)
+    torch.testing.assert_close(both.image, (first.image + second.image) / 2, atol=1e-5, rtol=1e-5)
+    assert float((first.image - second.image).abs().max()) > 1e-3

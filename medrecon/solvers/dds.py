@@ -15,7 +15,7 @@ from medrecon.samplers.ddim import ddim_update
 from medrecon.samplers.schedule import log_uniform
 from medrecon.solvers.base import Monitor, OnStep, Solution
 from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.latent import LatentSpace, pixel_error, start_latent
+from medrecon.solvers.latent import LatentSpace, pixel_error, start_latent, warm_start
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,9 @@ class DDS:
         dc = DataConsistency(A, y, self.cg_iterations)
         denoiser = self.prior.denoiser
         sigmas = log_uniform(self.steps, denoiser.sigma_min, min(self.start, denoiser.sigma_max)).tolist()
-        z = start_latent(space, A, y, sigmas[0], generator)
-        x, stopped, error = space.decode(z), False, pixel_error(space, z, warm=sigmas[0] < denoiser.sigma_max)
+        warm = warm_start(self.prior, A, y, sigmas[0], generator)
+        z = start_latent(space, A, y, warm)
+        x, stopped, error = space.decode(z), False, pixel_error(space, z, warm=warm is not None)
         z = z + sigmas[0] * space.noise(z, generator)
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             z0 = space.denoise(z, sigma)

@@ -72,14 +72,19 @@ class LatentSpace:
         return draw.to(like).expand_as(like)
 
 
-def start_image(space: LatentSpace, A: LinearOperator, y: Measurement, sigma: float, generator: torch.Generator) -> Tensor:
+def warm_start(
+    prior: Prior, A: LinearOperator, y: Measurement, sigma: float, generator: torch.Generator
+) -> Tensor | None:
     """The image whose latent gets noise of level sigma: the TV reconstruction, the best start without training.
 
-    From sigma_max on it is 0: the start is pure noise, and the data enter by data consistency alone.
+    None from sigma_max on: the start is pure noise, and the data enter by data consistency alone.
     """
-    if sigma >= space.prior.denoiser.sigma_max:
-        return torch.zeros_like(A.adjoint(y.data))
-    return TV()(A, y, generator=generator).image
+    return TV()(A, y, generator=generator).image if sigma < prior.denoiser.sigma_max else None
+
+
+def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, warm: Tensor | None) -> Tensor:
+    """The latent to put noise on: that of the warm start, or 0."""
+    return torch.zeros_like(space.encode(A.adjoint(y.data))) if warm is None else space.encode(warm)
 
 
 PixelError = Callable[[Tensor, float], Tensor]

@@ -18,7 +18,14 @@ from medrecon.samplers.ddim import ddim_update
 from medrecon.samplers.schedule import log_uniform
 from medrecon.solvers.base import Monitor, OnStep, Solution
 from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.latent import LatentSpace, PixelError, encoder_residual, pixel_error, start_latent
+from medrecon.solvers.latent import (
+    LatentSpace,
+    PixelError,
+    encoder_residual,
+    pixel_error,
+    start_latent,
+    warm_start,
+)
 from medrecon.solvers.resample_original import Original, resample_original
 
 
@@ -46,6 +53,9 @@ class ReSample:
     antithetic: bool = True
     """average two trajectories with opposite noise: what the noise does to the image, to first order, cancels, so
     that two act like very many; off returns a single trajectory (fast)"""
+    pairs: int = 2
+    """antithetic pairs, or single trajectories without `antithetic`, that are averaged; every second one in a mirror,
+    where a prior trained on mirrored images errs elsewhere (fast)"""
     rounds: int = 1
     """encoder-residual updates a step (fast)"""
     cg_iterations: int = 15
@@ -63,8 +73,10 @@ class ReSample:
     def __post_init__(self) -> None:
         if self.mode not in ("fast", "paper", "reference"):
             raise ValueError(f"ReSample: unknown mode {self.mode!r}; expected fast, paper or reference")
-        if self.steps < 1 or self.start <= 0:
-            raise ValueError(f"ReSample: expected steps >= 1 and start > 0, got {self.steps} and {self.start}")
+        if self.steps < 1 or self.start <= 0 or self.pairs < 1:
+            raise ValueError(
+                f"ReSample: expected steps >= 1, start > 0 and pairs >= 1, got {self.steps}, {self.start}, {self.pairs}"
+            )
 
     @torch.no_grad()
     def __call__(
@@ -72,7 +84,8 @@ class ReSample:
     ) -> Solution:
         space = LatentSpace(self.prior, A, y)
         if self.mode == "fast":
-            return self._fast(A, y, space, generator, Monitor(y, self.steps * (1 + self.antithetic), on_step))
+            trajectories = self.pairs * (1 + self.antithetic)
+            return self._fast(A, y, space, generator, Monitor(y, self.steps * trajectories, on_step))
         monitor = Monitor(y, self.original.steps, on_step)
         return resample_original(A, y, space, self.original, generator, monitor, reference=self.mode == "reference")
 
@@ -80,39 +93,39 @@ class ReSample:
         """How the fast mode meets the data; benchmarks/oracles.py replaces it and the start by ones that know more."""
         return DataConsistency(A, y, self.cg_iterations)
 
-    def start_latent(
-        self, space: LatentSpace, A: LinearOperator, y: Measurement, sigma: float, generator: torch.Generator
-    ) -> Tensor:
-        """The latent that the fast mode puts noise of level sigma on."""
-        return start_latent(space, A, y, sigma, generator)
+    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> Tensor | None:
+        """The image that the fast mode starts from."""
+        return warm_start(self.prior, A, y, self._levels()[0], generator)
 
     def _fast(
         self, A: LinearOperator, y: Measurement, space: LatentSpace, generator: torch.Generator, monitor: Monitor
     ) -> Solution:
-        dc = self.consistency(A, y)
-        sigmas = self._levels()
-        z = self.start_latent(space, A, y, sigmas[0], generator)
-        warm = sigmas[0] < self.prior.denoiser.sigma_max
-        error, state = pixel_error(space, z, warm=warm), generator.get_state()
-        ends, stopped = [], False
-        for sign in (1.0, -1.0)[: 1 + self.antithetic]:
-            generator.set_state(state)  # the twin sees the same noise, negated
-            noise = lambda like: sign * space.noise(like, generator)  # noqa: B023, E731
-            x, stopped = self._trajectory(A, space, dc, z + sigmas[0] * noise(z), noise, error, monitor)
-            ends.append(x)
-            if stopped:
-                break
+        dc, warm = self.consistency(A, y), self.warm_start(A, y, generator)
+        ends: list[Tensor] = []
+        stopped = False
+        for pair in range(self.pairs):
+            view = space.mirrored() if pair % 2 else space
+            z = start_latent(view, A, y, warm)
+            error, state = pixel_error(view, z, warm=warm is not None), generator.get_state()
+            for sign in (1.0, -1.0)[: 1 + self.antithetic]:
+                generator.set_state(state)  # the twin sees the same noise, negated
+                noise = lambda like: sign * space.noise(like, generator)  # noqa: B023, E731
+                if not stopped:
+                    x, stopped = self._trajectory(A, view, dc, z, noise, error, monitor)
+                    ends.append(x)
         x = torch.stack(ends).mean(0)
-        image = dc.to_discrepancy(x, error(x, sigmas[-1])) if self.polish else x
+        image = dc.to_discrepancy(x, error(x, self._levels()[-1])) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
                                 latent_image=x, correction=(change / size).tolist())  # fmt: skip
+
     def _trajectory(
         self, A: LinearOperator, space: LatentSpace, dc: DataConsistency, z: Tensor, noise: Callable[[Tensor], Tensor],
         error: PixelError, monitor: Monitor,
     ) -> tuple[Tensor, bool]:  # fmt: skip
-        """The image at the end of the reverse process from z at noise sigmas[0], and whether it was stopped."""
+        """The image at the end of the reverse process from z and the first level's noise; whether it was stopped."""
         sigmas = self._levels()
+        z = z + sigmas[0] * noise(z)
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
             denoised = space.denoise(z, sigma)
             latent, x = encoder_residual(space, dc, denoised, lambda v: error(v, sigma), self.rounds)  # noqa: B023
