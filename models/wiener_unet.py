@@ -122,7 +122,7 @@ class WienerUNet(nn.Module):
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).expand(len(z))
         h, w = z.shape[-2:]
         estimate, error = self.wiener(z, sigma)
-        where, result, below = positions((h, w), z), torch.empty_like(z), 0.0
+        where, result, below = positions((h, w), z), torch.empty_like(z), -math.inf
         for expert in self.experts.values():
             assert isinstance(expert, Expert)
             last = expert.config.up_to == self.sigma_max
