@@ -12,7 +12,8 @@ class Wiener(nn.Module):
     """The exact denoiser of the stationary Gaussian fitted to latents, its channels correlated.
 
     Attributes:
-        spectrum: cross-spectral density (2, C * C, grid, grid), real and imaginary part, of the unitary DFT.
+        spectrum: cross-spectral density of the unitary DFT, real and imaginary part, of every pair of channels once and
+            of half the frequencies, as the latents are real: (2, C (C + 1) / 2, grid, grid // 2 + 1).
         mean: (C, 1, 1).
     """
 
@@ -21,8 +22,10 @@ class Wiener(nn.Module):
 
     def __init__(self, channels: int, grid: int) -> None:
         super().__init__()
-        identity = torch.eye(channels).view(-1, 1, 1).expand(-1, grid, grid)
-        self.register_buffer("spectrum", torch.stack([identity, torch.zeros_like(identity)]))
+        self.channels, self.grid = channels, grid
+        self.pairs = tuple(torch.triu_indices(channels, channels))
+        same = (self.pairs[0] == self.pairs[1]).float().view(-1, 1, 1).expand(-1, grid, grid // 2 + 1)
+        self.register_buffer("spectrum", torch.stack([same, torch.zeros_like(same)]))
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self._eigen: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
@@ -30,11 +33,23 @@ class Wiener(nn.Module):
         """Mean per channel and cross-spectral density of latents (N, C, grid, grid)."""
         self.mean.copy_(latents.mean((0, 2, 3))[:, None, None])
         density = torch.zeros_like(self.spectrum)
+        first, second = self.pairs
         for part in latents.split(64):
-            f = torch.fft.fft2(part - self.mean, norm="ortho")
-            product = torch.einsum("nahw,nbhw->abhw", f, f.conj())
-            density += torch.stack([product.real, product.imag]).flatten(1, 2)
+            f = torch.fft.rfft2(part - self.mean, norm="ortho")
+            product = (f[:, first] * f[:, second].conj()).sum(0)
+            density += torch.stack([product.real, product.imag])
         self.spectrum.copy_(density / len(latents))
+
+    def whole(self) -> Tensor:
+        """The spectrum of all pairs of channels and all frequencies, Hermitian in both: (2, C * C, grid, grid)."""
+        half = torch.complex(*self.spectrum)
+        first, second = self.pairs
+        matrix = half.new_zeros((self.channels, self.channels, *half.shape[-2:]))
+        matrix[second, first] = half.conj()
+        matrix[first, second] = half
+        mirrored = matrix[..., 1 : self.grid - self.grid // 2].flip(-2, -1).roll(1, -2).conj()
+        full = torch.cat([matrix, mirrored], -1).flatten(0, 1)
+        return torch.stack([full.real, full.imag])
 
     def eigen(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Eigenvalues (h, w, C) and eigenvectors (h, w, C, C) on a latent grid, kept for the next call."""
@@ -47,9 +62,9 @@ class Wiener(nn.Module):
 
     def density(self, shape: tuple[int, int]) -> Tensor:
         """The cross-spectral density (2, C * C, h, w) on another grid, by bilinear interpolation in frequency."""
-        if shape == tuple(self.spectrum.shape[-2:]):
-            return self.spectrum
-        power = torch.fft.fftshift(self.spectrum, dim=(-2, -1))
+        if shape == (self.grid, self.grid):
+            return self.whole()
+        power = torch.fft.fftshift(self.whole(), dim=(-2, -1))
         power = torch.cat([power, power[..., :1, :]], -2)  # periodic, so +1/2 equals -1/2
         power = torch.cat([power, power[..., :, :1]], -1)
         rows, cols = (torch.fft.fftfreq(n, device=power.device) * 2 for n in shape)
