@@ -42,6 +42,8 @@ class Design:
     res_blocks: int = 1
     decoder_res_blocks: int = 1
     kl: float = 1e-6
+    gradient: float = 0.0
+    ssim: float = 0.0
 
 
 DESIGNS = {
@@ -56,6 +58,8 @@ DESIGNS = {
     "2 blocks": Design(res_blocks=2, decoder_res_blocks=2),
     "patch 1": Design(channels=(32, 64, 128), patch=1),
     "KL 1e-4": Design(kl=1e-4),
+    "edges 1": Design(gradient=1.0),
+    "SSIM 1": Design(ssim=1.0),
 }
 
 
