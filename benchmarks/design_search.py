@@ -25,11 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import value_map
+from medrecon.training.augment import crops
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.config import TrainConfig
 from medrecon.training.loop import fit
 from medrecon.training.run import load_data
-from medrecon.training.slices import Slices, crops
+from medrecon.training.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Design:
     res_blocks: int = 1
     decoder_res_blocks: int = 1
     kl: float = 1e-6
+    gradient: float = 0.0
+    ssim: float = 0.0
 
 
 DESIGNS = {
@@ -56,6 +59,8 @@ DESIGNS = {
     "2 blocks": Design(res_blocks=2, decoder_res_blocks=2),
     "patch 1": Design(channels=(32, 64, 128), patch=1),
     "KL 1e-4": Design(kl=1e-4),
+    "edges 1": Design(gradient=1.0),
+    "SSIM 1": Design(ssim=1.0),
 }
 
 
@@ -102,7 +107,7 @@ def run(design: Design, config: TrainConfig, train: Slices, held_out: Slices, se
     loop, values = config.autoencoder_loop, value_map(config.values)
     settings = config.autoencoder.model_copy(update=asdict(design))
     seed = torch.Generator().manual_seed(loop.seed)
-    net = build(design, loop.seed, values.forward(crops(train, settings.crop, 512, seed)))
+    net = build(design, loop.seed, values.forward(crops(train, settings.crop, 512, settings.augment, seed)))
     training, exact = (
         AutoencoderTask(settings, values, config.windows, train, held_out, "cpu", bf16) for bf16 in (True, False)
     )

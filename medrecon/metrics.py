@@ -97,18 +97,24 @@ def ssim(x: Tensor, reference: Tensor, data_range: float | Tensor, mask: Tensor 
     x, reference, mask = _checked(x, reference, mask)
     if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"ssim: slices {tuple(x.shape[-2:])} are smaller than the {SSIM_WINDOW}x{SSIM_WINDOW} window")
-    span = _range(data_range, x).reshape(-1, 1, 1)
-    c1, c2 = (0.01 * span).square(), (0.03 * span).square()
+    similarity = ssim_map(x, reference, _range(data_range, x).reshape(-1, 1, 1))
+    return _mean(similarity, _local(mask.double()) > 1 - 0.5 / SSIM_WINDOW**2)
 
-    def local(image: Tensor) -> Tensor:
-        return torch.nn.functional.avg_pool2d(image[:, None], SSIM_WINDOW, stride=1)[:, 0]
 
-    count = SSIM_WINDOW**2
-    mean_x, mean_r = local(x), local(reference)
-    sample = count / (count - 1)
-    var_x = sample * (local(x * x) - mean_x.square())
-    var_r = sample * (local(reference * reference) - mean_r.square())
-    cov = sample * (local(x * reference) - mean_x * mean_r)
+def _local(image: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(image[:, None], SSIM_WINDOW, stride=1)[:, 0]
+
+
+def ssim_map(x: Tensor, reference: Tensor, data_range: float | Tensor) -> Tensor:
+    """SSIM of every 7x7 window inside the image, (B, H - 6, W - 6), as in `ssim`: differentiable, nothing is checked.
+
+    In the type of the images, and so to be called with values of the order of `data_range`.
+    """
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    mean_x, mean_r = _local(x), _local(reference)
+    sample = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
+    var_x = sample * (_local(x * x) - mean_x.square())
+    var_r = sample * (_local(reference * reference) - mean_r.square())
+    cov = sample * (_local(x * reference) - mean_x * mean_r)
     similarity = (2 * mean_x * mean_r + c1) * (2 * cov + c2)
-    similarity /= (mean_x.square() + mean_r.square() + c1) * (var_x + var_r + c2)
-    return _mean(similarity, local(mask.double()) > 1 - 0.5 / count)
+    return similarity / ((mean_x.square() + mean_r.square() + c1) * (var_x + var_r + c2))

@@ -54,6 +54,7 @@ MISTAKES = {
     "size: 28": ("size", 28, "size: Input should be a multiple of 8"),
     "size": ("size", 8, "autoencoder.crop: 16 is more than the size of the slices, 8"),
     "levels": ("autoencoder", {"channels": [16] * 5, "crop": 16}, "crop: 16 is not a multiple of 32"),
+    "SSIM": ("autoencoder", {"channels": [16, 16], "crop": 4, "ssim": 1}, "4 is less than the 7 pixels of SSIM"),
     "groups": ("autoencoder", {"channels": [16, 20], "crop": 16}, "[16, 20] must be multiples of 16"),
     "latent": ("autoencoder", {"channels": [16, 16], "latent_channels": 17, "crop": 16}, "17 are more than the 16"),
     "map": ("values", {"type": "log"}, "values: unknown value map 'log'"),

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.metrics import ssim_map
 from medrecon.models.kl_autoencoder import KLAutoencoder, KLConfig
 from medrecon.models.pixel_space import PixelConfig, PixelSpace
 from medrecon.models.values import ValueMap
@@ -38,14 +39,41 @@ class AutoencoderConfig(KLConfig):
     """crops a step"""
     kl: float = Field(1e-6, ge=0)
     """weight of the Kullback-Leibler term"""
+    gradient: float = Field(0, ge=0)
+    """weight of the absolute errors of differences between neighbours in the windows, over the error aimed at; at 1
+    they count about as much as the squared errors"""
+    ssim: float = Field(0, ge=0)
+    """weight of 1 - SSIM in the windows"""
     augment: Augment = Augment()
     """how the crops vary"""
 
 
+def relative_error(x: Tensor, truth: Tensor, window: Window) -> Tensor:
+    """Error inside the window (B, H, W), relative to its width; of complex images without clipping."""
+    a, b = (v if v.is_complex() else v.clamp(window.low, window.high) for v in (x, truth))
+    return (a - b) / (window.high - window.low)
+
+
 def window_error(x: Tensor, truth: Tensor, window: Window) -> Tensor:
     """Squared error inside the window per slice (B,), relative to its width; of complex images without clipping."""
-    a, b = (v if v.is_complex() else v.clamp(window.low, window.high) for v in (x, truth))
-    return ((a - b) / (window.high - window.low)).abs().square().mean((-2, -1))
+    return relative_error(x, truth, window).abs().square().mean((-2, -1))
+
+
+def edge_error(x: Tensor, truth: Tensor, window: Window) -> Tensor:
+    """Absolute error of the differences between neighbours, inside the window and relative to its width, (B,).
+
+    Mean of those along rows and along columns.
+    """
+    error = relative_error(x, truth, window)
+    down, across = (error.diff(dim=axis).abs().mean((-2, -1)) for axis in (-2, -1))
+    return (down + across) / 2
+
+
+def dissimilarity(x: Tensor, truth: Tensor, window: Window) -> Tensor:
+    """1 - SSIM as the window shows them, from 0 (low) to 1 (high), per slice (B,); of complex images the magnitudes."""
+    a, b = (v.abs() if v.is_complex() else v for v in (x, truth))
+    a, b = ((v.clamp(window.low, window.high) - window.low) / (window.high - window.low) for v in (a, b))
+    return 1 - ssim_map(a.double(), b.double(), 1.0).mean((-2, -1)).float()  # variances are small differences
 
 
 class AutoencoderTask:
@@ -63,7 +91,7 @@ class AutoencoderTask:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16)
 
     def loss(self, module: nn.Module, generator: torch.Generator) -> Tensor:
-        """|u' - u| in network range + weighted squared errors of the windows + KL."""
+        """|u' - u| in network range + weighted errors of the windows + KL."""
         assert isinstance(module, KLAutoencoder) and isinstance(self.config, AutoencoderConfig)
         x = crops(self.train, self.config.crop, self.config.batch, self.config.augment, generator).to(self.device)
         u = self.values.forward(x)
@@ -77,6 +105,11 @@ class AutoencoderTask:
         for window in self.windows.values():
             weight = 0.01 * 10 ** (window.target_db / 10)
             total = total + weight * window_error(estimate, x, window).mean()
+            if self.config.gradient:
+                weight = 0.01 * self.config.gradient * 10 ** (window.target_db / 20)
+                total = total + weight * edge_error(estimate, x, window).mean()
+            if self.config.ssim:
+                total = total + self.config.ssim * dissimilarity(estimate, x, window).mean()
         return total
 
     @torch.no_grad()

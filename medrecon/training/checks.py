@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 
 from medrecon.manifest import Manifest
+from medrecon.metrics import SSIM_WINDOW
 from medrecon.models.store import value_map
 from medrecon.training.autoencoder import AutoencoderConfig
 from medrecon.training.config import TrainConfig
@@ -59,6 +60,8 @@ def _sizes(config: TrainConfig) -> Iterator[str]:
         yield from _multiples("autoencoder.channels", a.channels)
         if a.crop > config.size:
             yield f"autoencoder.crop: {a.crop} is more than the size of the slices, {config.size}; lower it"
+        if a.ssim and a.crop < SSIM_WINDOW:
+            yield f"autoencoder.crop: {a.crop} is less than the {SSIM_WINDOW} pixels of SSIM's window; raise it"
         if a.latent_channels > a.factor**2:
             yield f"autoencoder.latent_channels: {a.latent_channels} are more than the {a.factor**2} pixels of a block"
     for key, value in sizes.items():
