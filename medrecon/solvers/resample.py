@@ -45,9 +45,8 @@ class ReSample:
     """which algorithm"""
     steps: int = 8
     """denoising steps (fast)"""
-    start: float = 1.6
-    """noise level at which the fast mode starts, chosen on validation slices (docs/results.md); the prior's
-    sigma_max means from pure noise"""
+    start: float | None = None
+    """noise level at which the fast mode starts; default: the prior's own; its sigma_max means from pure noise"""
     eta: float = 0.0
     """share of fresh noise a step: 0 returns close to the posterior mean, 0.85 to 1 a sample (fast)"""
     antithetic: bool = True
@@ -73,7 +72,7 @@ class ReSample:
     def __post_init__(self) -> None:
         if self.mode not in ("fast", "paper", "reference"):
             raise ValueError(f"ReSample: unknown mode {self.mode!r}; expected fast, paper or reference")
-        if self.steps < 1 or self.start <= 0 or self.pairs < 1:
+        if self.steps < 1 or (self.start is not None and self.start <= 0) or self.pairs < 1:
             raise ValueError(
                 f"ReSample: expected steps >= 1, start > 0 and pairs >= 1, got {self.steps}, {self.start}, {self.pairs}"
             )
@@ -138,7 +137,8 @@ class ReSample:
 
     def _levels(self) -> list[float]:
         denoiser = self.prior.denoiser
-        levels: list[float] = log_uniform(self.steps, denoiser.sigma_min, min(self.start, denoiser.sigma_max)).tolist()
+        start = min(self.prior.start if self.start is None else self.start, denoiser.sigma_max)
+        levels: list[float] = log_uniform(self.steps, denoiser.sigma_min, start).tolist()
         return levels
 
     @classmethod

@@ -40,6 +40,7 @@ def model_card(
         "modality": config.modality,
         "units": manifest.units,
         "values": describe(values),
+        "start": config.start,
         "autoencoder": config.autoencoder.model_dump(mode="json"),
         "diffusion": {
             "sigma_min": config.diffusion.sigma_min,
