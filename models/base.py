@@ -52,7 +52,7 @@ class Prior:
         slope, intercept: physical value = slope * image value + intercept.
         phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
         complex: trained on complex images of any phase; it takes them as they are.
-        start: noise level at which it is best to start from a TV reconstruction, chosen on validation slices: the lower, the
+        start: noise level at which ReSample starts from a TV image, chosen on validation slices: the lower, the
             less the prior is trusted beyond the image it is given.
         mirror: images are mirrored left to right on their way in and on their way out.
     """

@@ -48,7 +48,7 @@ class TrainConfig(BaseModel):
     phases: Phases | None = None
     """a prior of complex images: phases to put on the magnitudes; {} for the defaults"""
     start: float = Field(0.5, gt=0)
-    """noise level at which ReSample starts from a TV reconstruction; choose it on validation slices, see docs/resample.md"""
+    """noise level at which ReSample starts from a TV image; choose it on validation slices (docs/resample.md)"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
     autoencoder: AnyAutoencoder = AutoencoderConfig()
