@@ -259,7 +259,7 @@ def test_the_error_expected_of_a_pixel_counts_both_parts():
     """For the identity at noise s: floor^2 + 2 s^2 / (1 + s^2), E|n|^2 of a complex error, in image units."""
     prior, A, y, _, _ = gaussian_case(12)
     space = LatentSpace(prior.with_units(0.5), A, y)  # an error of 1 in the network's range is 2 in the image
-    error = pixel_error(space, space.encode(y.data))(0.5)
+    error = pixel_error(space, space.encode(y.data), warm=False)(y.data, 0.5)
     assert not error.is_complex()
     expected = (0.01**2 + 2 * 0.5**2 / (1 + 0.5**2)) ** 0.5 * 2
     torch.testing.assert_close(error, torch.full_like(error, expected), rtol=1e-3, atol=0)
