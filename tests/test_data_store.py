@@ -229,7 +229,7 @@ def test_sheets_through_a_store_are_the_sheets(tmp_path: Path) -> None:
     build_store(manifest(tmp_path, text), tmp_path / "store")
     config = TrainConfig.model_validate({
         "manifest": tmp_path / "store" / "manifest.toml", "modality": "CT", "size": 16, "values": {"type": "asinh"},
-        "windows": {"full": {"low": -1024, "high": 3071}},
+        "windows": {"full": {"low": -1024, "high": 3071}}, "autoencoder": {"crop": 16},
     })  # fmt: skip
     train, held_out = load_data(config)
     assert train.subjects == ("x/train0", "x/train0", "x/train1") and held_out.subjects[0] == "x/val0"

@@ -204,8 +204,16 @@ def test_a_time_budget_ends_the_run_annealed_and_counts_over_resumptions(tmp_pat
     assert all(torch.equal(v, before[k]) for k, v in load_file(tmp_path / NAME).items())
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as Python sets it up: a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
-def test_a_signal_ends_the_run_after_its_step_saved(tmp_path, number, error):
+def test_a_signal_ends_the_run_after_its_step_saved(tmp_path, interruptible, number, error):
     calls = []
 
     def loss(module, generator):
@@ -231,7 +239,7 @@ def interrupted_twice(patient):
     return asked
 
 
-def test_a_second_interrupt_does_not_wait():
+def test_a_second_interrupt_does_not_wait(interruptible):
     with pytest.raises(KeyboardInterrupt):
         interrupted_twice(patient=False)
     assert len(interrupted_twice(patient=True)) == 2
