@@ -98,5 +98,5 @@ def test_after_a_warm_start_the_error_is_expected_where_the_estimate_has_left_it
     error = there(moved, 1.0)
     mean = lambda e: e.square().mean((1, 2))  # noqa: E731
     torch.testing.assert_close(mean(error), mean(anywhere(moved, 1.0)))  # the size is the same
-    assert bool((error[:, 3, 4] > 5 * error[:, 0, 8]).all())
+    assert bool((error[:, 3, 4] > 1.7 * error[:, 0, 8]).all())
     assert float(error.min()) > 0

@@ -18,9 +18,6 @@ from medrecon.solvers.base import check_fit
 from medrecon.solvers.consistency import DataConsistency
 from medrecon.solvers.tv import TV
 
-EVERYWHERE = 0.05
-"""Share of the mean squared error, and of the round trip's, expected even where an estimate agrees with its start."""
-
 
 @dataclass
 class Counter:
@@ -96,7 +93,8 @@ def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
 
     Its size: in network range the decoder's gain times the spread sigma / sqrt(1 + sigma^2) of a latent of unit
     variance, the gain measured once, around z; the value map carries it to the image. The round-trip error is its
-    floor. Its place after a `warm` start: where v has left D(z), for there one of the two is wrong.
+    floor. Its place after a `warm` start: half of it where v has left D(z), for there one of the two is wrong; half as
+    the value map has it, since at edges of bone and air both may be wrong alike.
     """
     prior = space.prior
     shift = 0.2 * space.noise(z, torch.Generator().manual_seed(0))
@@ -112,8 +110,8 @@ def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
             return variance.sqrt()
         left = avg_pool2d((v - x).abs().square()[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
         mean = lambda t: t.mean((1, 2), keepdim=True)  # noqa: E731
-        where = left + (EVERYWHERE * (mean(left) + floor**2)).clamp_min(torch.finfo(left.dtype).tiny)
-        return (mean(variance) * where / mean(where)).sqrt()
+        where = left + max(0.05 * floor**2, torch.finfo(left.dtype).tiny)  # rounding is no place
+        return ((variance + mean(variance) * where / mean(where)) / 2).sqrt()
 
     return expected
 
