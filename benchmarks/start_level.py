@@ -1,6 +1,8 @@
-"""ReSample `fast` on three validation CT slices by start level, with and without its twin, beside TV and D(E(truth)).
+"""ReSample `fast` by the noise level it starts at, on CT that no prior was trained on: chests and a head.
 
     python benchmarks/start_level.py --views 30
+
+Four validation slices of the corpus, and the head CT of pydicom's wheel, whose pixels are finer than the grid's.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from medrecon.demo import CASES
 from medrecon.evaluate import evaluate
 from medrecon.models.store import load_prior
 from medrecon.pipeline.problem import build_problem
@@ -18,40 +21,44 @@ from medrecon.simulate import simulate_ct
 from medrecon.solvers.resample import ReSample
 from medrecon.solvers.tv import TV
 from medrecon.training.slices import read_sheets
-from medrecon.units import hu_to_mu
 from medrecon.volume import Volume
 
 CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
 
+def chests() -> tuple[Volume, Volume]:
+    """Validation slices as they are scanned and as they should come back."""
+    values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor([10, 60, 102, 110]))
+    affine = torch.diag(torch.tensor([-1.4, -1.4, 2.0, 1.0], dtype=torch.float64))  # pixel size: assumed
+    volume = Volume(values.clamp(-1024, 3071), affine, "HU", "CT")
+    return volume, volume
+
+
+def head() -> tuple[Volume, Volume]:
+    case = next(c for c in CASES if c.name == "ct_head")
+    volume = case.load()
+    return volume, case.reference(volume)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--views", type=int, default=30)
+    parser.add_argument("--starts", type=float, nargs="*", default=[0.25, 0.5, 1.0, 1.6])
+    parser.add_argument("--data", nargs="*", choices=["chests", "head"], default=["chests", "head"])
     options = parser.parse_args()
-    values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor([10, 102, 110]))
-    affine = torch.diag(torch.tensor([-1.4, -1.4, 2.0, 1.0], dtype=torch.float64))  # pixel size: assumed
-    truth = Volume(values.clamp(-1024, 3071), affine, "HU", "CT")
-    scan = simulate_ct(truth, views=options.views, generator=torch.Generator().manual_seed(0))
-    problem, index = build_problem(scan, "cpu"), slice(0, 3)
-    A, y = problem.operator(index), problem.measurement(index)
-    prior = problem.prior(load_prior("ct"), index)
-
-    def show(name: str, image: torch.Tensor) -> None:
-        scores = evaluate(Volume(problem.values(image), affine, "HU", "CT"), truth)
-        chi2 = [round(c, 2) for c in y.chi2(A(image)).tolist()]
-        full, soft = scores["psnr_db"], scores["windows"]["soft"]["psnr_db"]
-        print(f"{name}: {full:.2f} / {soft:.2f} dB, chi^2/m {chi2}", flush=True)
-
-    mu = hu_to_mu(truth.data)
-    show("truth", mu)
-    with torch.no_grad():
-        show("D(E(truth))", prior.decode(prior.encode(mu), A.in_shape))
-    show("tv", TV()(A, y, generator=torch.Generator().manual_seed(0)).image)
-    for start in (0.1, 0.2, 0.4, 1.0):
-        for antithetic in (True, False):
-            solver = ReSample(prior, start=start, antithetic=antithetic)
-            solution = solver(A, y, generator=torch.Generator().manual_seed(0))
-            show(f"resample start={start} antithetic={antithetic}", solution.image)
+    for name in options.data:
+        volume, truth = chests() if name == "chests" else head()
+        scan = simulate_ct(volume, views=options.views, size=256, generator=torch.Generator().manual_seed(0))
+        problem, index = build_problem(scan, "cpu"), slice(None)
+        A, y = problem.operator(index), problem.measurement(index)
+        prior = problem.prior(load_prior("ct"), index)
+        solvers = {"tv": TV()} | {f"start {s:g}": ReSample(prior, start=s) for s in options.starts}
+        for label, solver in solvers.items():
+            image = solver(A, y, generator=torch.Generator().manual_seed(0)).image
+            scores = evaluate(Volume(problem.values(image), truth.affine, "HU", "CT"), truth)
+            chi2 = [round(c, 2) for c in y.chi2(A(image)).tolist()]
+            soft = scores["windows"]["soft"]["psnr_db"]
+            print(f"{name}, {label}: {scores['psnr_db']:.2f} / {soft:.2f} dB, chi^2/m {chi2}", flush=True)
 
 
 if __name__ == "__main__":

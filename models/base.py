@@ -33,6 +33,10 @@ class Autoencoder(Protocol):
 
     @property
     def factor(self) -> int: ...
+    @property
+    def complex(self) -> bool:
+        """Takes and gives complex images, of any phase."""
+        ...
 
     def encode(self, u: Tensor) -> Tensor: ...
 
@@ -51,7 +55,6 @@ class Prior:
         error: root-mean-square round-trip error |D(E(x)) - x| on held-out subjects, in image units.
         slope, intercept: physical value = slope * image value + intercept.
         phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
-        complex: trained on complex images of any phase; it takes them as they are.
         start: noise level at which ReSample starts from a TV image, chosen on validation slices: the lower, the
             less the prior is trusted beyond the image it is given.
         mirror: images are mirrored left to right on their way in and on their way out.
@@ -67,10 +70,14 @@ class Prior:
     slope: float = 1.0
     intercept: float = 0.0
     phase: Tensor | None = None
-    complex: bool = False
     start: float = 0.5
     mirror: bool = False
     card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def complex(self) -> bool:
+        """Of complex images of any phase: it takes them as they are."""
+        return self.autoencoder.complex
 
     def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
         """The same prior for images x with physical value slope * x + intercept."""

@@ -122,4 +122,4 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
     return Prior(autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
-                 name=path.stem, complex=autoencoder.complex, start=card.get("start", 0.5), card=card)  # fmt: skip
+                 name=path.stem, start=card.get("start", 0.5), card=card)  # fmt: skip

@@ -213,7 +213,7 @@ def test_a_complex_prior_needs_one_scale(tmp_path, wrong):
 def gaussian_case(size: int = 12, noise: float = 0.05):
     """Half the pixels of a complex Gaussian image, its exact posterior mean and standard deviation."""
     denoiser = smooth_gaussian((2, size, size))
-    prior = Prior(IdentityAutoencoder(complex=True), denoiser, SCALE, "a.u.", "MR", 0.01, "example", complex=True)
+    prior = Prior(IdentityAutoencoder(complex=True), denoiser, SCALE, "a.u.", "MR", 0.01, "example")
     g = torch.Generator().manual_seed(0)
     mask = (torch.rand(size, size, generator=g) < 0.5).float()
     truth = prior.decode(denoiser.sample(1, g), (size, size))
@@ -294,7 +294,7 @@ def tiny_prior() -> Prior:
     z = net.encode(images)
     denoiser.wiener.fit(z)
     assert torch.equal(denoiser(z[:2], torch.tensor(0.3)), denoiser.wiener(z[:2], torch.full((2,), 0.3))[0])
-    return Prior(net, denoiser, SCALE, "a.u.", "MR", 0.02, "tiny", complex=True)
+    return Prior(net, denoiser, SCALE, "a.u.", "MR", 0.02, "tiny")
 
 
 def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatch):
@@ -315,7 +315,7 @@ def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatc
         assert nmse(result.data, volume.data) < min(0.9 * filled, 0.7 * linear)
         assert report["chi2"] < 2
     assert asked == ["mri_complex", "mri_complex"]
-    magnitudes = dataclasses.replace(tiny_prior, complex=False)
+    magnitudes = dataclasses.replace(tiny_prior, autoencoder=IdentityAutoencoder())
     monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda *_: magnitudes)
     with pytest.raises(AssertionError, match="estimate of the phase"):  # the control: a magnitude prior asks for it
         reconstruct(scan, "resample")

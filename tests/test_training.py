@@ -107,8 +107,9 @@ def test_pixels_need_no_autoencoder(data, tmp_path):
     assert z.shape == (4, 16, 8, 8)
     assert torch.allclose(prior.decode(z, (32, 32)), x.clamp(-1024, 3071), atol=0.01)
     assert prior.denoiser(z, torch.tensor(2.0)).shape == z.shape
-    with pytest.raises(ValueError, match="does not divide the size"):
-        TrainConfig.model_validate(settings.model_dump() | {"autoencoder": {"kind": "pixels", "factor": 3}})
+    odd = TrainConfig.model_validate(settings.model_dump() | {"autoencoder": {"kind": "pixels", "factor": 3}})
+    with pytest.raises(ValueError, match="size: 32 is not a multiple of 3"):
+        train_diffusion(odd, tmp_path, silent)
 
 
 def test_diffusion_before_autoencoder_is_refused(data, tmp_path):

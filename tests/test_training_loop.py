@@ -73,7 +73,8 @@ def test_work_after_the_last_checkpoint_is_trained_and_logged_again(tmp_path):
     whole = run(tmp_path / "a", 12, **rare)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b", 12, stop=7, **rare)
-    assert training_facts(tmp_path / "b")["steps"] == 4
+    facts = training_facts(tmp_path / "b")
+    assert facts["steps"] == 4 and "CPU" in facts["hardware"]
     with (tmp_path / "b" / "log.jsonl").open("a") as log:
         log.write('{"step": 8, "lo')  # the kill tore this line
     assert equal(whole, run(tmp_path / "b", 12, **rare))
@@ -126,7 +127,9 @@ def test_a_checkpoint_of_the_first_format_is_resumed(tmp_path):
     tensors = load_file(tmp_path / "b" / NAME)
     tensors["generator"] = tensors["generator"].flatten().clone()
     save_file(tensors, tmp_path / "b" / NAME, {"step": "5"})
-    assert training_facts(tmp_path / "b") == {"steps": 5, "minutes": 0.0, "world_size": 1}
+    assert training_facts(tmp_path / "b") == {
+        "steps": 5, "minutes": 0.0, "world_size": 1, "hardware": "not recorded"
+    }  # fmt: skip
     assert equal(whole, run(tmp_path / "b", 12))
 
 

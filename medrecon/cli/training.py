@@ -131,7 +131,8 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
         for name, table in result["validation"]["denoising_mse"].items()
     }
     return {
-        "prior": result["name"], "data": result["validation"]["data"], "steps": result["history"],
+        "prior": result["name"], "data": result["validation"]["data"],
+        "steps": {part: facts["steps"] for part, facts in result["history"].items()},
         "round_trip_db": result["validation"]["round_trip_db"], f"round_trip_rms_{result['units']}": result["error"],
         "denoising_error_over_gaussian": ratios,
     }  # fmt: skip

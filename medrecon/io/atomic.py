@@ -22,10 +22,10 @@ def file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     temporary = path.parent / f".partial-{secrets.token_hex(4)}-{path.name}"  # keeps the suffix: writers look at it
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         _refuse(path, overwrite)  # it may have appeared meanwhile
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,8 +48,8 @@ def folder(path: Path, pattern: str, *, overwrite: bool = False) -> Iterator[Pat
         temporary.mkdir()
         yield temporary
         for item in temporary.iterdir():
-            _sync(item)
-        _sync(temporary)
+            sync(item)
+        sync(temporary)
         _refuse_folder(path, pattern, overwrite)
         if path.exists():
             os.replace(path, retired)
@@ -59,7 +59,7 @@ def folder(path: Path, pattern: str, *, overwrite: bool = False) -> Iterator[Pat
             if retired.exists():
                 os.replace(retired, path)
             raise
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():  # never drop the old output before the new one stands
@@ -89,7 +89,8 @@ def _refuse_folder(path: Path, pattern: str, overwrite: bool) -> None:
         )
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make what was written to a file, or renamed in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -34,7 +34,7 @@ class ReSample:
     """x from y = A x + n with a latent diffusion prior.
 
     Modes (docs/resample.md has the formulas side by side):
-        fast: ours. Warm start from TV, two trajectories with opposite noise, encoder-residual data consistency
+        fast: ours. Warm start from TV, trajectories in pairs of opposite noise, encoder-residual data consistency
             whitened by the noise, variance-preserving re-noising, their mean polished in pixels to chi^2/m <= 1.
         paper: the published algorithm with Adam in pixel and latent space and stochastic resampling.
         reference: what the public reference code does, known deviations and errors included; for comparison.
@@ -112,6 +112,8 @@ class ReSample:
                 if not stopped:
                     x, stopped = self._trajectory(A, view, dc, z, noise, error, monitor)
                     ends.append(x)
+            if stopped:
+                break
         x = torch.stack(ends).mean(0)
         image = dc.to_discrepancy(x, error(x, self._levels()[-1])) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))

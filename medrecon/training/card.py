@@ -22,10 +22,10 @@ Errors = dict[float, tuple[float, float]]
 
 def model_card(
     config: TrainConfig, autoencoder: TrainingAutoencoder, held_out: Slices, errors: dict[str, Errors],
-    history: dict[str, Any],
+    history: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
-    """Data, licences, what was run, figures, limits. `errors` and `history` by expert; history also "autoencoder"
-    where one was trained."""  # fmt: skip
+    """Data, licences, what was run, figures, limits. `errors` and `history` (facts of the training) by expert; history
+    also "autoencoder" where one was trained."""  # fmt: skip
     values, manifest = value_map(config.values), load_manifest(config.manifest)
     task = AutoencoderTask(config.autoencoder, values, config.windows, held_out, held_out,
                            config.autoencoder_loop.device, False)  # fmt: skip

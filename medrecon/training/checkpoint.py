@@ -14,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from medrecon.io.atomic import sync
 from medrecon.training.distributed import gather, rank, world_size
+from medrecon.training.gpu import hardware
 
 NAME = "checkpoint.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -54,7 +56,8 @@ def save_checkpoint(folder: Path, state: State) -> None:
     generators = gather(state.generator.get_state())
     if rank() > 0:
         return
-    facts = {"step": state.step, "seconds": state.seconds, "loss": state.loss, "world_size": len(generators)}
+    facts = {"step": state.step, "seconds": state.seconds, "loss": state.loss, "world_size": len(generators),
+             "hardware": hardware(next(state.module.parameters()).device)}  # fmt: skip
     content = save(_tensors(state, generators), {k: json.dumps(v) for k, v in facts.items()})
     partial = folder / (NAME + ".partial")  # one name: what a kill leaves is overwritten by the next
     try:
@@ -68,16 +71,7 @@ def save_checkpoint(folder: Path, state: State) -> None:
         text = (f"{folder / NAME}: {error.strerror}; step {state.step} ({len(content) / 1e6:.0f} MB) is not saved, the "
                 "checkpoint before it is kept: make space and run the same command to go on from there")  # fmt: skip
         raise OSError(error.errno, text) from error
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    """Make the rename itself durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder)  # makes the rename itself durable
 
 
 def load_checkpoint(folder: Path, state: State) -> int:
@@ -123,7 +117,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def training_facts(folder: Path) -> dict[str, Any]:
-    """How the run in `folder` was trained, for a model card: steps done, minutes, world_size.
+    """How the run in `folder` was trained, for a model card: steps done, minutes, world_size, the last hardware.
 
     Raises:
         FileNotFoundError: no checkpoint there.
@@ -131,11 +125,12 @@ def training_facts(folder: Path) -> dict[str, Any]:
     if not (folder / NAME).exists():
         raise FileNotFoundError(f"{folder / NAME} not found: nothing was trained there")
     with safe_open(folder / NAME, framework="pt") as file:
-        facts = {"seconds": "0", "world_size": "1"} | file.metadata()
+        facts = {"seconds": "0", "world_size": "1", "hardware": '"not recorded"'} | file.metadata()
     return {
         "steps": json.loads(facts["step"]),
         "minutes": round(json.loads(facts["seconds"]) / 60, 1),
         "world_size": json.loads(facts["world_size"]),
+        "hardware": json.loads(facts["hardware"]),
     }
 
 
@@ -151,9 +146,3 @@ def averaged(folder: Path, command: str) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as file:
         names = [k for k in file.keys() if k.startswith("average.")]  # noqa: SIM118
         return {k.removeprefix("average."): file.get_tensor(k) for k in names}
-
-
-def steps_done(folder: Path) -> int:
-    """Optimiser steps in the checkpoint of a run."""
-    with safe_open(folder / NAME, framework="pt") as file:
-        return int(json.loads(file.metadata()["step"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from medrecon.models.pixel_space import PixelConfig
 from medrecon.models.store import value_map
@@ -57,13 +57,6 @@ class TrainConfig(BaseModel):
     """its training"""
     diffusion: DiffusionConfig = DiffusionConfig()
     """the latent denoiser"""
-
-    @field_validator("autoencoder")
-    @classmethod
-    def _divides_the_size(cls, autoencoder: AnyAutoencoder, info: ValidationInfo) -> AnyAutoencoder:
-        if info.data.get("size", 0) % autoencoder.factor:
-            raise ValueError(f"its factor is {autoencoder.factor}, which does not divide the size {info.data['size']}")
-        return autoencoder
 
     @model_validator(mode="after")
     def _one_scale(self) -> TrainConfig:

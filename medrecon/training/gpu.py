@@ -1,6 +1,8 @@
-"""What keeps a GPU from waiting: noise drawn on it, latents that lie on it."""
+"""What keeps a GPU from waiting: noise drawn on it, latents that lie on it; and its name."""
 
 from __future__ import annotations
+
+import platform
 
 import torch
 from torch import Tensor
@@ -23,3 +25,10 @@ def resident(latents: Tensor, device: torch.device) -> Tensor:
         return latents
     free, _ = torch.cuda.mem_get_info(device)
     return latents.to(device) if latents.nbytes < free // 2 else latents
+
+
+def hardware(device: torch.device) -> str:
+    """What a run trains on, for its model card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"

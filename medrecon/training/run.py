@@ -16,8 +16,8 @@ from medrecon.models.store import read_part, save_prior, value_map
 from medrecon.models.wiener_unet import WienerUNet
 from medrecon.training.augment import crops
 from medrecon.training.autoencoder import AutoencoderTask
-from medrecon.training.card import model_card
-from medrecon.training.checkpoint import averaged, steps_done
+from medrecon.training.card import Errors, model_card
+from medrecon.training.checkpoint import averaged, training_facts
 from medrecon.training.checks import check_config, check_manifest
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, ExpertTraining
@@ -220,12 +220,13 @@ def assemble(config: TrainConfig, folder: Path, data: Data | None = None) -> dic
     latents = load_latents(config, autoencoder, train, held_out, folder)
     denoiser = load_denoiser(config, autoencoder, latents["train"])
     trained = isinstance(autoencoder, KLAutoencoder)
-    errors, history = {}, {"autoencoder": steps_done(folder / "autoencoder")} if trained else {}
+    errors: dict[str, Errors] = {}
+    history = {"autoencoder": training_facts(folder / "autoencoder")} if trained else {}
     for name, module in denoiser.experts.items():
         home = folder / "diffusion" / name
         module.load_state_dict(averaged(home, f"medrecon train diffusion --expert {name}"))
         task = diffusion_task(config, name, denoiser, autoencoder, latents["val"], latents["val"])
-        errors[name], history[name] = task.errors(module), steps_done(home)
+        errors[name], history[name] = task.errors(module), training_facts(home)
     card = model_card(config, autoencoder, held_out, errors, history)
     if rank() == 0:
         save_prior(folder / "prior.safetensors", autoencoder, denoiser, card)
