@@ -11,6 +11,7 @@ from medrecon.manifest import Manifest
 from medrecon.models.store import value_map
 from medrecon.training.autoencoder import AutoencoderConfig
 from medrecon.training.config import TrainConfig
+from medrecon.training.slices import Slices
 
 GROUPS = 16
 """channels a group of MONAI's group normalisation, here and in the networks"""
@@ -37,6 +38,21 @@ def check_manifest(config: TrainConfig, manifest: Manifest) -> None:
         raise ValueError(f"modality: the configuration says {config.modality}, {manifest.path} {manifest.modality}")
     if config.values.get("type") == "asinh" and manifest.units != "HU":
         raise ValueError(f"values: asinh is for HU, but {manifest.path} is in {manifest.units}; say {{type: linear}}")
+
+
+def check_labels(config: TrainConfig, slices: Slices) -> None:
+    """There are training slices of every class.
+
+    Raises:
+        ValueError: a class without.
+    """
+    rules = config.diffusion.labels
+    present = set(slices.labels(rules).tolist()) if rules else set()
+    for i, (name, rule) in enumerate(rules.items(), 1):
+        if i not in present:
+            origin = (slices.origins or slices.subjects)[0]
+            raise ValueError(f"diffusion.labels.{name}: no training slice is of it: {rule!r} is found nowhere, or only "
+                             f"where an earlier class is, in origins such as {origin!r}")  # fmt: skip
 
 
 def _windows(config: TrainConfig) -> Iterator[str]:
