@@ -76,8 +76,6 @@ class Expert(nn.Module):
             attention_levels=tuple(levels - i <= config.attention for i in range(levels)),
             num_class_embeds=classes + 1 if classes else None,
         )  # fmt: skip
-        if classes:  # all alike at first: weights trained without classes can be gone on from
-            nn.init.zeros_(self.net.class_embedding.weight)
         self.multiple = config.fold * 2 ** (levels - 1)
 
     def forward(

@@ -19,6 +19,7 @@ from medrecon.training.run import assemble, start_expert, train_diffusion
 from medrecon.training.slices import Slices, read_sheets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+STEPS = 120
 RULES = {"dark": "^a/", "bright": "contrast|^b/"}
 
 
@@ -35,14 +36,14 @@ def two_classes(count, seed):
 def trained():
     """An expert trained on the two classes, a fifth of the labels kept secret."""
     torch.manual_seed(0)
-    expert = ExpertTraining(channels=(16, 16), crop=8, batch=32, loop=LoopConfig(bf16=False))
+    expert = ExpertTraining(channels=(32,), crop=8, batch=16, loop=LoopConfig(bf16=False))
     net = DiffusionConfig(experts={"all": expert}, sigma_min=2.0, labels=RULES).denoiser(1, 8)
     (z, label), (held, known) = two_classes(256, 1), two_classes(64, 2)
     net.wiener.fit(z)
     task = DiffusionTask(net, "all", expert, z, held, torch.zeros(1, 1, 1), torch.ones(1, 1, 1), (label, known))
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(3)
-    for _ in range(150):
+    for _ in range(STEPS):
         optimizer.zero_grad()
         task.loss(net.experts["all"], generator).backward()
         optimizer.step()
@@ -57,11 +58,11 @@ def test_a_class_that_is_told_helps_where_noise_hides_it(trained):
     task.labels = task.labels[0], 3 - task.labels[1]
     for sigma in (16.0, 32.0):
         gaussian = secret[sigma][1]
-        assert told[sigma][0] < 0.6 * secret[sigma][0]
+        assert told[sigma][0] < 0.3 * secret[sigma][0]
         assert secret[sigma][0] < 1.1 * gaussian  # nobody who does not know the class can be much better
         assert wrong[sigma][0] > 1.5 * gaussian
     scores = task.validate(net.experts["all"])
-    assert scores["told_16"] < 0.6 * scores["ratio_16"]
+    assert scores["told_16"] < 0.3 * scores["ratio_16"]
 
 
 def test_a_view_of_one_class_shares_the_weights_and_leaves_the_whole_alone(trained, generator):
@@ -83,7 +84,7 @@ def test_a_view_of_one_class_shares_the_weights_and_leaves_the_whole_alone(train
 
 def test_a_class_reaches_every_expert_of_a_mixed_batch(generator):
     torch.manual_seed(0)
-    net = WienerUNet({"fine": ExpertConfig(up_to=1.0, channels=(16,)), "coarse": ExpertConfig(channels=(16,))},
+    net = WienerUNet({"fine": ExpertConfig(up_to=1.0, channels=(32,)), "coarse": ExpertConfig(channels=(32,))},
                      0.01, 1, 8, ("a", "b"))  # fmt: skip
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.1)
@@ -148,7 +149,7 @@ def recipe(tmp_path_factory):
         (root / split / "index.tsv").write_text("sheet\tframe\tsource\tsubject\tdetail\n" + rows)
     (root / "m.toml").write_text(MANIFEST)
     loop = {"steps": 2, "warmup": 1, "validate_every": 2, "bf16": False}
-    expert = {"channels": [16], "crop": 4, "batch": 2, "views": 2, "loop": loop}
+    expert = {"channels": [32], "crop": 4, "batch": 2, "views": 2, "loop": loop}
     return {
         "manifest": root / "m.toml", "modality": "CT", "size": 16, "values": {"type": "asinh"},
         "windows": {"full": {"low": -1024, "high": 3071}}, "autoencoder": {"kind": "pixels", "factor": 4},

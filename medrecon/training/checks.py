@@ -87,7 +87,10 @@ def _experts(config: TrainConfig) -> Iterator[str]:
     if len(bounds) < 2 or any(a >= b for a, b in pairwise(bounds)):
         yield f"diffusion.experts: their up_to must rise, and begin above sigma_min {bounds[0]:g}: {bounds[1:]}"
     for name, expert in config.diffusion.experts.items():
-        yield from _multiples(f"diffusion.experts.{name}.channels", expert.channels)
+        key = f"diffusion.experts.{name}.channels"
+        yield from _multiples(key, expert.channels)
+        if config.diffusion.labels and max(expert.channels, default=GROUPS) <= GROUPS:
+            yield f"{key}: {GROUPS} are normalised one by one, which takes away what labels add: give it more somewhere"
 
 
 def _multiples(key: str, channels: tuple[int, ...]) -> Iterator[str]:

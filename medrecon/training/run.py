@@ -225,7 +225,7 @@ def start_expert(module: nn.Module, path: Path, name: str) -> None:
     try:
         if state:
             if table in (fresh := module.state_dict()):
-                state.setdefault(table, fresh[table])  # a prior without classes is one where all are alike
+                state.setdefault(table, torch.zeros_like(fresh[table]))  # without classes all are alike
             module.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"start_from: the expert {name!r} of {path} is another network; the card beside it says "
