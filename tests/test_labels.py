@@ -8,6 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from medrecon import io
+from medrecon.data.build import build_store
+from medrecon.manifest import load_manifest
 from medrecon.models.base import Conditional
 from medrecon.models.gaussian import smooth_gaussian
 from medrecon.models.store import load_prior
@@ -17,6 +20,8 @@ from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTr
 from medrecon.training.loop import LoopConfig
 from medrecon.training.run import assemble, start_expert, train_diffusion
 from medrecon.training.slices import Slices, read_sheets
+from medrecon.training.sources import load_slices
+from medrecon.volume import Volume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 120
@@ -120,6 +125,22 @@ def test_the_first_rule_that_is_found_gives_the_class():
     slices = Slices(torch.zeros(4, 2, 2), ("a/x", "b/x", "c/x", "c/x"), origins=origins)
     assert slices.labels(RULES).tolist() == [1, 2, 2, 0]
     assert replace(slices, origins=()).labels(RULES).tolist() == [1, 2, 0, 0]  # by their subjects
+
+
+def test_contrasts_of_one_subject_by_their_files_with_and_without_a_store(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / f"p{split}").mkdir(parents=True)
+        for name in ("T1", "T2"):
+            volume = Volume(torch.rand(2, 16, 16), torch.eye(4, dtype=torch.float64), "a.u.", "MR")
+            io.write(volume, tmp_path / split / f"p{split}" / f"{name}.nii.gz")
+    text = MANIFEST.replace('"CT"', '"MR"').replace('"HU"', '"a.u."').replace('"sheets"', '"nifti"')
+    (tmp_path / "m.toml").write_text(text)
+    manifest = load_manifest(tmp_path / "m.toml")
+    direct = load_slices(manifest, "train", 16)
+    build_store(manifest, tmp_path / "store", size=16)
+    stored = load_slices(load_manifest(tmp_path / "store" / "manifest.toml"), "train", 16)
+    assert direct.origins == stored.origins == ("train/ptrain/T1.nii.gz",) * 2 + ("train/ptrain/T2.nii.gz",) * 2
+    assert direct.labels({"t2": "T2", "t1": "T1"}).tolist() == [2, 2, 1, 1]
 
 
 MANIFEST = """

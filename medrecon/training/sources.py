@@ -42,7 +42,7 @@ def load_slices(manifest: Manifest, split: Split, size: int, root: Path | None =
         for file, data in _stored(path, manifest, size):
             stacks.append(data)
             subjects += [path.name] * len(data)
-            origins += [file.relative_to(folder).as_posix()] * len(data)
+            origins += [file.relative_to(manifest.base(root)).as_posix()] * len(data)
     return Slices(torch.cat(stacks), tuple(subjects), 1.0 if manifest.units == "HU" else 1 / COUNTS,
                   origins=tuple(origins))  # fmt: skip
 
