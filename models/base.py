@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,16 @@ class Denoiser(Protocol):
     def sigma_max(self) -> float: ...
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A denoiser that also knows classes of images by name; as it is, it is that of all of them together."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def conditioned(self, label: str) -> Denoiser: ...
 
 
 class Autoencoder(Protocol):
@@ -58,6 +68,7 @@ class Prior:
         start: noise level at which ReSample starts from a TV image, chosen on validation slices: the lower, the
             less the prior is trusted beyond the image it is given.
         mirror: images are mirrored left to right on their way in and on their way out.
+        label: the class of images it is told it sees, or None: see `conditioned`.
     """
 
     autoencoder: Autoencoder
@@ -72,6 +83,7 @@ class Prior:
     phase: Tensor | None = None
     start: float = 0.5
     mirror: bool = False
+    label: str | None = None
     card: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -99,6 +111,19 @@ class Prior:
     def mirrored(self) -> Prior:
         """The same prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
         return replace(self, mirror=not self.mirror)
+
+    def conditioned(self, label: str) -> Prior:
+        """The same prior, told what it is to see, such as "chest": one of the classes it was trained with.
+
+        Raises:
+            ValueError: it was not trained with that class; names those it was.
+        """
+        if not isinstance(self.denoiser, Conditional):
+            raise ValueError(f"{self.name}: the denoiser has no class {label!r}: it knows none")
+        try:
+            return replace(self, denoiser=self.denoiser.conditioned(label), label=label)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     def network_values(self, x: Tensor) -> Tensor:
         """Images (B, H, W) in image units -> network range."""

@@ -116,7 +116,8 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     state = read_part(path, "denoiser")
     experts = {name: architecture(ExpertConfig, e) for name, e in diffusion["experts"].items()}
     grid = state["wiener.spectrum"].shape[-2]
-    denoiser = WienerUNet(experts, diffusion["sigma_min"], autoencoder.latent_channels, grid)
+    labels = tuple(diffusion.get("labels", ()))
+    denoiser = WienerUNet(experts, diffusion["sigma_min"], autoencoder.latent_channels, grid, labels)
     denoiser.load_state_dict(state)
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
     for module in (autoencoder, denoiser):

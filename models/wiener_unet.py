@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import pairwise
 from typing import Literal
 
@@ -58,29 +59,37 @@ def positions(shape: tuple[int, int], like: Tensor) -> Tensor:
 
 
 class Expert(nn.Module):
-    """MONAI's DiffusionModelUNet on latents folded `fold` x `fold` into channels, with what the Wiener filter found."""
+    """MONAI's DiffusionModelUNet on latents folded `fold` x `fold` into channels, with what the Wiener filter found.
 
-    def __init__(self, config: ExpertConfig, latent_channels: int) -> None:
+    With `classes` it can be told of which class an image is, 1 .. classes, or that it is unknown, 0.
+    """
+
+    def __init__(self, config: ExpertConfig, latent_channels: int, classes: int = 0) -> None:
         super().__init__()
         from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
         folded, levels = latent_channels * config.fold**2, len(config.channels)
-        self.config = config
+        self.config, self.classes = config, classes
         self.net = DiffusionModelUNet(
             spatial_dims=2, in_channels=2 * folded + 2, out_channels=folded, channels=config.channels,
             num_res_blocks=config.res_blocks, norm_num_groups=16,
             attention_levels=tuple(levels - i <= config.attention for i in range(levels)),
+            num_class_embeds=classes + 1 if classes else None,
         )  # fmt: skip
         self.multiple = config.fold * 2 ** (levels - 1)
 
-    def forward(self, removed: Tensor, estimate: Tensor, where: Tensor, level: Tensor) -> Tensor:
-        """F (B, C, h, w) from (B, C, h, w) twice, positions (2, h, w) and a "timestep" of order 0..1000 (B,)."""
+    def forward(
+        self, removed: Tensor, estimate: Tensor, where: Tensor, level: Tensor, label: Tensor | int = 0
+    ) -> Tensor:
+        """F (B, C, h, w) from (B, C, h, w) twice, positions (2, h, w), a "timestep" of order 0..1000 (B,) and the
+        class, one or (B,)."""
         h, w = removed.shape[-2:]
         padding = (0, -w % self.multiple, 0, -h % self.multiple)  # the U-Net halves its grid
         pad = lambda t: nn.functional.pad(t, padding, mode="replicate") if any(padding) else t  # noqa: E731
         fold = lambda t: nn.functional.pixel_unshuffle(pad(t), self.config.fold)  # noqa: E731
         place = nn.functional.avg_pool2d(pad(where[None]), self.config.fold).expand(len(removed), -1, -1, -1)
-        out = self.net(torch.cat([fold(removed), fold(estimate), place], 1), level)
+        told = torch.as_tensor(label, device=level.device).expand(len(level)) if self.classes else None
+        out = self.net(torch.cat([fold(removed), fold(estimate), place], 1), level, class_labels=told)
         return nn.functional.pixel_shuffle(out, self.config.fold)[..., :h, :w]
 
 
@@ -92,30 +101,48 @@ class WienerUNet(nn.Module):
     This is the preconditioning of Karras et al. (arXiv 2206.00364, eq. 7) with the scalar c_skip replaced
     by the full Wiener filter. Each range of noise has a network of its own (arXiv 2211.01324): what decides the
     layout of a body at high noise, and its texture at low noise, have little in common.
+
+    With `labels`, the names of the classes it was trained with, `conditioned` gives the denoiser of one of them.
     """
 
     def __init__(
-        self, experts: Mapping[str, ExpertConfig], sigma_min: float, latent_channels: int, grid: int
-    ) -> None:
+        self, experts: Mapping[str, ExpertConfig], sigma_min: float, latent_channels: int, grid: int,
+        labels: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         bounds = [e.up_to for e in experts.values()]
         if not bounds or any(a >= b for a, b in pairwise([sigma_min, *bounds])):
             raise ValueError(f"the experts' up_to must rise, and begin above sigma_min {sigma_min:g}: {bounds}")
-        self.experts = nn.ModuleDict({name: Expert(e, latent_channels) for name, e in experts.items()})
+        self.experts = nn.ModuleDict({name: Expert(e, latent_channels, len(labels)) for name, e in experts.items()})
         self.wiener = Wiener(latent_channels, grid)
         self.sigma_min, self.sigma_max = sigma_min, bounds[-1]
+        self.labels, self.label = tuple(labels), 0
+
+    def conditioned(self, label: str) -> WienerUNet:
+        """The denoiser of one class of images, on the same weights.
+
+        Raises:
+            ValueError: it was not trained with that class.
+        """
+        if label not in self.labels:
+            known = f"it knows {', '.join(self.labels)}" if self.labels else "it was trained without classes"
+            raise ValueError(f"the denoiser has no class {label!r}: {known}")
+        view = copy(self)
+        view.label = 1 + self.labels.index(label)
+        return view
 
     def correct(
-        self, expert: Expert, z: Tensor, sigma: Tensor, estimate: Tensor, error: Tensor, where: Tensor
-    ) -> Tensor:
-        """D of one expert, from the Wiener filter's estimate and error; sigma (B,)."""
+        self, expert: Expert, z: Tensor, sigma: Tensor, estimate: Tensor, error: Tensor, where: Tensor,
+        label: Tensor | int = 0,
+    ) -> Tensor:  # fmt: skip
+        """D of one expert, from the Wiener filter's estimate and error; sigma (B,), the class one or (B,)."""
         noise = sigma.view(-1, 1, 1, 1)
         # What the filter took away has variance sigma^2 - error^2; at unit scale bfloat16 keeps it.
         removed = (z - estimate) * torch.maximum(noise.square() - error.square(), 0.0025 * noise.square()).rsqrt()
         # The embedding of MONAI's network is sinusoidal in a "timestep" of order 0..1000.
         level = (sigma.log() - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min) * 1000
         skip, scale = skip_and_scale(expert.config.parametrisation, z, noise, estimate, error)
-        return skip + scale * expert(removed, estimate, where, level).to(z.dtype)
+        return skip + scale * expert(removed, estimate, where, level, label).to(z.dtype)
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """E[z0 | z0 + sigma n] for z (B, C, h, w), sigma a scalar or (B,)."""
@@ -129,7 +156,8 @@ class WienerUNet(nn.Module):
             mine = (sigma > below) & ((sigma <= expert.config.up_to) | last)
             below = expert.config.up_to
             if bool(mine.all()):
-                return self.correct(expert, z, sigma, estimate, error, where)
+                return self.correct(expert, z, sigma, estimate, error, where, self.label)
             if bool(mine.any()):
-                result[mine] = self.correct(expert, z[mine], sigma[mine], estimate[mine], error[mine], where)
+                part = z[mine], sigma[mine], estimate[mine], error[mine]
+                result[mine] = self.correct(expert, *part, where, self.label)
         return result

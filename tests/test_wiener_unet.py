@@ -138,7 +138,7 @@ def test_folding_keeps_pixels_in_their_place(generator):
 
 
 class Copy(nn.Module):
-    def forward(self, x, level):
+    def forward(self, x, level, class_labels):
         return x[:, :8]
 
 

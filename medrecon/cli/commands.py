@@ -125,7 +125,7 @@ def recon(
     measurement: Path, /, *, output: Annotated[str, Parameter(name=["--output", "-o"])], solver: str,
     mode: Literal["fast", "paper", "reference"] | None = None,
     slices: str | None = None, device: str = "cpu", seed: int = 0, batch: int | None = None,
-    settings: dict[str, str] | None = None, prior: str | None = None,
+    settings: dict[str, str] | None = None, prior: str | None = None, label: str | None = None,
     maps: Maps = "auto",
     writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
@@ -153,6 +153,8 @@ def recon(
         hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100
     prior
         a shipped prior's name or a .safetensors file, instead of the modality's own
+    label
+        what is measured: a class that the prior was trained with, such as chest
     maps
         coil sensitivities of MRI: auto takes the measurement's own, or else ESPIRiT's; nlinv and jsense need no fully
         sampled centre
@@ -185,7 +187,7 @@ def recon(
     with progress(f"recon {solver}", out.quiet) as report:
         volume, result = reconstruct(
             scan, solver, slices=some, device=device, seed=seed, batch=batch, settings=options, prior=prior,
-            maps=maps, on_progress=report,
+            label=label, maps=maps, on_progress=report,
         )  # fmt: skip
     save(volume, {**plan, **result}, output, writing.overwrite)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g}, {result['seconds']:.1f} s")

@@ -16,7 +16,7 @@ def diagnose(
     prior: str, /, *, data: Path, output: Annotated[Path, Parameter(name=["--output", "-o"])],
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     slices: int = 16, few: int = 6, samples: int = 16, steps: int = 20, size: int = 256,
-    device: str = "cpu", seed: int = 0, writing: Writing = Writing(), out: Output = Output(),
+    label: str | None = None, device: str = "cpu", seed: int = 0, writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Judge a prior on held-out subjects: round trip, latents, denoising, samples, memorisation, likelihood and more.
 
@@ -41,6 +41,8 @@ def diagnose(
         noise levels of the sampler and of the likelihood
     size
         side of the slices in pixels
+    label
+        judge the prior of one of the classes it was trained with, such as chest; take data of that class
     device
         cpu, cuda or cuda:N
     seed
@@ -62,7 +64,9 @@ def diagnose(
     except ValueError as error:
         raise UsageError(f"--only: {error}") from error
     settings = Settings(slices, few, samples, steps, seed)
-    case = load_case(load_prior(prior, device), data, size, settings, device)
+    weights = load_prior(prior, device)
+    weights = weights if label is None else weights.conditioned(label)
+    case = load_case(weights, data, size, settings, device)
     if writing.dry_run:
         show_json({**run.header(case), "diagnostics": list(chosen), "dry_run": True})
         return 0

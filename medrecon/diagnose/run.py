@@ -70,8 +70,8 @@ def header(case: Case) -> dict[str, Any]:
     """What was judged, on what, how."""
     card = case.prior.card
     return {
-        "prior": case.prior.name, "sha256": card.get("sha256"), "modality": case.prior.modality,
-        "units": case.prior.units, "size": case.held_out.data.shape[-1],
+        "prior": case.prior.name, "label": case.prior.label, "sha256": card.get("sha256"),
+        "modality": case.prior.modality, "units": case.prior.units, "size": case.held_out.data.shape[-1],
         "held_out": {"subjects": len(set(case.held_out.subjects)), "slices": len(case.held_out.subjects),
                      "looked_at": len(case.index)},
         "training": None if case.training is None else {"subjects": len(set(case.training.subjects)),
@@ -83,9 +83,9 @@ def header(case: Case) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any], findings: dict[str, Finding]) -> str:
     """The tables for people."""
-    held = report["held_out"]
+    held, of = report["held_out"], f", {report['label']}" if report["label"] else ""
     lines = [
-        f"# Diagnostics of the prior {report['prior']} ({report['modality']})", "",
+        f"# Diagnostics of the prior {report['prior']} ({report['modality']}{of})", "",
         f"{held['looked_at']} slices of {held['subjects']} held-out subjects, {report['size']} x {report['size']}; "
         f"seed {report['settings']['seed']}. {report['use']}.", "",
         "| diagnostic | quantity | figure |", "|---|---|---|",

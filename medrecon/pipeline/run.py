@@ -32,7 +32,7 @@ def _silent(done: float, total: int) -> None:
 def reconstruct(
     scan: Scan, solver: str, *, mode: str | None = None, slices: tuple[int, int] | None = None, device: str = "cpu",
     seed: int = 0, batch: int | None = None, settings: Mapping[str, Any] | None = None, prior: str | None = None,
-    maps: MapMethod = "auto", on_progress: OnProgress = _silent,
+    label: str | None = None, maps: MapMethod = "auto", on_progress: OnProgress = _silent,
 ) -> tuple[Volume, dict[str, Any]]:  # fmt: skip
     """Reconstruct slices of a scan: HU for CT, magnitude in the scan's own units for MRI.
 
@@ -45,6 +45,7 @@ def reconstruct(
         batch: slices solved at once; 8, and 1 for learned solvers on a CPU, by default.
         settings: hyper-parameters by name; text is converted.
         prior: a shipped prior or a .safetensors file; the modality's own by default.
+        label: a class that the prior was trained with, such as "chest"; all of them by default.
         maps: coil sensitivities of MRI: "auto" takes the scan's own, or else ESPIRiT's; the others find them anew.
 
     Returns:
@@ -52,7 +53,7 @@ def reconstruct(
 
     Raises:
         ValueError: unknown solver or setting (names the nearest), one that does not do this scan, slices outside the
-            scan, or of a cone beam.
+            scan, or of a cone beam; a class that the prior does not know, or one for a solver without a prior.
         FileNotFoundError: a learned solver without weights.
     """
     options = {**(settings or {}), **({"mode": mode} if mode else {})}
@@ -60,7 +61,10 @@ def reconstruct(
                        noncartesian=scan.noncartesian)  # fmt: skip
     start, stop = scan.within(slices)
     each = scan.slice_count // len(scan.data)
+    if label is not None and not cls.needs_prior:
+        raise ValueError(f"label {label!r}: {solver} uses no prior")
     weights = load_weights(prior or scan.modality, device) if cls.needs_prior else None
+    weights = weights.conditioned(label) if weights is not None and label is not None else weights
     size = batch or (1 if weights is not None and device == "cpu" else 8)
     problem, began, log = build_problem(scan, device, maps), time.perf_counter(), Log()
     parts = []
@@ -84,7 +88,7 @@ def reconstruct(
         "inverse_crime": scan.provenance.get("inverse_crime"),
     }  # fmt: skip
     if weights is not None:
-        report["prior"] = {"name": weights.name, "sha256": weights.card.get("sha256")}
+        report["prior"] = {"name": weights.name, "sha256": weights.card.get("sha256"), "label": weights.label}
     return volume, report
 
 

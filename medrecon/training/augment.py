@@ -39,13 +39,20 @@ def crops(slices: Slices, size: int, count: int, augment: Augment, generator: to
 
     Complex, with phases and noise, where the slices have phases.
     """
+    return numbered_crops(slices, size, count, augment, generator)[0]
+
+
+def numbered_crops(
+    slices: Slices, size: int, count: int, augment: Augment, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The same, and the number (count,) of the slice that each is of."""
     chosen = torch.multinomial(slices.weights, count, replacement=True, generator=generator)
     x = torch.stack([_crop(slices.values(int(i)), size, augment, generator) for i in chosen])
     if augment.scale_jitter:
         x = x * (1 + (torch.rand(count, 1, 1, generator=generator) * 2 - 1) * augment.scale_jitter)
     if slices.phases is not None:
         x = slices.phases.noisy(slices.phases(x, slices.data.shape[-1], generator), generator)
-    return x
+    return x, chosen
 
 
 def _crop(x: Tensor, size: int, augment: Augment, generator: torch.Generator) -> Tensor:

@@ -45,6 +45,7 @@ def model_card(
         "diffusion": {
             "sigma_min": config.diffusion.sigma_min,
             "experts": {k: e.model_dump(mode="json") for k, e in config.diffusion.experts.items()},
+            "labels": config.diffusion.labels,
         },
         "error": (sum(squares) / len(squares)) ** 0.5,
         "started_from": str(config.start_from) if config.start_from else "random weights",

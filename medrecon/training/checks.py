@@ -12,6 +12,7 @@ from medrecon.metrics import SSIM_WINDOW
 from medrecon.models.store import value_map
 from medrecon.training.autoencoder import AutoencoderConfig
 from medrecon.training.config import TrainConfig
+from medrecon.training.slices import Slices
 
 GROUPS = 16
 """channels a group of MONAI's group normalisation, here and in the networks"""
@@ -38,6 +39,21 @@ def check_manifest(config: TrainConfig, manifest: Manifest) -> None:
         raise ValueError(f"modality: the configuration says {config.modality}, {manifest.path} {manifest.modality}")
     if config.values.get("type") == "asinh" and manifest.units != "HU":
         raise ValueError(f"values: asinh is for HU, but {manifest.path} is in {manifest.units}; say {{type: linear}}")
+
+
+def check_labels(config: TrainConfig, slices: Slices) -> None:
+    """There are training slices of every class.
+
+    Raises:
+        ValueError: a class without.
+    """
+    rules = config.diffusion.labels
+    present = set(slices.labels(rules).tolist()) if rules else set()
+    for i, (name, rule) in enumerate(rules.items(), 1):
+        if i not in present:
+            origin = (slices.origins or slices.subjects)[0]
+            raise ValueError(f"diffusion.labels.{name}: no training slice is of it: {rule!r} is found nowhere, or only "
+                             f"where an earlier class is, in origins such as {origin!r}")  # fmt: skip
 
 
 def _windows(config: TrainConfig) -> Iterator[str]:
@@ -74,7 +90,10 @@ def _experts(config: TrainConfig) -> Iterator[str]:
     if len(bounds) < 2 or any(a >= b for a, b in pairwise(bounds)):
         yield f"diffusion.experts: their up_to must rise, and begin above sigma_min {bounds[0]:g}: {bounds[1:]}"
     for name, expert in config.diffusion.experts.items():
-        yield from _multiples(f"diffusion.experts.{name}.channels", expert.channels)
+        key = f"diffusion.experts.{name}.channels"
+        yield from _multiples(key, expert.channels)
+        if config.diffusion.labels and max(expert.channels, default=GROUPS) <= GROUPS:
+            yield f"{key}: {GROUPS} are normalised one by one, which takes away what labels add: give it more somewhere"
 
 
 def _multiples(key: str, channels: tuple[int, ...]) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from medrecon.models.wiener_unet import Expert, ExpertConfig, WienerUNet, positions
@@ -35,6 +36,8 @@ class ExpertTraining(ExpertConfig):
     """how the copies vary"""
     weighting: Literal["error", "edm", "min-snr"] = "error"
     """weight of the squared error over noise: see `weights`"""
+    untold: float = Field(0.2, ge=0, le=1)
+    """share of the crops whose class is kept secret, so that the denoiser of all classes together is learnt too"""
     loop: LoopConfig = LoopConfig(lr=5e-4)
     """how long and how fast"""
 
@@ -48,9 +51,22 @@ class DiffusionConfig(BaseModel):
     """smallest noise, in units of the latent standard deviation"""
     experts: dict[str, ExpertTraining] = {"all": ExpertTraining()}
     """networks by name, from low noise to high; the largest `up_to` is the largest noise"""
+    labels: dict[str, str] = {}
+    """classes of images that can be told apart, {head: brain|skull, chest: ^ct_lidc}: a slice is of the first whose
+    regular expression is found in the path of its file, in source/subject/detail of a sheet; else of none"""
+
+    @field_validator("labels")
+    @classmethod
+    def _compile(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, rule in labels.items():
+            try:
+                re.compile(rule)
+            except re.error as error:
+                raise ValueError(f"{name}: {rule!r} is not a regular expression: {error}") from error
+        return labels
 
     def denoiser(self, latent_channels: int, grid: int) -> WienerUNet:
-        return WienerUNet(self.experts, self.sigma_min, latent_channels, grid)
+        return WienerUNet(self.experts, self.sigma_min, latent_channels, grid, tuple(self.labels))
 
 
 def weights(kind: Literal["error", "edm", "min-snr"], sigma: Tensor, error: Tensor) -> Tensor:
@@ -66,13 +82,16 @@ def weights(kind: Literal["error", "edm", "min-snr"], sigma: Tensor, error: Tens
 
 
 class DiffusionTask:
-    """Loss and validation of one expert; latents are not normalised, (N, C, h, w), of any dtype."""
+    """Loss and validation of one expert; latents are not normalised, (N, C, h, w), of any dtype.
+
+    `labels`: classes of the latents, and of those held out, (N,) each, 0 where unknown; None, there are no classes.
+    """
 
     def __init__(
         self, denoiser: WienerUNet, name: str, config: ExpertTraining, latents: Tensor, held_out: Tensor,
-        mean: Tensor, std: Tensor,
+        mean: Tensor, std: Tensor, labels: tuple[Tensor, Tensor] | None = None,
     ) -> None:  # fmt: skip
-        self.denoiser, self.config = denoiser, config
+        self.denoiser, self.config, self.labels = denoiser, config, labels
         self.latents, self.held_out, self.mean, self.std = latents, held_out, mean, std
         names = list(denoiser.experts)
         before = names.index(name) - 1
@@ -88,6 +107,13 @@ class DiffusionTask:
         place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         return (low + (high - low) * place).exp().to(self.mean.device)
 
+    def told(self, index: Tensor, generator: torch.Generator) -> Tensor | int:
+        """Classes of these latents, a share of them kept secret."""
+        if self.labels is None:
+            return 0
+        secret = torch.rand(len(index), generator=generator) < self.config.untold
+        return self.labels[0][index].masked_fill(secret, 0).to(self.mean.device)
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.config.loop.bf16)
 
@@ -95,7 +121,8 @@ class DiffusionTask:
         """Weighted squared error of the denoised crop."""
         assert isinstance(module, Expert)
         batch, side = self.config.batch, self.config.crop
-        z0 = self.normalised(self.latents[torch.randint(len(self.latents), (batch,), generator=generator)])
+        index = torch.randint(len(self.latents), (batch,), generator=generator)
+        z0, label = self.normalised(self.latents[index]), self.told(index, generator)
         sigma = self.sigmas(batch, generator)
         noise = sigma.view(-1, 1, 1, 1)
         z = z0 + noise * noise_like(z0, generator)
@@ -105,26 +132,31 @@ class DiffusionTask:
         window = (..., slice(top, top + side), slice(left, left + side))
         with self.autocast():
             out = self.denoiser.correct(
-                module, z[window], sigma, estimate[window], error, positions((h, w), z)[window]
+                module, z[window], sigma, estimate[window], error, positions((h, w), z)[window], label
             )
         return (weights(self.config.weighting, noise, error) * (out - z0[window]).square()).mean()
 
     @torch.no_grad()
-    def errors(self, module: nn.Module, levels: Sequence[float] = LEVELS) -> dict[float, tuple[float, float]]:
-        """Per noise level: mean squared error of the expert and of the stationary Gaussian, on held-out latents."""
+    def errors(
+        self, module: nn.Module, levels: Sequence[float] = LEVELS, *, told: bool = False
+    ) -> dict[float, tuple[float, float]]:
+        """Per noise level: mean squared error of the expert and of the stationary Gaussian, on held-out latents, whose
+        classes the expert is `told` or not."""
         assert isinstance(module, Expert)
         module.eval()
+        secret = torch.zeros(len(self.held_out), dtype=torch.long)
+        labels = self.labels[1] if told and self.labels is not None else secret
         table = {}
         for level in (s for s in levels if self.range[0] <= s <= self.range[1]):
             g = torch.Generator().manual_seed(0)
             ours, gauss, count = 0.0, 0.0, 0
-            for z0 in map(self.normalised, self.held_out.split(8)):
+            for z0, label in zip(map(self.normalised, self.held_out.split(8)), labels.split(8), strict=True):
                 sigma = torch.full((len(z0),), level, device=z0.device)
                 z = z0 + level * torch.randn(z0.shape, generator=g).to(z0.device)
                 estimate, error = self.denoiser.wiener(z, sigma)
                 where = positions((z.shape[-2], z.shape[-1]), z)
                 with self.autocast():
-                    out = self.denoiser.correct(module, z, sigma, estimate, error, where)
+                    out = self.denoiser.correct(module, z, sigma, estimate, error, where, label.to(z.device))
                 ours += float((out - z0).square().sum())
                 gauss += float((estimate - z0).square().sum())
                 count += z0.numel()
@@ -133,8 +165,13 @@ class DiffusionTask:
         return table
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """Ratio of the expert's squared error to the Gaussian's per level; below 1 everywhere is the bar."""
-        return {f"ratio_{level:g}": ours / gauss for level, (ours, gauss) in self.errors(module).items()}
+        """Ratio of the expert's squared error to the Gaussian's per level; below 1 everywhere is the bar. With classes
+        also where it is told them."""
+        tables = {"ratio": self.errors(module)}
+        if self.labels is not None:
+            tables["told"] = self.errors(module, told=True)
+        return {f"{kind}_{level:g}": ours / gauss for kind, table in tables.items()
+                for level, (ours, gauss) in table.items()}  # fmt: skip
 
 
 def config_of(denoiser: WienerUNet, name: str) -> ExpertConfig:

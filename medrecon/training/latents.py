@@ -13,7 +13,7 @@ from torch import Tensor
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.pixel_space import PixelSpace
 from medrecon.models.values import ValueMap
-from medrecon.training.augment import Augment, crops
+from medrecon.training.augment import Augment, numbered_crops
 from medrecon.training.distributed import rank_zero_first
 from medrecon.training.slices import Slices
 
@@ -37,14 +37,17 @@ def encode_slices(
 def training_latents(
     autoencoder: TrainingAutoencoder, values: ValueMap, slices: Slices, views: int, augment: Augment, seed: int,
     device: str, bf16: bool,
-) -> Tensor:  # fmt: skip
-    """Latents of `views` varied copies of the slices, drawn with the weights of their subjects."""
+) -> dict[str, Tensor]:  # fmt: skip
+    """Latents "train" of `views` varied copies of the slices, drawn with the weights of their subjects, and "slices",
+    the number of the slice that each is of."""
     generator = torch.Generator().manual_seed(seed)
     size = slices.data.shape[-1]
-    return torch.cat([
-        encode_slices(autoencoder, values, crops(slices, size, 16, augment, generator), device, bf16)
-        for _ in range(math.ceil(views * len(slices.subjects) / 16))
-    ])  # fmt: skip
+    latents, numbers = [], []
+    for _ in range(math.ceil(views * len(slices.subjects) / 16)):
+        x, chosen = numbered_crops(slices, size, 16, augment, generator)
+        latents.append(encode_slices(autoencoder, values, x, device, bf16))
+        numbers.append(chosen)
+    return {"train": torch.cat(latents), "slices": torch.cat(numbers)}
 
 
 def fingerprint(autoencoder: TrainingAutoencoder, slices: Slices, settings: str) -> str:

@@ -18,7 +18,7 @@ from medrecon.training.augment import crops
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.card import Errors, model_card
 from medrecon.training.checkpoint import averaged, training_facts
-from medrecon.training.checks import check_config, check_manifest
+from medrecon.training.checks import check_config, check_labels, check_manifest
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, ExpertTraining
 from medrecon.training.distributed import rank
@@ -38,6 +38,8 @@ from medrecon.training.sources import load_slices
 
 Data = tuple[Slices, Slices]
 """training and validation slices"""
+Labels = tuple[Tensor, Tensor] | None
+"""classes of training and validation latents"""
 
 
 def load_data(config: TrainConfig) -> Data:
@@ -50,6 +52,7 @@ def load_data(config: TrainConfig) -> Data:
     manifest = load_manifest(config.manifest)
     check_manifest(config, manifest)
     train, held_out = (load_slices(manifest, split, config.size, config.root) for split in ("train", "val"))
+    check_labels(config, train)
     shared = set(train.subjects) & set(held_out.subjects)
     if shared:
         raise ValueError(f"{config.manifest}: subjects in both train and val: {sorted(shared)[:5]}; split by subject")
@@ -115,7 +118,7 @@ def load_latents(config: TrainConfig, autoencoder: TrainingAutoencoder, train: S
 
     def make() -> dict[str, Tensor]:
         return {
-            "train": training_latents(autoencoder, values, train, 1, AS_THEY_ARE, loop.seed, *how),
+            **training_latents(autoencoder, values, train, 1, AS_THEY_ARE, loop.seed, *how),
             "val": encode_slices(autoencoder, values, held_out.images(slice(None)), *how),
         }
 
@@ -134,10 +137,25 @@ def load_denoiser(config: TrainConfig, autoencoder: TrainingAutoencoder, latents
 
 
 def diffusion_task(config: TrainConfig, name: str, denoiser: WienerUNet, autoencoder: TrainingAutoencoder,
-                   latents: Tensor, held_out: Tensor) -> DiffusionTask:  # fmt: skip
-    few = held_out[:: max(1, len(held_out) // 24)]
-    return DiffusionTask(denoiser, name, config.diffusion.experts[name], latents, few,
-                         autoencoder.latent_mean, autoencoder.latent_std)  # fmt: skip
+                   latents: Tensor, held_out: Tensor, labels: Labels) -> DiffusionTask:  # fmt: skip
+    some = slice(None, None, max(1, len(held_out) // 24))
+    return DiffusionTask(denoiser, name, config.diffusion.experts[name], latents, held_out[some],
+                         autoencoder.latent_mean, autoencoder.latent_std,
+                         None if labels is None else (labels[0], labels[1][some]))  # fmt: skip
+
+
+def load_labels(config: TrainConfig, data: Data, kept: dict[str, Tensor], path: Path) -> Labels:
+    """Classes of the training latents in `path` and of the validation slices, if there are classes.
+
+    Raises:
+        ValueError: the file is older than classes.
+    """
+    rules = config.diffusion.labels
+    if not rules:
+        return None
+    if "slices" not in kept:
+        raise ValueError(f"{path} does not say which slices its latents are of, which labels need: remove it")
+    return data[0].labels(rules)[kept["slices"]], data[1].labels(rules)
 
 
 def train_diffusion(
@@ -164,13 +182,15 @@ def train_diffusion(
 
         def make(settings: ExpertTraining = settings) -> dict[str, Tensor]:
             loop = settings.loop
-            return {"train": training_latents(autoencoder, values, train, settings.views, settings.augment, loop.seed,
-                                              loop.device, loop.bf16)}  # fmt: skip
+            return training_latents(autoencoder, values, train, settings.views, settings.augment, loop.seed,
+                                    loop.device, loop.bf16)  # fmt: skip
 
         how = f"{settings.views} {settings.augment} {settings.loop.seed}"
-        latents = stored(home / "latents.safetensors", make, fingerprint(autoencoder, train, how))["train"]
-        task = diffusion_task(config, name, denoiser, autoencoder, resident(latents, autoencoder.latent_mean.device),
-                              kept["val"])  # fmt: skip
+        path = home / "latents.safetensors"
+        own = stored(path, make, fingerprint(autoencoder, train, how))
+        labels = load_labels(config, (train, held_out), own, path)
+        latents = resident(own["train"], autoencoder.latent_mean.device)
+        task = diffusion_task(config, name, denoiser, autoencoder, latents, kept["val"], labels)
         module = denoiser.experts[name]
         if config.start_from is not None:
             start_expert(module, config.start_from, name)
@@ -201,8 +221,11 @@ def start_expert(module: nn.Module, path: Path, name: str) -> None:
         ValueError: it has another architecture.
     """
     state = read_part(path, f"denoiser.experts.{name}")
+    table = "net.class_embedding.weight"
     try:
         if state:
+            if table in (fresh := module.state_dict()):
+                state.setdefault(table, torch.zeros_like(fresh[table]))  # without classes all are alike
             module.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"start_from: the expert {name!r} of {path} is another network; the card beside it says "
@@ -219,14 +242,18 @@ def assemble(config: TrainConfig, folder: Path, data: Data | None = None) -> dic
     autoencoder = load_autoencoder(config, folder)
     latents = load_latents(config, autoencoder, train, held_out, folder)
     denoiser = load_denoiser(config, autoencoder, latents["train"])
+    rules = config.diffusion.labels
+    labels = (held_out.labels(rules), held_out.labels(rules)) if rules else None
     trained = isinstance(autoencoder, KLAutoencoder)
     errors: dict[str, Errors] = {}
     history = {"autoencoder": training_facts(folder / "autoencoder")} if trained else {}
     for name, module in denoiser.experts.items():
         home = folder / "diffusion" / name
         module.load_state_dict(averaged(home, f"medrecon train diffusion --expert {name}"))
-        task = diffusion_task(config, name, denoiser, autoencoder, latents["val"], latents["val"])
+        task = diffusion_task(config, name, denoiser, autoencoder, latents["val"], latents["val"], labels)
         errors[name], history[name] = task.errors(module), training_facts(home)
+        if rules:
+            errors[f"{name}, class told"] = task.errors(module, told=True)
     card = model_card(config, autoencoder, held_out, errors, history)
     if rank() == 0:
         save_prior(folder / "prior.safetensors", autoencoder, denoiser, card)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,8 @@ from medrecon.training.phases import Phases
 class Slices:
     """data (N, H, W) int16 in stored units; value = stored * slope + intercept; one subject name a slice.
 
-    With `phases` they are magnitudes of complex images.
+    With `phases` they are magnitudes of complex images. `origins` says of every slice where it is from: its file, or
+    source/subject/detail of a sheet; left out, that is its subject.
     """
 
     data: Tensor
@@ -27,6 +30,7 @@ class Slices:
     slope: float = 1.0
     intercept: float = 0.0
     phases: Phases | None = None
+    origins: tuple[str, ...] = ()
 
     def values(self, index: Tensor | slice | int) -> Tensor:
         return self.data[index].float() * self.slope + self.intercept
@@ -47,6 +51,13 @@ class Slices:
         counts = Counter(self.subjects)
         return torch.tensor([counts[s] ** -0.5 for s in self.subjects], dtype=torch.float64)
 
+    def labels(self, rules: Mapping[str, str]) -> Tensor:
+        """Class (N,) of every slice: which of the regular expressions, from 1, is the first to be found in its origin;
+        0 where none is."""
+        patterns = [re.compile(rule) for rule in rules.values()]
+        first = lambda origin: next((i for i, p in enumerate(patterns, 1) if p.search(origin)), 0)  # noqa: E731
+        return torch.tensor([first(origin) for origin in self.origins or self.subjects])
+
 
 def read_sheets(folder: Path, slope: float, intercept: float) -> Slices:
     """Slices from PNG sheets: N square slices stacked along the rows, listed in `index.tsv`.
@@ -62,7 +73,9 @@ def read_sheets(folder: Path, slope: float, intercept: float) -> Slices:
         raise FileNotFoundError(f"{index} not found: a sheet folder needs it (columns sheet, frame, source, subject)")
     with index.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    stacks, subjects = [], []
+    stacks: list[np.ndarray] = []
+    subjects: list[str] = []
+    origins: list[str] = []
     for sheet in sorted({row["sheet"] for row in rows}):
         Image.MAX_IMAGE_PIXELS = None
         with Image.open(folder / sheet) as image:
@@ -70,6 +83,9 @@ def read_sheets(folder: Path, slope: float, intercept: float) -> Slices:
         if pixels.shape[0] % pixels.shape[1]:
             raise ValueError(f"{folder / sheet}: height {pixels.shape[0]} is not a multiple of width {pixels.shape[1]}")
         stacks.append(pixels.reshape(-1, pixels.shape[1], pixels.shape[1]))
-        named = {int(r["frame"]): f"{r['source']}/{r['subject']}" for r in rows if r["sheet"] == sheet}
-        subjects += [named.get(frame, sheet) for frame in range(len(stacks[-1]))]
-    return Slices(torch.from_numpy(np.concatenate(stacks)), tuple(subjects), slope, intercept)
+        own = {int(r["frame"]): r for r in rows if r["sheet"] == sheet}
+        for frame in range(len(stacks[-1])):
+            row = own.get(frame)
+            subjects.append(f"{row['source']}/{row['subject']}" if row else sheet)
+            origins.append(f"{subjects[-1]}/{row.get('detail') or ''}" if row else sheet)
+    return Slices(torch.from_numpy(np.concatenate(stacks)), tuple(subjects), slope, intercept, origins=tuple(origins))

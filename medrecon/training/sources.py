@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,13 +34,17 @@ def load_slices(manifest: Manifest, split: Split, size: int, root: Path | None =
     folder = manifest.folder(split, root)
     if manifest.kind == "sheets":
         sheets = read_sheets(folder, manifest.slope, manifest.intercept)
-        return Slices(resized(sheets.data, size), sheets.subjects, sheets.slope, sheets.intercept)
+        return replace(sheets, data=resized(sheets.data, size))
     stacks: list[Tensor] = []
     subjects: list[str] = []
+    origins: list[str] = []
     for path in _cases(folder, manifest):
-        stacks.append(_stored(path, manifest, size))
-        subjects += [path.name] * len(stacks[-1])
-    return Slices(torch.cat(stacks), tuple(subjects), 1.0 if manifest.units == "HU" else 1 / COUNTS)
+        for file, data in _stored(path, manifest, size):
+            stacks.append(data)
+            subjects += [path.name] * len(data)
+            origins += [file.relative_to(manifest.base(root)).as_posix()] * len(data)
+    return Slices(torch.cat(stacks), tuple(subjects), 1.0 if manifest.units == "HU" else 1 / COUNTS,
+                  origins=tuple(origins))  # fmt: skip
 
 
 def _from_store(store: Store, split: Split, size: int) -> Slices:
@@ -53,8 +58,9 @@ def _from_store(store: Store, split: Split, size: int) -> Slices:
             parts.append(shard.data)
         else:  # volume by volume, each padded with its own lowest value
             parts += [resized(shard.data[v["start"] : v["start"] + v["count"]], size) for v in shard.volumes]
-    subjects = tuple(place.subject for shard in shards for place in shard.places())
-    return Slices(parts[0] if len(parts) == 1 else torch.cat(parts), subjects, store.slope)
+    places = [place for shard in shards for place in shard.places()]
+    return Slices(parts[0] if len(parts) == 1 else torch.cat(parts), tuple(p.subject for p in places), store.slope,
+                  origins=tuple(p.file for p in places))  # fmt: skip
 
 
 def _cases(folder: Path, manifest: Manifest) -> Iterator[Path]:
@@ -70,8 +76,8 @@ def _cases(folder: Path, manifest: Manifest) -> Iterator[Path]:
     yield from found
 
 
-def _volumes(path: Path, manifest: Manifest) -> Iterator[Volume]:
-    """The volumes of a subject: the DICOM series of its folder, or its NIfTI files."""
+def _volumes(path: Path, manifest: Manifest) -> Iterator[tuple[Path, Volume]]:
+    """The volumes of a subject and where they are: the DICOM series of its folder, or its NIfTI files."""
     from medrecon import io
 
     files = [path]
@@ -80,13 +86,12 @@ def _volumes(path: Path, manifest: Manifest) -> Iterator[Volume]:
         if not files:
             raise FileNotFoundError(f"{path}: no .nii or .nii.gz file")
     for file in files:
-        yield io.read(file, modality=manifest.modality)
+        yield file, io.read(file, modality=manifest.modality)
 
 
-def _stored(path: Path, manifest: Manifest, size: int) -> Tensor:
-    """Slices (N, size, size) int16 of one subject."""
-    parts = []
-    for volume in _volumes(path, manifest):
+def _stored(path: Path, manifest: Manifest, size: int) -> Iterator[tuple[Path, Tensor]]:
+    """Slices (N, size, size) int16 of every volume of one subject."""
+    for file, volume in _volumes(path, manifest):
         if (volume.modality, volume.units) != (manifest.modality, manifest.units):
             raise ValueError(
                 f"{path}: {volume.modality} in {volume.units}, but {manifest.path} says "
@@ -98,5 +103,4 @@ def _stored(path: Path, manifest: Manifest, size: int) -> Tensor:
                 data = data * (COUNTS / magnitude_scale(data))
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-        parts.append(resized(counts(data), size))
-    return torch.cat(parts)
+        yield file, resized(counts(data), size)
