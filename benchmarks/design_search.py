@@ -50,6 +50,7 @@ class Design:
 DESIGNS = {
     "shipped": Design(),
     "4 latent channels": Design(latent_channels=4),
+    "10 latent channels": Design(latent_channels=10),
     "16 latent channels": Design(latent_channels=16),
     "decoder of 2 blocks": Design(decoder_res_blocks=2),
     "half width": Design(channels=(32, 64)),
