@@ -246,8 +246,7 @@ def experiments() -> dict[str, Experiment]:
         runs[f"both: autoencoder exact, denoiser error x {q}"] = lambda c, q=q: c.solve(nearer(c, exact(c), q))  # type: ignore[misc]
     for sigma in (0.1, 0.2, 0.4, 0.8, 1.6, 6.4, 25.6):
         settings = {"start": sigma, "steps": 6 + max(0, round(math.log2(sigma / 0.4)))}  # the ratio of two levels stays
-        if sigma != 1.6:
-            runs[f"start: TV + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, **s)  # type: ignore[misc]
+        runs[f"start: TV + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, **s)  # type: ignore[misc]
         runs[f"start: truth + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, first=c.truth, **s)  # type: ignore[misc]
     return runs
 

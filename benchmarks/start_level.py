@@ -45,13 +45,14 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=30)
     parser.add_argument("--starts", type=float, nargs="*", default=[0.25, 0.5, 1.0, 1.6])
     parser.add_argument("--data", nargs="*", choices=["chests", "head"], default=["chests", "head"])
+    parser.add_argument("--weights", default="ct", help="a prior to use in place of the shipped one")
     options = parser.parse_args()
     for name in options.data:
         volume, truth = chests() if name == "chests" else head()
         scan = simulate_ct(volume, views=options.views, size=256, generator=torch.Generator().manual_seed(0))
         problem, index = build_problem(scan, "cpu"), slice(None)
         A, y = problem.operator(index), problem.measurement(index)
-        prior = problem.prior(load_prior("ct"), index)
+        prior = problem.prior(load_prior(options.weights), index)
         solvers = {"tv": TV()} | {f"start {s:g}": ReSample(prior, start=s) for s in options.starts}
         for label, solver in solvers.items():
             image = solver(A, y, generator=torch.Generator().manual_seed(0)).image
