@@ -43,7 +43,7 @@ class ReSample:
     prior: Prior
     mode: Literal["fast", "paper", "reference"] = "fast"
     """which algorithm"""
-    steps: int = 12
+    steps: int = 8
     """denoising steps (fast)"""
     start: float | None = None
     """noise level at which the fast mode starts; default: the prior's own; its sigma_max means from pure noise"""
