@@ -231,6 +231,7 @@ class Brighter:
 
     offset: float
     factor: int = 1
+    complex: bool = False
 
     def encode(self, u):
         return u[:, None]
