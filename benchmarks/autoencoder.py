@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from compare_solvers import CORPUS, SUBJECTS
 from torch import Tensor
 
 from medrecon import io
@@ -31,30 +31,27 @@ from medrecon.models.store import load_prior
 from medrecon.training.slices import Slices
 from medrecon.training.sources import load_slices
 
-CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
-CT_SERIES = ("ct_lidc_0001", "ct_head_ge#cc1931f2.2", "ct_acrin_flt_013")  # after # the stack of the head CT
-MRI_SERIES = ("mr_fnndsc_adi_t2#aadd9f93.1", "mr_forrest_t1")
 ORGANS = (-20.0, 100.0)
 """HU of the mean over 5 x 5 pixels"""
 
 
-def test_series(modality: str, names: tuple[str, ...], slices: int) -> Iterator[tuple[str, Tensor]]:
-    """Subject and slices of its series."""
-    for name in names:
+def test_series(modality: str, slices: int) -> Iterator[tuple[str, Tensor]]:
+    """Test subjects and slices of their series."""
+    for name in SUBJECTS[modality]:
         folder, _, series = name.partition("#")
-        data = io.read(CORPUS / "test" / modality / folder, series=series or None).data
-        yield folder, data[spread(list(range(len(data))), slices)]
+        data = io.read(CORPUS / folder, series=series or None).data
+        yield Path(folder).name, data[spread(list(range(len(data))), slices)]
 
 
 def native_ct(slices: int) -> Slices:
     """Slices of the CT test series at their own size."""
-    found = dict(test_series("ct", CT_SERIES, slices))
+    found = dict(test_series("ct", slices))
     return Slices(torch.cat([counts(x) for x in found.values()]), tuple(s for s, x in found.items() for _ in x))
 
 
 def test_mri(slices: int) -> Slices:
     """Slices of the MRI test series as training takes them."""
-    found = dict(test_series("mri", MRI_SERIES, slices))
+    found = dict(test_series("mri", slices))
     stacks = [resized(counts(x * (COUNTS / magnitude_scale(x))), 256) for x in found.values()]
     return Slices(torch.cat(stacks), tuple(s for s, x in found.items() for _ in x), 1 / COUNTS)
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from sheets import MANIFEST, write_split
 
 from medrecon import io
 from medrecon.data.build import build_store
@@ -143,19 +143,6 @@ def test_contrasts_of_one_subject_by_their_files_with_and_without_a_store(tmp_pa
     assert direct.labels({"t2": "T2", "t1": "T1"}).tolist() == [2, 2, 1, 1]
 
 
-MANIFEST = """
-name = "synthetic"
-modality = "CT"
-units = "HU"
-content = "blobs"
-licence = "none"
-licence_checked = "made here"
-kind = "sheets"
-train = "train"
-val = "val"
-intercept = -1024.0
-"""
-
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
@@ -163,11 +150,8 @@ def recipe(tmp_path_factory):
     root = tmp_path_factory.mktemp("labels")
     rng = np.random.default_rng(0)
     for split, count in (("train", 9), ("val", 3)):
-        (root / split).mkdir()
         sheet = rng.integers(0, 500, (count, 16, 16)) + 200 * rng.permutation(count)[:, None, None]
-        Image.fromarray(sheet.reshape(-1, 16).astype(np.uint16)).save(root / split / "s.png")
-        rows = "".join(f"s.png\t{i}\t{'abc'[i % 3]}\t{split}{i}\tx{i}\n" for i in range(count))
-        (root / split / "index.tsv").write_text("sheet\tframe\tsource\tsubject\tdetail\n" + rows)
+        write_split(root / split, sheet, [f"{'abc'[i % 3]}\t{split}{i}\tx{i}" for i in range(count)])
     (root / "m.toml").write_text(MANIFEST)
     loop = {"steps": 2, "warmup": 1, "validate_every": 2, "bf16": False}
     expert = {"channels": [32], "crop": 4, "batch": 2, "views": 2, "loop": loop}

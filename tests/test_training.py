@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from sheets import MANIFEST, write_split
 
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import load_prior
@@ -16,20 +16,6 @@ from medrecon.training.loop import LoopConfig
 from medrecon.training.run import assemble, train_autoencoder, train_diffusion
 from medrecon.training.slices import Slices, read_sheets
 
-MANIFEST = """
-name = "synthetic"
-modality = "CT"
-units = "HU"
-content = "blobs"
-licence = "none"
-licence_checked = "made here"
-kind = "sheets"
-train = "train"
-val = "val"
-slope = 1.0
-intercept = -1024.0
-"""
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -37,12 +23,9 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 4)):
-        (root / split).mkdir()
         coarse = torch.from_numpy(rng.uniform(0, 1500, (count, 1, 5, 5)))
         sheet = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic")[:, 0].clamp(0, 4000)
-        Image.fromarray(sheet.reshape(-1, 32).numpy().astype(np.uint16)).save(root / split / "s.png")
-        rows = "".join(f"s.png\t{i}\tblobs\t{split}{i // 2}\tx\n" for i in range(count))
-        (root / split / "index.tsv").write_text("sheet\tframe\tsource\tsubject\tdetail\n" + rows)
+        write_split(root / split, sheet.numpy(), [f"blobs\t{split}{i // 2}\tx" for i in range(count)])
     (root / "m.toml").write_text(MANIFEST)
     return root
 
