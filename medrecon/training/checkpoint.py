@@ -19,7 +19,6 @@ from medrecon.training.distributed import gather, rank, world_size
 from medrecon.training.gpu import hardware
 
 NAME = "checkpoint.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -42,7 +41,7 @@ def _tensors(state: State, generators: Tensor) -> dict[str, Tensor]:
     tensors = {f"module.{k}": v for k, v in state.module.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": moments[name] for name in MOMENTS}
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items() if name != "step"}
     tensors["generator"] = generators
     return {k: v.contiguous().clone() for k, v in tensors.items()}
 
@@ -94,11 +93,11 @@ def load_checkpoint(folder: Path, state: State) -> int:
             raise ValueError(f"{path} holds another architecture; choose another folder or delete it") from error
     state.step, state.seconds, state.loss = facts["step"], facts["seconds"], facts["loss"]
     state_dict = state.optimizer.state_dict()
-    state_dict["state"] = {
-        i: {"step": torch.tensor(float(state.step)), **{n: tensors[f"optimizer.{i}.{n}"] for n in MOMENTS}}
-        for i in range(len(list(state.module.parameters())))
-        if f"optimizer.{i}.{MOMENTS[0]}" in tensors  # a frozen parameter has none
-    }
+    moments: dict[int, dict[str, Tensor]] = {}  # a frozen parameter has none
+    for key in (k for k in tensors if k.startswith("optimizer.")):
+        _, index, name = key.split(".")
+        moments.setdefault(int(index), {"step": torch.tensor(float(state.step))})[name] = tensors[key]
+    state_dict["state"] = moments
     state.optimizer.load_state_dict(state_dict)
     if facts["world_size"] == world_size():
         states = tensors["generator"].reshape(world_size(), -1)

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, cosine decay, EMA, a budget of steps or minutes; survives kills, runs on many processes."""
+"""The training loop: Muon or AdamW, cosine decay, EMA, a budget of steps or minutes; survives kills, runs on many processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from medrecon.training.checkpoint import State, load_checkpoint, save_checkpoint
 from medrecon.training.distributed import average_gradients, barrier, gather, rank, rank_seed, share_weights, world_size
 from medrecon.training.log import Log
+from medrecon.training.muon import Muon
 from medrecon.training.schedule import learning_rate, progress
 from medrecon.training.signals import Stopped, stop_signals
 
@@ -34,14 +36,16 @@ class LoopConfig(BaseModel):
     minutes: float | None = Field(None, gt=0)
     """stop after this time of training and validation, over all resumptions; the learning rate then follows the
     larger of step/steps and time/minutes, so that a run always ends annealed"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or Muon for the matrices and AdamW for the rest"""
     lr: float = Field(1e-3, gt=0)
-    """peak learning rate of AdamW"""
+    """peak learning rate; the same serves both optimisers"""
     final_lr: float = Field(0.005, gt=0, le=1)
     """last learning rate as a share of the peak; the last annealing is worth some 3 dB"""
     warmup: int = Field(200, ge=0)
     """steps of linear warm-up"""
     weight_decay: float = Field(1e-4, ge=0)
-    """AdamW weight decay"""
+    """decoupled weight decay"""
     ema: float = Field(0.999, ge=0, lt=1)
     """decay of the exponential moving average of the weights"""
     validate_every: int = Field(1000, gt=0)
@@ -99,7 +103,8 @@ def _start(
     """The run as `folder` has it, or a new one."""
     folder.mkdir(parents=True, exist_ok=True)
     share_weights(module)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
+    optimizer = kind(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(rank_seed(config.seed))
     state = State(module, copy.deepcopy(module).requires_grad_(False), optimizer, generator)
     ranks = load_checkpoint(folder, state)
