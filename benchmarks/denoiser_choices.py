@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -46,8 +46,10 @@ AUGMENTS = {
 WINDOWS = {"full": Window(low=-1024, high=3071, target_db=44), "soft": Window(low=-160, high=240, target_db=35)}
 
 
-def short(steps: int, seed: int) -> LoopConfig:
-    return LoopConfig(steps=steps, lr=1e-3, warmup=min(50, steps // 4), validate_every=steps, seed=seed)
+def short(steps: int, seed: int, optimizer: Literal["adamw", "muon"] = "adamw") -> LoopConfig:
+    return LoopConfig(
+        steps=steps, optimizer=optimizer, lr=1e-3, warmup=min(50, steps // 4), validate_every=steps, seed=seed
+    )
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Run:
     data: str = "all"
     augment: str = "turned"
     positions: bool = True
+    optimizer: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
 
     @property
@@ -68,7 +71,7 @@ class Run:
         return f"{self.table}, {self.label}, seed {self.seed}"
 
     def training(self, steps: int) -> dict[str, ExpertTraining]:
-        loop = short(steps // len(self.experts), self.seed)
+        loop = short(steps // len(self.experts), self.seed, self.optimizer)
         base = {"channels": (32, 64, 96), "crop": 32, "batch": 8, "loop": loop, **self.expert}
         return {f"e{i}": ExpertTraining(**{**base, **e}) for i, e in enumerate(self.experts)}
 
@@ -79,6 +82,8 @@ def runs() -> list[Run]:
     every = [Run("all", name, augment=name) for name in AUGMENTS if name != "turned"]
     return [
         Run("baseline", "baseline"),
+        Run("optimiser", "muon", optimizer="muon"),
+        Run("optimiser", "muon", optimizer="muon", seed=1),
         Run("parametrisation", "v", {"parametrisation": "v"}),
         Run("baseline", "baseline", seed=1),
         Run("experts", "two: fine to 1.5, coarse folded 2 x 2", experts=two),

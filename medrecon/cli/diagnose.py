@@ -15,8 +15,8 @@ from medrecon.cli.show import check_free, note, show_json
 def diagnose(
     prior: str, /, *, data: Path, output: Annotated[Path, Parameter(name=["--output", "-o"])],
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    slices: int = 16, few: int = 6, samples: int = 16, steps: int = 20, size: int = 256,
-    label: str | None = None, device: str = "cpu", seed: int = 0, writing: Writing = Writing(), out: Output = Output(),
+    slices: int = 16, few: int = 6, samples: int = 16, steps: int = 40, churn: float = 0.4,
+    size: int = 256, label: str | None = None, device: str = "cpu", seed: int = 0, writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Judge a prior on held-out subjects: round trip, latents, denoising, samples, memorisation, likelihood and more.
 
@@ -38,7 +38,9 @@ def diagnose(
     samples
         unconditional samples
     steps
-        noise levels of the sampler and of the likelihood
+        noise levels of the samples and of the likelihood
+    churn
+        noise added before every step of the samples, as a share of the level; 0 follows the probability-flow ODE
     size
         side of the slices in pixels
     label
@@ -52,6 +54,8 @@ def diagnose(
     for name, value in counts.items():
         if value < (2 if name == "steps" else 1):
             raise UsageError(f"--{name} {value}: too few")
+    if not 0 <= churn <= 1:
+        raise UsageError(f"--churn {churn:g}: expected 0 to 1")
     check_free(output, writing.overwrite)
 
     from medrecon.diagnose import run
@@ -63,7 +67,7 @@ def diagnose(
         chosen = run.diagnostics(only or ())
     except ValueError as error:
         raise UsageError(f"--only: {error}") from error
-    settings = Settings(slices, few, samples, steps, seed)
+    settings = Settings(slices, few, samples, steps, churn, seed)
     weights = load_prior(prior, device)
     weights = weights if label is None else weights.conditioned(label)
     case = load_case(weights, data, size, settings, device)

@@ -43,14 +43,16 @@ class Settings:
         slices: held-out slices a subject, evenly spread.
         few: slices for the diagnostics that differentiate the network.
         samples: unconditional samples.
-        steps: noise levels of the samplers and of the likelihood.
+        steps: noise levels of the samples and of the likelihood.
+        churn: noise added before every step of the samples; 0 follows the probability-flow ODE.
         seed: of every diagnostic, so that each gives the same alone or among others.
     """
 
     slices: int = 16
     few: int = 6
     samples: int = 16
-    steps: int = 20
+    steps: int = 40
+    churn: float = 0.4
     seed: int = 0
 
     def generator(self) -> torch.Generator:
@@ -102,14 +104,15 @@ class Case:
 
     @cached_property
     def samples(self) -> Tensor:
-        """Unconditional samples (n, C, h, w): Heun's steps along the levels of Karras et al. (arXiv 2206.00364)."""
+        """Unconditional samples (n, C, h, w): churned Heun steps along the levels of Karras et al. (arXiv 2206.00364)."""
         denoiser, generator, drawn = self.prior.denoiser, self.settings.generator(), []
+        sampler = Heun(self.settings.churn)
         sigmas = karras(self.settings.steps, denoiser.sigma_min, denoiser.sigma_max)
         for part in range(0, self.settings.samples, BATCH):
             count = min(BATCH, self.settings.samples - part)
             noise = torch.randn(count, *self.latents.shape[1:], generator=generator).to(self.device)
             with torch.no_grad():
-                drawn.append(sample(denoiser, Heun(), denoiser.sigma_max * noise, sigmas, generator))
+                drawn.append(sample(denoiser, sampler, denoiser.sigma_max * noise, sigmas, generator))
         return torch.cat(drawn)
 
     @property

@@ -27,7 +27,8 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     control = case.training_images(TRAINING) if case.training is not None else None
     ratio = radial_power(kept, bins) / radial_power(real, bins)
     values: dict[str, Any] = {
-        "count": len(drawn), "steps": case.settings.steps, "sampler": "Heun, Karras levels", "seed": case.settings.seed,
+        "count": len(drawn), "steps": case.settings.steps, "churn": case.settings.churn, "seed": case.settings.seed,
+        "sampler": "Heun, Karras levels",
         "finite": bool(torch.isfinite(drawn).all()), "latent_std": float(case.samples.std()),
         "mean": float(kept.mean()), "std": float(kept.std()),
         "real_mean": float(real.mean()), "real_std": float(real.std()),

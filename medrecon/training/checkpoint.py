@@ -55,8 +55,11 @@ def save_checkpoint(folder: Path, state: State) -> None:
     generators = gather(state.generator.get_state())
     if rank() > 0:
         return
-    facts = {"step": state.step, "seconds": state.seconds, "loss": state.loss, "world_size": len(generators),
-             "hardware": hardware(next(state.module.parameters()).device)}  # fmt: skip
+    facts = {
+        "step": state.step, "seconds": state.seconds, "loss": state.loss, "world_size": len(generators),
+        "optimizer": type(state.optimizer).__name__,
+        "hardware": hardware(next(state.module.parameters()).device),
+    }  # fmt: skip
     content = save(_tensors(state, generators), {k: json.dumps(v) for k, v in facts.items()})
     partial = folder / (NAME + ".partial")  # one name: what a kill leaves is overwritten by the next
     try:
@@ -79,12 +82,15 @@ def load_checkpoint(folder: Path, state: State) -> int:
     The generator is restored only where as many ranks train as wrote the checkpoint.
 
     Raises:
-        ValueError: the checkpoint is of another architecture, or damaged.
+        ValueError: the checkpoint is of another architecture or optimiser, or damaged.
     """
     path = folder / NAME
     if not path.exists():
         return 0
     tensors, facts = _read(path)
+    if facts["optimizer"] != type(state.optimizer).__name__:
+        raise ValueError(f"{path} was trained by {facts['optimizer']}: set `optimizer` to that, or choose another "
+                         "folder and `start_from` the prior of this one")  # fmt: skip
     for prefix, target in (("module.", state.module), ("average.", state.average)):
         part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         try:
@@ -112,7 +118,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = {key: json.loads(value) for key, value in file.metadata().items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train from the start") from error
-    return tensors, {"seconds": 0.0, "loss": math.nan, "world_size": 1} | facts  # written before these existed
+    before = {"seconds": 0.0, "loss": math.nan, "world_size": 1, "optimizer": "AdamW"}  # these existed
+    return tensors, before | facts
 
 
 def training_facts(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop: Muon or AdamW, cosine decay, EMA, a budget of steps or minutes; survives kills, runs on many processes."""
+"""The training loop: AdamW or Muon, cosine decay, EMA, a budget of steps or minutes; survives kills, many processes."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """One learning rate for all: steps along matrices are scaled to the size that AdamW's have (arXiv 2502.16982, eq. 4).
+    """One learning rate for all: steps along matrices have the size of AdamW's (arXiv 2502.16982, eq. 4).
 
-    A convolution's weight is the matrix of its output channels by the rest. Takes fewer steps to the same loss than
-    AdamW does, for the steep directions of a matrix do not hold back the flat ones.
+    The weight of a convolution is the matrix of its output channels by the rest. It takes fewer steps than AdamW to
+    the same loss, for the steep directions of a matrix do not hold back the flat ones (docs/prior_choices.md).
     """
 
     def __init__(
@@ -56,22 +56,24 @@ class Muon(torch.optim.Optimizer):
         """Nesterov's momentum, all matrices of one shape at once."""
         moved = []
         for p in alike:
-            state = self.state[p]
+            state, grad = self.state[p], p.grad
+            assert grad is not None
             if not state:
                 state["exp_avg"] = torch.zeros_like(p)
-            state["exp_avg"].lerp_(p.grad, 1 - group["momentum"])
-            moved.append(p.grad.lerp(state["exp_avg"], group["momentum"]).flatten(1))
+            state["exp_avg"].lerp_(grad, 1 - group["momentum"])
+            moved.append(grad.lerp(state["exp_avg"], group["momentum"]).flatten(1))
         update = orthogonalised(torch.stack(moved))
         for p, direction in zip(alike, update, strict=True):
             p.add_(direction.view_as(p), alpha=-0.2 * max(direction.shape) ** 0.5 * group["lr"])
 
     def _adam(self, p: Tensor, group: dict[str, Any]) -> None:
-        state, (beta1, beta2) = self.state[p], group["betas"]
+        state, grad, (beta1, beta2) = self.state[p], p.grad, group["betas"]
+        assert grad is not None
         if not state:
             state.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
         state["step"] += 1
-        state["exp_avg"].lerp_(p.grad, 1 - beta1)
-        state["exp_avg_sq"].lerp_(p.grad.square(), 1 - beta2)
+        state["exp_avg"].lerp_(grad, 1 - beta1)
+        state["exp_avg_sq"].lerp_(grad.square(), 1 - beta2)
         t = float(state["step"])
         size = (state["exp_avg_sq"] / (1 - beta2**t)).sqrt_().add_(group["eps"])
         p.addcdiv_(state["exp_avg"], size, value=-group["lr"] / (1 - beta1**t))
