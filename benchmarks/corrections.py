@@ -137,7 +137,7 @@ def metal() -> Iterator[Row]:
         near = torch.stack([e.inside(GRID, 2.0) for e in inserts]).any(0)
         region = Ellipse(0, 0, 180, 140).inside(GRID) & ~near
         for method in ("li", "nmar"):
-            image = mu_to_hu(reduce_metal(A, y, method).image)  # type: ignore[arg-type]
+            image = mu_to_hu(reduce_metal(A, y, method).image)
             yield name, method.upper(), figures(mu_to_hu(A.fbp(y)), truth, region), figures(image, truth, region)
         yield name, "(the same without metal)", "", figures(mu_to_hu(A.fbp(free)), truth, region)
 
@@ -173,7 +173,7 @@ def current() -> Iterator[Row]:
     p = Ellipse(0, 0, 230, 110).sinogram(geometry)
     middle, levels = Ellipse(0, 0, 100, 60).inside(GRID), {}
     for kind in ("constant", "sinusoidal", "attenuation"):
-        i0 = torch.as_tensor(tube_current(kind, 3e5, geometry.angles, p[None]))  # type: ignore[arg-type]
+        i0 = torch.as_tensor(tube_current(kind, 3e5, geometry.angles, p[None]))
         noise = CTNoise(i0.reshape(-1, 1) if i0.ndim else i0, 10.0)
         drawn = noise.simulate(p, torch.Generator().manual_seed(5))
         levels[kind] = f"{float(np.std((hu(drawn, geometry) - hu(p, geometry))[middle].numpy())):.1f} noise"

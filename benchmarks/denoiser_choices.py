@@ -28,8 +28,8 @@ from medrecon.models.wiener import Wiener
 from medrecon.models.wiener_unet import Parametrisation, skip_and_scale
 from medrecon.training.augment import Augment, crops
 from medrecon.training.autoencoder import AutoencoderConfig, AutoencoderTask, Window
-from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTraining, weights
-from medrecon.training.latents import encode_slices, statistics, stored
+from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTraining, Weighting, weights
+from medrecon.training.latents import encode_slices, fingerprint, statistics, stored
 from medrecon.training.loop import LoopConfig, fit
 from medrecon.training.slices import Slices, read_sheets
 
@@ -123,19 +123,22 @@ class Latents:
 
     def __init__(self, cache: Path) -> None:
         self.cache, self.prior = cache, load_prior("ct")
+        assert isinstance(self.prior.autoencoder, KLAutoencoder)
+        self.autoencoder = self.prior.autoencoder
 
     def __call__(self, data: str, augment: str) -> Tensor:
         def make() -> dict[str, Tensor]:
-            slices, g = subset(data), torch.Generator().manual_seed(0)
+            g = torch.Generator().manual_seed(0)
             views = 1 if augment == "none" else 3 if data == "few" else 1
             size = slices.data.shape[-1]
             one = [Slices(slices.data[i : i + 1], ("",), slices.slope, slices.intercept)
                    for i in range(len(slices.subjects))]  # fmt: skip
             x = torch.cat([crops(s, size, views, AUGMENTS[augment], g) for s in one])
-            assert isinstance(self.prior.autoencoder, KLAutoencoder)
-            return {"z": encode_slices(self.prior.autoencoder, self.prior.values, x, "cpu", True)}
+            return {"z": encode_slices(self.autoencoder, self.prior.values, x, "cpu", True)}
 
-        return stored(self.cache / f"{data}_{augment.replace(' ', '')}.safetensors", make)["z"]
+        slices = subset(data)
+        file = self.cache / f"{data}_{augment.replace(' ', '')}.safetensors"
+        return stored(file, make, fingerprint(self.autoencoder, slices, augment))["z"]
 
 
 def train(run: Run, steps: int, latents: Latents, folder: Path) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def before(latents: Latents) -> dict[str, Any]:
     wiener.fit((everything.float() - mean) / std)
     z0, g = (held_out.float() - mean) / std, torch.Generator().manual_seed(0)
     ratios: dict[str, dict[str, float]] = {kind: {} for kind in get_args(Parametrisation)}
-    losses: dict[str, dict[str, float]] = {kind: {} for kind in ("error", "edm", "min-snr")}
+    losses: dict[Weighting, dict[str, float]] = {kind: {} for kind in get_args(Weighting)}
     for s in LEVELS:
         sigma = torch.full((len(z0),), s)
         z = z0 + s * torch.randn(z0.shape, generator=g)
@@ -184,8 +187,8 @@ def before(latents: Latents) -> dict[str, Any]:
         for kind in get_args(Parametrisation):
             skip = skip_and_scale(kind, z, sigma.view(-1, 1, 1, 1), estimate, error)[0]
             ratios[kind][f"{s:g}"] = float((skip - z0).square().mean() / gauss)
-        for kind in losses:
-            losses[kind][f"{s:g}"] = float((weights(kind, sigma[:1], error[:1].flatten()) * gauss).item())
+        for weighting in losses:
+            losses[weighting][f"{s:g}"] = float((weights(weighting, sigma[:1], error[:1].flatten()) * gauss).item())
     return {"ratios": ratios, "losses": losses}
 
 

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from medrecon.models.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import value_map
 from medrecon.training.augment import crops
-from medrecon.training.autoencoder import AutoencoderTask
+from medrecon.training.autoencoder import AutoencoderConfig, AutoencoderTask
 from medrecon.training.config import TrainConfig
 from medrecon.training.loop import fit
 from medrecon.training.run import load_data
@@ -106,6 +106,7 @@ def run(design: Design, config: TrainConfig, train: Slices, held_out: Slices, se
         folder: Path) -> dict[str, Any]:  # fmt: skip
     """Train one design; its figures."""
     loop, values = config.autoencoder_loop, value_map(config.values)
+    assert isinstance(config.autoencoder, AutoencoderConfig)
     settings = config.autoencoder.model_copy(update=asdict(design))
     seed = torch.Generator().manual_seed(loop.seed)
     net = build(design, loop.seed, values.forward(crops(train, settings.crop, 512, settings.augment, seed)))

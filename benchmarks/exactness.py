@@ -51,7 +51,7 @@ def pairs() -> Iterator[tuple[str, CTOperator]]:
     for name, scan in scans.items():
         if isinstance(scan, ConeGeometry):
             for backend in ("joseph", "torch"):
-                yield f"{name} | {backend}, linear", CTOperator(scan, volume, backend)  # type: ignore[arg-type]
+                yield f"{name} | {backend}, linear", CTOperator(scan, volume, backend)
             continue
         for backend in ("matrix", "joseph", "torch"):
             yield f"{name} | {backend}, linear", CTOperator(scan, grid, backend)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def phantoms() -> None:
     for name, geometry in (("parallel", ParallelGeometry(few, 300, 1.4)), ("fan, flat", fan),
                            ("fan, arc", replace(fan, detector="arc"))):  # fmt: skip
         for model in ("linear", "line", "strip") if name != "fan, arc" else ("linear",):
-            A = CTOperator(geometry, GRID, model=model)  # type: ignore[arg-type]
+            A = CTOperator(geometry, GRID, model=model)
             exact = BODY.sinogram(geometry)
             print(f"| {name} | {model} | {100 * float((A(BODY.image(GRID)) - exact).norm() / exact.norm()):.2f} % |")
     for n in (64, 128):
@@ -122,7 +122,7 @@ def phantoms() -> None:
 def hounsfield() -> None:
     print("\n| FBP of an ellipse of water, 256² | mean HU | std HU |\n|---|---|---|")
     inside = BODY.inside(GRID, 0.9)
-    scans = {
+    scans: dict[str, ParallelGeometry | FanGeometry] = {
         "parallel, 180°": ParallelGeometry(views(720, math.pi), 600, 0.7),
         "parallel, 360°": ParallelGeometry(FULL, 600, 0.7),
         "fan, flat, 360°": FAN,

@@ -123,9 +123,9 @@ def memory(case: str) -> None:
                 for engine in ("ours", "SigPy"):
                     subprocess.run([sys.executable, __file__, "--memory", f"{slices}/{kind}/{engine}"], check=True)
         return
-    slices, kind, engine = case.split("/")
+    count, kind, engine = case.split("/")
     mask = masks()[kind]
-    maps, x = noise(int(slices), COILS, SIZE, SIZE), noise(int(slices), SIZE, SIZE)
+    maps, x = noise(int(count), COILS, SIZE, SIZE), noise(int(count), SIZE, SIZE)
     if engine == "ours":
         small = CartesianMRI(maps[:1], mask)
         small.gram(x[:1])  # libraries loaded
@@ -137,8 +137,8 @@ def memory(case: str) -> None:
         before = _peak()
         result = [n * v for n, v in zip(normals, x.numpy(), strict=True)]
     peak = _peak()
-    assert len(result) == int(slices)
-    print(f"| {slices} slices, {kind}, {engine} | {peak:.0f} | {peak - before:.0f} |", flush=True)
+    assert len(result) == int(count)
+    print(f"| {count} slices, {kind}, {engine} | {peak:.0f} | {peak - before:.0f} |", flush=True)
 
 
 def _peak() -> float:

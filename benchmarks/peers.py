@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def ours(size: int, views: int, x: np.ndarray, y: np.ndarray) -> Iterator[Pair]:
     for slices in (1, len(x)):
         A = CTOperator(geometry, grid)
         image, sinogram = torch.from_numpy(x[:slices]), torch.from_numpy(y[:slices])
-        yield f"medrecon ({A.chosen(slices)})", slices, lambda A=A, i=image: A(i), lambda A=A, s=sinogram: A.adjoint(s)
+        yield f"medrecon ({A.chosen(slices)})", slices, partial(A, image), partial(A.adjoint, sinogram)
     A = CTOperator(geometry, grid, "astra")
     image, sinogram = torch.from_numpy(x[:1]), torch.from_numpy(y[:1])
     yield "ASTRA (linear)", 1, lambda: A(image), lambda: A.adjoint(sinogram)
@@ -72,7 +73,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for size, views in ((256, 60), (512, 180)):
         x, y, exact = phantom(size, views, options.slices)
-        rows = []
+        rows: list[tuple[str, int, float, float, float]] = []
         for peer in (ours, skimage, svmbir, mbirjax):
             try:
                 pairs = list(peer(size, views, x, y))
@@ -80,8 +81,8 @@ def main() -> None:
                 print(f"(without {missing.name})")
                 continue
             for name, slices, forward, adjoint in pairs:
-                times = [cpu_seconds(call, options.repeats) / slices for call in (forward, adjoint)]
-                rows.append((name, slices, *times, difference(np.asarray(forward())[0], exact)))
+                ahead, back = (cpu_seconds(call, options.repeats) / slices for call in (forward, adjoint))
+                rows.append((name, slices, ahead, back, difference(np.asarray(forward())[0], exact)))
         best = {slices: row for row in rows if row[0].startswith("medrecon") for slices in (row[1],)}
         for name, slices, ahead, back, error in rows:
             base = best[slices]

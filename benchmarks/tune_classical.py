@@ -53,6 +53,7 @@ class Case:
         self.problem = build_problem(scan, "cpu")
         everything = slice(0, slices)
         A, self.y = self.problem.operator(everything), self.problem.measurement(everything)
+        assert isinstance(A, CTOperator)
         self.A = CTOperator(A.geometry, A.grid, "matrix")  # 360 views too: the same engine for every case
         self.A.gram(self.truth)  # the matrix is built now, outside the timing
 

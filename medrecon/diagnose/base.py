@@ -104,7 +104,7 @@ class Case:
 
     @cached_property
     def samples(self) -> Tensor:
-        """Unconditional samples (n, C, h, w): churned Heun steps along the levels of Karras et al. (arXiv 2206.00364)."""
+        """Unconditional samples (n, C, h, w): churned Heun steps, levels of Karras et al. (arXiv 2206.00364)."""
         denoiser, generator, drawn = self.prior.denoiser, self.settings.generator(), []
         sampler = Heun(self.settings.churn)
         sigmas = karras(self.settings.steps, denoiser.sigma_min, denoiser.sigma_max)

@@ -16,6 +16,7 @@ from medrecon.training.augment import Augment
 from medrecon.training.gpu import noise_like
 from medrecon.training.loop import LoopConfig
 
+Weighting = Literal["error", "edm", "min-snr"]
 LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Noise levels of the validation."""
 MARGIN = 1.5
@@ -34,7 +35,7 @@ class ExpertTraining(ExpertConfig):
     """augmented copies of every slice that are encoded once, before training"""
     augment: Augment = Augment()
     """how the copies vary"""
-    weighting: Literal["error", "edm", "min-snr"] = "error"
+    weighting: Weighting = "error"
     """weight of the squared error over noise: see `weights`"""
     untold: float = Field(0.2, ge=0, le=1)
     """share of the crops whose class is kept secret, so that the denoiser of all classes together is learnt too"""
@@ -69,7 +70,7 @@ class DiffusionConfig(BaseModel):
         return WienerUNet(self.experts, self.sigma_min, latent_channels, grid, tuple(self.labels))
 
 
-def weights(kind: Literal["error", "edm", "min-snr"], sigma: Tensor, error: Tensor) -> Tensor:
+def weights(kind: Weighting, sigma: Tensor, error: Tensor) -> Tensor:
     """Weight of |D - z0|^2 at noise sigma.
 
     error: 1 / error^2 of the Wiener filter, so that 1 is the Gaussian's level everywhere. edm: (1 + sigma^2) / sigma^2
