@@ -10,6 +10,7 @@ from medrecon.models.adapters import DiscreteVP, linear_beta_abar
 from medrecon.models.gaussian import smooth_gaussian
 from medrecon.samplers.base import sample
 from medrecon.samplers.ddim import DDIM
+from medrecon.samplers.heun import Heun
 from medrecon.samplers.schedule import discrete_vp, karras, log_uniform
 
 MODULES = [m for m in modules("medrecon.samplers") if not m.__name__.endswith(".base")]
@@ -50,6 +51,24 @@ def test_stochastic_samplers_converge_to_the_prior(sampler, generator):
     assert float((draws.mean(0) - prior.mean).abs().max()) < 0.08
     # The smallest eigenvalue is 0.01: what the last noise level 0.01^2 and 4000 draws leave is below 15 %.
     assert 0.85 < float(spread.min()) and float(spread.max()) < 1.15
+
+
+def test_churn_mends_what_the_denoiser_did_wrong_before(generator):
+    """A denoiser that is wrong above sigma 4: the flow carries its error to the end, churned steps forget it."""
+    prior = smooth_gaussian((1, 3, 4))
+
+    class Faulty:
+        sigma_min, sigma_max = prior.sigma_min, prior.sigma_max
+
+        def __call__(self, z, sigma):
+            return prior(z, sigma) + 2.0 * (sigma > 4).view(-1, 1, 1, 1)
+
+    def bias(churn):
+        z = 60 * torch.randn(2000, 1, 3, 4, dtype=torch.float64, generator=generator)
+        draws = sample(Faulty(), Heun(churn), z, karras(40, 0.01, 60.0), generator).flatten(1)
+        return float((draws.mean(0) - prior.mean).square().mean().sqrt())
+
+    assert bias(0.4) < 0.6 * bias(0.0)
 
 
 def test_schedules_fall_to_zero_and_refuse_nonsense():
