@@ -54,7 +54,7 @@ def test_stochastic_samplers_converge_to_the_prior(sampler, generator):
 
 
 def test_churn_mends_what_the_denoiser_did_wrong_before(generator):
-    """A denoiser that is wrong above sigma 4: the flow carries its error to the end, churned steps forget it."""
+    """A denoiser that is wrong above sigma 4: the flow carries its error to the end, churned steps forget much."""
     prior = smooth_gaussian((1, 3, 4))
 
     class Faulty:
@@ -69,6 +69,8 @@ def test_churn_mends_what_the_denoiser_did_wrong_before(generator):
         return float((draws.mean(0) - prior.mean).square().mean().sqrt())
 
     assert bias(0.4) < 0.6 * bias(0.0)
+    with pytest.raises(ValueError, match=r"churn from 0 to 0\.41"):
+        Heun(churn=0.5)
 
 
 def test_schedules_fall_to_zero_and_refuse_nonsense():

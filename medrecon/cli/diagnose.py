@@ -41,7 +41,7 @@ def diagnose(
     steps
         noise levels of the samples and of the likelihood
     churn
-        noise added before every step of the samples, as a share of the level; 0 follows the probability-flow ODE
+        noise added before every step of the samples, a share of the level, 0 to 0.41; 0 follows the probability-flow ODE
     size
         side of the slices in pixels
     label
@@ -55,8 +55,8 @@ def diagnose(
     for name, value in counts.items():
         if value < (2 if name == "steps" else 1):
             raise UsageError(f"--{name} {value}: too few")
-    if not 0 <= churn <= 1:
-        raise UsageError(f"--churn {churn:g}: expected 0 to 1")
+    if not 0 <= churn <= 0.41:
+        raise UsageError(f"--churn {churn:g}: expected 0 to 0.41")
     check_free(output, writing.overwrite)
 
     from medrecon.diagnose import run

@@ -13,13 +13,19 @@ from torch import Tensor
 from medrecon.models.base import Denoiser
 from medrecon.samplers.base import Estimate, denoise
 
+MOST = math.sqrt(2) - 1
+"""largest churn: more fresh noise than there is would be left"""
+
 
 @dataclass(frozen=True)
 class Heun:
     """dz/dsigma = (z - D(z, sigma)) / sigma; two denoiser calls a step, one when sigma_next is 0.
 
-    With `churn` (algorithm 2) fresh noise first takes z back up to sigma (1 + churn), at most sqrt(2) - 1: a denoiser
-    that is not exact then corrects what it did wrong at the levels before. Without it (algorithm 1) errors add up.
+    With `churn` (algorithm 2) fresh noise first takes z back up to sigma (1 + churn): a denoiser that is not exact then
+    corrects what it did wrong at the levels before. Without it (algorithm 1) errors add up.
+
+    Raises:
+        ValueError: churn is not from 0 to sqrt(2) - 1.
     """
 
     churn: float = 0.0
@@ -28,6 +34,10 @@ class Heun:
     """noise levels where it is done (S_min, S_max of the paper's table 5, ImageNet)"""
 
     order: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.churn <= MOST:
+            raise ValueError(f"Heun: expected churn from 0 to {MOST:.2f}, got {self.churn:g}")
 
     @property
     def stochastic(self) -> bool:
