@@ -41,7 +41,7 @@ def diagnose(
     steps
         noise levels of the samples and of the likelihood
     churn
-        noise added before every step of the samples, a share of the level, 0 to 0.41; 0 follows the probability-flow ODE
+        noise added before every step of the samples, a share of the level, 0 to 0.41; at 0 they follow the flow
     size
         side of the slices in pixels
     label
