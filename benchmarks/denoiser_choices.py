@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from medrecon.training.augment import Augment, crops
 from medrecon.training.autoencoder import AutoencoderConfig, AutoencoderTask, Window
 from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTraining, Weighting, weights
 from medrecon.training.latents import encode_slices, fingerprint, statistics, stored
-from medrecon.training.loop import LoopConfig, fit
+from medrecon.training.loop import LoopConfig, Optimizer, fit
 from medrecon.training.slices import Slices, read_sheets
 
 CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
@@ -46,7 +46,7 @@ AUGMENTS = {
 WINDOWS = {"full": Window(low=-1024, high=3071, target_db=44), "soft": Window(low=-160, high=240, target_db=35)}
 
 
-def short(steps: int, seed: int, optimizer: Literal["adamw", "muon"] = "adamw") -> LoopConfig:
+def short(steps: int, seed: int, optimizer: Optimizer = "adamw") -> LoopConfig:
     return LoopConfig(
         steps=steps, optimizer=optimizer, lr=1e-3, warmup=min(50, steps // 4), validate_every=steps, seed=seed
     )
@@ -63,7 +63,7 @@ class Run:
     data: str = "all"
     augment: str = "turned"
     positions: bool = True
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     seed: int = 0
 
     @property

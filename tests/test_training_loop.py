@@ -128,7 +128,7 @@ def test_a_checkpoint_of_the_first_format_is_resumed(tmp_path):
     tensors["generator"] = tensors["generator"].flatten().clone()
     save_file(tensors, tmp_path / "b" / NAME, {"step": "5"})
     assert training_facts(tmp_path / "b") == {
-        "steps": 5, "minutes": 0.0, "world_size": 1, "hardware": "not recorded"
+        "steps": 5, "minutes": 0.0, "world_size": 1, "optimizer": "AdamW", "hardware": "not recorded"
     }  # fmt: skip
     assert equal(whole, run(tmp_path / "b", 12))
 

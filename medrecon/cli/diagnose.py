@@ -55,15 +55,18 @@ def diagnose(
     for name, value in counts.items():
         if value < (2 if name == "steps" else 1):
             raise UsageError(f"--{name} {value}: too few")
-    if not 0 <= churn <= 0.41:
-        raise UsageError(f"--churn {churn:g}: expected 0 to 0.41")
     check_free(output, writing.overwrite)
 
     from medrecon.diagnose import run
     from medrecon.diagnose.base import Settings
     from medrecon.diagnose.sources import load_case
     from medrecon.models.store import load_prior
+    from medrecon.samplers.heun import Heun
 
+    try:
+        Heun(churn)
+    except ValueError as error:
+        raise UsageError(f"--churn: {error}") from error
     try:
         chosen = run.diagnostics(only or ())
     except ValueError as error:

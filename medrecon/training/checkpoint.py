@@ -115,15 +115,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            facts = {key: json.loads(value) for key, value in file.metadata().items()}
+            facts = _facts(file.metadata())
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train from the start") from error
-    before = {"seconds": 0.0, "loss": math.nan, "world_size": 1, "optimizer": "AdamW"}  # these existed
-    return tensors, before | facts
+    return tensors, facts
+
+
+def _facts(header: dict[str, str]) -> dict[str, Any]:
+    """What a checkpoint says of its run, with what one says by silence that is older than the key."""
+    silent = {"seconds": 0.0, "loss": math.nan, "world_size": 1, "optimizer": "AdamW", "hardware": "not recorded"}
+    return silent | {key: json.loads(value) for key, value in header.items()}
 
 
 def training_facts(folder: Path) -> dict[str, Any]:
-    """How the run in `folder` was trained, for a model card: steps done, minutes, world_size, the last hardware.
+    """How the run in `folder` was trained, for a model card: steps, minutes, world_size, optimiser, the last hardware.
 
     Raises:
         FileNotFoundError: no checkpoint there.
@@ -131,12 +136,11 @@ def training_facts(folder: Path) -> dict[str, Any]:
     if not (folder / NAME).exists():
         raise FileNotFoundError(f"{folder / NAME} not found: nothing was trained there")
     with safe_open(folder / NAME, framework="pt") as file:
-        facts = {"seconds": "0", "world_size": "1", "hardware": '"not recorded"'} | file.metadata()
+        facts = _facts(file.metadata())
     return {
-        "steps": json.loads(facts["step"]),
-        "minutes": round(json.loads(facts["seconds"]) / 60, 1),
-        "world_size": json.loads(facts["world_size"]),
-        "hardware": json.loads(facts["hardware"]),
+        "steps": facts["step"],
+        "minutes": round(facts["seconds"] / 60, 1),
+        **{key: facts[key] for key in ("world_size", "optimizer", "hardware")},
     }
 
 

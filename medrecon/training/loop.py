@@ -21,6 +21,7 @@ from medrecon.training.muon import Muon
 from medrecon.training.schedule import learning_rate, progress
 from medrecon.training.signals import Stopped, stop_signals
 
+Optimizer = Literal["adamw", "muon"]
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
 Report = Callable[[int, int, float, dict[str, float]], None]  # step, expected steps, loss, validation
@@ -36,7 +37,7 @@ class LoopConfig(BaseModel):
     minutes: float | None = Field(None, gt=0)
     """stop after this time of training and validation, over all resumptions; the learning rate then follows the
     larger of step/steps and time/minutes, so that a run always ends annealed"""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Optimizer = "adamw"
     """AdamW, or Muon for the matrices and AdamW for the rest"""
     lr: float = Field(1e-3, gt=0)
     """peak learning rate; the same serves both optimisers"""
