@@ -35,6 +35,15 @@ class Conditional(Protocol):
     def conditioned(self, label: str) -> Denoiser: ...
 
 
+@runtime_checkable
+class Guidable(Protocol):
+    """A denoiser that knows a poorer one, W, of the same images."""
+
+    def guided(self, weight: float) -> Denoiser:
+        """W + weight (D - W): autoguidance (arXiv 2406.02507, eq. 3)."""
+        ...
+
+
 class Autoencoder(Protocol):
     """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back.
 
@@ -124,6 +133,20 @@ class Prior:
             return replace(self, denoiser=self.denoiser.conditioned(label), label=label)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
+
+    def guided(self, weight: float) -> Prior:
+        """The same prior, more certain by `weight` than it is: for samples to look at, not for reconstruction.
+
+        Raises:
+            ValueError: weight is not positive, or the denoiser knows no poorer one to be guided away from.
+        """
+        if not weight > 0:
+            raise ValueError(f"expected a guidance above 0, got {weight:g}")
+        if weight == 1:
+            return self
+        if not isinstance(self.denoiser, Guidable):
+            raise ValueError(f"{self.name}: the denoiser cannot be guided: it has no Wiener filter of its own")
+        return replace(self, denoiser=self.denoiser.guided(weight))
 
     def network_values(self, x: Tensor) -> Tensor:
         """Images (B, H, W) in image units -> network range."""

@@ -116,7 +116,7 @@ class WienerUNet(nn.Module):
         self.experts = nn.ModuleDict({name: Expert(e, latent_channels, len(labels)) for name, e in experts.items()})
         self.wiener = Wiener(latent_channels, grid)
         self.sigma_min, self.sigma_max = sigma_min, bounds[-1]
-        self.labels, self.label = tuple(labels), 0
+        self.labels, self.label, self.guidance = tuple(labels), 0, 1.0
 
     def conditioned(self, label: str) -> WienerUNet:
         """The denoiser of one class of images, on the same weights.
@@ -129,6 +129,12 @@ class WienerUNet(nn.Module):
             raise ValueError(f"the denoiser has no class {label!r}: {known}")
         view = copy(self)
         view.label = 1 + self.labels.index(label)
+        return view
+
+    def guided(self, weight: float) -> WienerUNet:
+        """W + weight (D - W), W the Wiener filter, on the same weights; see `Guidable`."""
+        view = copy(self)
+        view.guidance = weight
         return view
 
     def correct(
@@ -156,8 +162,8 @@ class WienerUNet(nn.Module):
             mine = (sigma > below) & ((sigma <= expert.config.up_to) | last)
             below = expert.config.up_to
             if bool(mine.all()):
-                return self.correct(expert, z, sigma, estimate, error, where, self.label)
-            if bool(mine.any()):
+                result = self.correct(expert, z, sigma, estimate, error, where, self.label)
+            elif bool(mine.any()):
                 part = z[mine], sigma[mine], estimate[mine], error[mine]
                 result[mine] = self.correct(expert, *part, where, self.label)
-        return result
+        return result if self.guidance == 1 else estimate + self.guidance * (result - estimate)

@@ -353,12 +353,15 @@ def test_command_line_on_a_folder_of_scans(tmp_path, disc_volume, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["diagnostics"]["memorisation"]["skipped"] == "no training slices"
     assert at(report["diagnostics"]["denoising"], 1)["ratio"] > 0
+    assert call("--overwrite", only="samples", guidance="1.5") == 0
+    assert "guided by 1.5: not draws of the prior" in capsys.readouterr().out
     assert call() == 1 and "--overwrite" in capsys.readouterr().err
     for change, code, words in (
         ({"only": "nothing"}, 2, "round_trip"),
         ({"size": "30"}, 1, "multiple of 4"),
         ({"samples": "0"}, 2, "too few"),
         ({"churn": "0.5"}, 2, "churn from 0 to 0.41"),
+        ({"guidance": "0"}, 2, "guidance above 0"),
         ({"data": str(tmp_path / "none")}, 1, "no such"),
     ):
         assert call("--overwrite", **change) == code

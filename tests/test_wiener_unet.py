@@ -105,6 +105,19 @@ def test_every_item_of_a_batch_goes_to_the_expert_of_its_noise(generator):
             assert not torch.allclose(together[i : i + 1], expected[other], atol=1e-3 * float(s))
 
 
+def test_guidance_goes_on_from_the_wiener_filter_through_the_denoiser(generator):
+    from medrecon.models.base import Guidable
+
+    net = denoiser({"fine": FINE, "coarse": COARSE})
+    z, sigma = torch.randn(3, 2, 16, 16, generator=generator), torch.tensor([0.1, 0.7, 20.0])
+    with torch.no_grad():
+        estimate, plain, kept = net.wiener(z, sigma)[0], net(z, sigma), net.guided(1.5)
+        assert torch.allclose(kept(z, sigma) - estimate, 1.5 * (plain - estimate), atol=1e-5)
+        assert torch.allclose(kept(z[:1], sigma[0]), kept(z, sigma)[:1], atol=1e-5)
+        assert torch.equal(net(z, sigma), plain) and torch.equal(net.guided(1.0)(z, sigma), plain)
+    assert isinstance(net, Guidable) and isinstance(kept, Guidable)
+
+
 def test_zero_networks_are_the_exact_gaussian_denoiser(generator):
     net = WienerUNet({"fine": FINE, "coarse": COARSE.model_copy(update={"parametrisation": "wiener"})}, 0.01, 2, 16)
     net.wiener.fit(latents(200, 2, 16))

@@ -16,8 +16,8 @@ def diagnose(
     prior: str, /, *, data: Path, output: Annotated[Path, Parameter(name=["--output", "-o"])],
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     slices: int = 16, few: int = 6, samples: int = 16, steps: int = 40,
-    churn: float = 0.4, size: int = 256, label: str | None = None, device: str = "cpu", seed: int = 0,
-    writing: Writing = Writing(), out: Output = Output(),
+    churn: float = 0.4, guidance: float = 1.0, size: int = 256, label: str | None = None,
+    device: str = "cpu", seed: int = 0, writing: Writing = Writing(), out: Output = Output(),
 ) -> int:  # fmt: skip
     """Judge a prior on held-out subjects: round trip, latents, denoising, samples, memorisation, likelihood and more.
 
@@ -42,6 +42,8 @@ def diagnose(
         noise levels of the samples and of the likelihood
     churn
         noise added before every step of the samples, a share of the level, 0 to 0.41; at 0 they follow the flow
+    guidance
+        above 1 the samples are clearer and less varied than what the prior knows, such as 1.1; 1 is the prior as it is
     size
         side of the slices in pixels
     label
@@ -71,9 +73,13 @@ def diagnose(
         chosen = run.diagnostics(only or ())
     except ValueError as error:
         raise UsageError(f"--only: {error}") from error
-    settings = Settings(slices, few, samples, steps, churn, seed)
+    settings = Settings(slices, few, samples, steps, churn, guidance, seed)
     weights = load_prior(prior, device)
     weights = weights if label is None else weights.conditioned(label)
+    try:
+        weights.guided(guidance)
+    except ValueError as error:
+        raise UsageError(f"--guidance: {error}") from error
     case = load_case(weights, data, size, settings, device)
     if writing.dry_run:
         show_json({**run.header(case), "diagnostics": list(chosen), "dry_run": True})

@@ -45,6 +45,7 @@ class Settings:
         samples: unconditional samples.
         steps: noise levels of the samples and of the likelihood.
         churn: noise added before every step of the samples; 0 follows the probability-flow ODE.
+        guidance: of the samples away from the Wiener filter; 1 is the prior as it is, more is clearer and less varied.
         seed: of every diagnostic, so that each gives the same alone or among others.
     """
 
@@ -53,6 +54,7 @@ class Settings:
     samples: int = 16
     steps: int = 40
     churn: float = 0.4
+    guidance: float = 1.0
     seed: int = 0
 
     def generator(self) -> torch.Generator:
@@ -105,7 +107,8 @@ class Case:
     @cached_property
     def samples(self) -> Tensor:
         """Unconditional samples (n, C, h, w): churned Heun steps, levels of Karras et al. (arXiv 2206.00364)."""
-        denoiser, generator, drawn = self.prior.denoiser, self.settings.generator(), []
+        denoiser = self.prior.guided(self.settings.guidance).denoiser
+        generator, drawn = self.settings.generator(), []
         sampler = Heun(self.settings.churn)
         sigmas = karras(self.settings.steps, denoiser.sigma_min, denoiser.sigma_max)
         for part in range(0, self.settings.samples, BATCH):

@@ -27,15 +27,16 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
     control = case.training_images(TRAINING) if case.training is not None else None
     ratio = radial_power(kept, bins) / radial_power(real, bins)
     values: dict[str, Any] = {
-        "count": len(drawn), "steps": case.settings.steps, "churn": case.settings.churn, "seed": case.settings.seed,
-        "sampler": "Heun, Karras levels",
+        "count": len(drawn), "steps": case.settings.steps, "churn": case.settings.churn,
+        "guidance": case.settings.guidance, "seed": case.settings.seed, "sampler": "Heun, Karras levels",
         "finite": bool(torch.isfinite(drawn).all()), "latent_std": float(case.samples.std()),
         "mean": float(kept.mean()), "std": float(kept.std()),
         "real_mean": float(real.mean()), "real_std": float(real.std()),
         "histogram_distance": histogram_distance(kept, real), "spectrum_ratio": ratio.tolist(),
     }  # fmt: skip
     table = [
-        ("samples", f"{len(drawn)}, deviation of their latents {values['latent_std']:.2f}"),
+        ("samples", f"{len(drawn)}{guided(case.settings.guidance)}, deviation of their latents "
+                    f"{values['latent_std']:.2f}"),
         ("mean, deviation of values", f"{values['mean']:.3g}, {values['std']:.3g} "
                                       f"(held-out {values['real_mean']:.3g}, {values['real_std']:.3g})"),
         ("histogram distance to held-out", f"{values['histogram_distance']:.3g} {case.prior.units}"),
@@ -57,6 +58,10 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
         **{f"samples{window}": picture for window, picture in sheets(case, drawn).items()},
         **{f"held_out_data{window}": picture for window, picture in sheets(case, shown).items()},
     })  # fmt: skip
+
+
+def guided(weight: float) -> str:
+    return "" if weight == 1 else f", guided by {weight:g}: not draws of the prior as it is"
 
 
 def words(accuracy: Accuracy | None) -> str:
