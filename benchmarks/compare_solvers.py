@@ -4,6 +4,7 @@ along spokes and spirals. Resumes; prints the table.
     python benchmarks/compare_solvers.py --out runs/compare.json --slices 4
     python benchmarks/compare_solvers.py --out runs/mri.json --slices 1 --pictures runs/mri
     python benchmarks/compare_solvers.py --out runs/modes.json --size 128 --cases "CT 60 views" --modes fast paper
+    python benchmarks/compare_solvers.py --out runs/pixel.json --cases "CT 30 views" --solvers dds --prior ct_pixel
 """
 
 from __future__ import annotations
@@ -93,15 +94,22 @@ def measured(case: str, path: str, slices: int, size: int) -> tuple[Volume, Scan
     return volume, simulate(case, volume, size)
 
 
-def run(case: str, path: str, solver: str, mode: str | None, slices: int, size: int) -> tuple[dict[str, Any], Tensor]:
+def label_of(solver: str, mode: str | None, prior: str | None) -> str:
+    """Of a row of the table."""
+    return solver + "".join(f" ({word})" for word in (mode, prior and Path(prior).stem) if word)
+
+
+def run(
+    case: str, path: str, solver: str, mode: str | None, prior: str | None, slices: int, size: int
+) -> tuple[dict[str, Any], Tensor]:
     """One row, figures of one solver on one subject, and the first slice."""
     settings = CASES[case]
     volume, scan = measured(case, path, slices, size)
-    image, report = reconstruct(scan, solver, mode=mode)
+    image, report = reconstruct(scan, solver, mode=mode, prior=prior)
     truth = reference(volume, settings["modality"], size)
     scores = evaluate(image, truth)
     row = {
-        "case": case, "subject": Path(path).name, "solver": solver + (f" ({mode})" if mode else ""), "slices": slices,
+        "case": case, "subject": Path(path).name, "solver": label_of(solver, mode, prior), "slices": slices,
         "psnr_db": scores["psnr_db"], "ssim": scores["ssim"], "rmse": scores["rmse"], "chi2": report["chi2"],
         "seconds": report["seconds"] / slices, "operator_calls": sum(report["operator_calls_per_slice"].values()),
         "network_calls": sum(report.get("network_calls_per_slice", {}).values()),
@@ -164,6 +172,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", help="these modes of resample, on one slice of the first subject")
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--solvers", nargs="*", help="default: all that apply")
+    parser.add_argument("--prior", help="name or file, in place of the modality's own; with --solvers dds, say")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of what is run; they show corpus data")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -171,10 +180,11 @@ def main() -> None:
     for case, path in ((c, p) for c in options.cases for p in SUBJECTS[CASES[c]["modality"]]):
         images: dict[str, tuple[dict[str, Any], Tensor]] = {}
         for name, mode in jobs(case, path, options):
-            label = name + (f" ({mode})" if mode else "")
+            label = label_of(name, mode, options.prior)
             if any((r["case"], r["subject"], r["solver"]) == (case, Path(path).name, label) for r in rows):
                 continue
-            images[label] = run(case, path, name, mode, 1 if mode else options.slices, options.size)
+            slices = 1 if mode else options.slices
+            images[label] = run(case, path, name, mode, options.prior, slices, options.size)
             rows.append(images[label][0])
             options.out.write_text(json.dumps(rows, indent=1))
             print(json.dumps(rows[-1]), flush=True)
