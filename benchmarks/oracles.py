@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare_solvers import CASES, CORPUS, reference, simulate
+from compare_solvers import CASES, reference, simulate
 from torch import Tensor
 from torch.nn.functional import conv2d
-from tune_classical import PIXEL
+from validation_slices import validation_slices
 
 from medrecon.evaluate import evaluate
 from medrecon.measurement import Measurement
@@ -37,7 +37,6 @@ from medrecon.simulate import simulate_mri
 from medrecon.solvers.consistency import DataConsistency
 from medrecon.solvers.resample import ReSample
 from medrecon.solvers.tv import TV
-from medrecon.training.slices import read_sheets
 from medrecon.units import hu_to_mu
 from medrecon.volume import Volume
 
@@ -143,7 +142,7 @@ class Case:
 
     def __init__(self, name: str, index: int, weights: str | None = None) -> None:
         self.name, self.modality = name, CASES[name]["modality"]
-        self.volume = validation_slice(self.modality, index)
+        self.volume = validation_slices(self.modality, [index])
         self.problem = build_problem(simulate(name, self.volume, SIZE), "cpu")
         one = slice(0, 1)
         self.A, self.y = self.problem.operator(one), self.problem.measurement(one)
@@ -181,14 +180,6 @@ class Case:
         rms = error.abs().square().mean().sqrt().clamp_min(1e-12)
         left = dc.prox(error, torch.full_like(error.abs(), float(rms)))
         return float(1 - left.abs().square().sum() / error.abs().square().sum().clamp_min(1e-20))
-
-
-def validation_slice(modality: str, index: int) -> Volume:
-    ct = modality == "ct"
-    values = read_sheets(CORPUS / "val" / f"{modality}_256", 1.0, -1024.0 if ct else 0.0).values(torch.tensor([index]))
-    pitch = PIXEL if ct else 1.0
-    affine = torch.diag(torch.tensor([-pitch, -pitch, 2.0, 1.0], dtype=torch.float64))
-    return Volume(values.clamp(-1024, 3071), affine, "HU", "CT") if ct else Volume(values, affine, "a.u.", "MR")
 
 
 Experiment = Callable[[Case], Tensor]

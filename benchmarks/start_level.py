@@ -8,10 +8,9 @@ Four validation slices of the corpus, and the head CT of pydicom's wheel, whose 
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 import torch
+from validation_slices import validation_slices
 
 from medrecon.demo import CASES
 from medrecon.evaluate import evaluate
@@ -20,17 +19,12 @@ from medrecon.pipeline.problem import build_problem
 from medrecon.simulate import simulate_ct
 from medrecon.solvers.resample import ReSample
 from medrecon.solvers.tv import TV
-from medrecon.training.slices import read_sheets
 from medrecon.volume import Volume
-
-CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
 
 def chests() -> tuple[Volume, Volume]:
     """Validation slices as they are scanned and as they should come back."""
-    values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor([10, 60, 102, 110]))
-    affine = torch.diag(torch.tensor([-1.4, -1.4, 2.0, 1.0], dtype=torch.float64))  # pixel size: assumed
-    volume = Volume(values.clamp(-1024, 3071), affine, "HU", "CT")
+    volume = validation_slices("ct", [10, 60, 102, 110])
     return volume, volume
 
 

@@ -10,12 +10,11 @@ range (4095 HU) and in the soft-tissue window (400 HU), RMSE in HU, chi^2/m of t
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from validation_slices import validation_slices
 
 from medrecon.evaluate import evaluate
 from medrecon.operators.ct import CTOperator
@@ -23,15 +22,11 @@ from medrecon.pipeline.choose import make_solver, solver_classes
 from medrecon.pipeline.problem import build_problem
 from medrecon.simulate import simulate_ct
 from medrecon.simulate.ct import reconstruction_grid, resize
-from medrecon.training.slices import read_sheets
 from medrecon.units import hu_to_mu, mu_to_hu
 from medrecon.volume import Volume
 
-CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 SLICES = [10, 98, 100, 102, 105, 110]
 """One slice a subject: chest, chest, abdomen, chest, pelvis, abdomen."""
-PIXEL = 1.4
-"""mm, assumed: the sheets do not carry it."""
 CASES: dict[str, dict[str, Any]] = {
     "60 views": {"views": 60, "i0": 5e4},
     "30 views": {"views": 30, "i0": 5e4},
@@ -44,9 +39,7 @@ class Case:
     """The slices measured: operator, measurement, and the reference on the reconstruction's grid."""
 
     def __init__(self, name: str, size: int, slices: int = len(SLICES)) -> None:
-        affine = torch.diag(torch.tensor([-PIXEL, -PIXEL, 2.0, 1.0], dtype=torch.float64))
-        values = read_sheets(CORPUS / "val" / "ct_256", 1.0, -1024.0).values(torch.tensor(SLICES[:slices]))
-        volume = Volume(values.clamp(-1024, 3071), affine, "HU", "CT")
+        volume = validation_slices("ct", SLICES[:slices])
         scan = simulate_ct(volume, size=size, generator=torch.Generator().manual_seed(0), **CASES[name])
         grid, self.affine = reconstruction_grid(volume, size)
         self.truth = resize(hu_to_mu(volume.data), grid.shape)
