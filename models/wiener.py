@@ -30,10 +30,17 @@ class Wiener(nn.Module):
         self._eigen: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def fit(self, latents: Tensor) -> None:
-        """Mean per channel and cross-spectral density of latents (N, C, grid, grid)."""
+        """Mean per channel and cross-spectral density of square latents (N, C, n, n), brought from their own grid."""
+        first, second = self.pairs
+        if latents.shape[-1] != self.grid:
+            own = Wiener(self.channels, latents.shape[-1])
+            own.fit(latents)
+            density = own.density((self.grid, self.grid)).unflatten(1, (self.channels, self.channels))
+            self.spectrum.copy_(density[:, first, second, :, : self.grid // 2 + 1])
+            self.mean.copy_(own.mean)
+            return
         self.mean.copy_(latents.mean((0, 2, 3))[:, None, None])
         density = torch.zeros_like(self.spectrum)
-        first, second = self.pairs
         for part in latents.split(64):
             f = torch.fft.rfft2(part - self.mean, norm="ortho")
             product = (f[:, first] * f[:, second].conj()).sum(0)

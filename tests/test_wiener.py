@@ -32,6 +32,19 @@ def test_wiener_filter_is_the_exact_denoiser_of_its_gaussian(generator):
     assert torch.allclose(wide[..., ::2, ::2], wiener.whole(), rtol=1e-4, atol=1e-6)
 
 
+def test_a_spectrum_of_fewer_frequencies_is_nearly_the_same_filter(generator):
+    latents = correlated_latents(400, generator)
+    whole, fewer = Wiener(2, 16), Wiener(2, 12)
+    for net in (whole, fewer):
+        net.fit(latents)
+    assert fewer.spectrum.shape[-2:] == (12, 7)
+    sigma = torch.full((len(latents),), 0.7)
+    noisy = latents + 0.7 * torch.randn(latents.shape, generator=generator)
+    best, near = (float((net(noisy, sigma)[0] - latents).square().mean()) for net in (whole, fewer))
+    flat = float((Wiener(2, 16)(noisy, sigma)[0] - latents).square().mean())
+    assert best < near < 1.02 * best < flat
+
+
 def test_wiener_filter_follows_new_weights(generator):
     """The eigenvectors kept between calls belong to the spectrum that is loaded."""
     wiener, other = Wiener(2, 16), Wiener(2, 16)

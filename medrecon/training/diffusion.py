@@ -52,6 +52,8 @@ class DiffusionConfig(BaseModel):
     """smallest noise, in units of the latent standard deviation"""
     experts: dict[str, ExpertTraining] = {"all": ExpertTraining()}
     """networks by name, from low noise to high; the largest `up_to` is the largest noise"""
+    spectrum: int | None = Field(None, gt=1)
+    """frequencies a side kept of the Wiener filter's spectrum, which makes the file smaller; all by default"""
     labels: dict[str, str] = {}
     """classes of images that can be told apart, {head: brain|skull, chest: ^ct_lidc}: a slice is of the first whose
     regular expression is found in the path of its file, in source/subject/detail of a sheet; else of none"""
@@ -67,6 +69,7 @@ class DiffusionConfig(BaseModel):
         return labels
 
     def denoiser(self, latent_channels: int, grid: int) -> WienerUNet:
+        grid = self.spectrum or grid
         return WienerUNet(self.experts, self.sigma_min, latent_channels, grid, tuple(self.labels))
 
 
