@@ -15,7 +15,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,25 +48,45 @@ SIZE = 256
 
 
 @dataclass(frozen=True, eq=False)
-class ExactPrior(Prior):
-    """A prior whose autoencoder loses nothing of the truth: what the round trip loses is added to all it decodes."""
+class KnowingPrior(Prior):
+    """A prior that knows the truth, also in a mirror: its autoencoder loses nothing of it, or its denoiser errs less.
 
-    shift: Tensor | None = None
+    Attributes:
+        plain: the prior that it is made of.
+        exact: what the round trip of the truth loses is added to all that is decoded.
+        q: the denoiser's error is q times as large: z0 + q (D(z, sigma) - z0), z0 the latent of the truth.
+    """
+
+    plain: Prior = field(kw_only=True)
+    truth: Tensor = field(kw_only=True)
+    exact: bool = field(kw_only=True)
+    q: float = field(kw_only=True)
 
     @classmethod
-    def of(cls, prior: Prior, truth: Tensor) -> ExactPrior:
+    def of(cls, prior: Prior, truth: Tensor, *, exact: bool = False, q: float = 1.0) -> KnowingPrior:
         known = {f.name: getattr(prior, f.name) for f in fields(Prior)}
-        shift = truth - prior.decode(prior.encode(truth), tuple(truth.shape[-2:]))
-        return cls(**known | {"error": 0.01 * prior.error}, shift=shift)
+        if exact:
+            known["error"] *= 0.01
+        if q != 1:
+            known["denoiser"] = Nearer(prior.denoiser, prior.encode(truth), q)
+        return cls(**known, plain=prior, truth=truth, exact=exact, q=q)
+
+    def mirrored(self) -> KnowingPrior:
+        return KnowingPrior.of(self.plain.mirrored(), self.truth, exact=self.exact, q=self.q)
+
+    @cached_property
+    def lost(self) -> Tensor:
+        """Of the truth by the round trip."""
+        return self.truth - super().decode(self.encode(self.truth), tuple(self.truth.shape[-2:]))
 
     def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
         x = super().decode(z, shape)
-        return x if self.shift is None else x + self.shift
+        return x + self.lost if self.exact else x
 
 
 @dataclass(frozen=True, eq=False)
 class Nearer:
-    """A denoiser whose error is q times as large: truth + q (D(z, sigma) - truth); q = 0 knows the latent."""
+    """truth + q (D(z, sigma) - truth); q = 0 knows the latent."""
 
     denoiser: Denoiser
     truth: Tensor
@@ -185,12 +205,8 @@ class Case:
 Experiment = Callable[[Case], Tensor]
 
 
-def nearer(c: Case, prior: Prior, q: float) -> Prior:
-    return replace(prior, denoiser=Nearer(prior.denoiser, prior.encode(c.truth), q))
-
-
-def exact(c: Case) -> Prior:
-    return ExactPrior.of(c.prior, c.truth)
+def knowing(c: Case, *, exact: bool = False, q: float = 1.0) -> Prior:
+    return KnowingPrior.of(c.prior, c.truth, exact=exact, q=q)
 
 
 def phased(c: Case) -> Prior:
@@ -216,15 +232,15 @@ def anatomy(c: Case) -> Iterator[tuple[str, Tensor]]:
 def experiments() -> dict[str, Experiment]:
     """By name, each on its own line of the table."""
     runs: dict[str, Experiment] = {
-        "autoencoder exact": lambda c: c.solve(exact(c)),
+        "autoencoder exact": lambda c: c.solve(knowing(c, exact=True)),
         "denoiser: Wiener filter alone": lambda c: c.solve(
             replace(c.prior, denoiser=WienerAlone(c.prior.denoiser, c.truth, 1.0))
         ),
         "phase true": lambda c: c.solve(phased(c)),
         "consistency weighted by the true error's pattern": lambda c: c.solve(c.prior, truth=c.truth),
         "consistency weighted by the true error": lambda c: c.solve(c.prior, truth=c.truth, true_size=True),
-        "both: autoencoder exact, true error's pattern": lambda c: c.solve(exact(c), truth=c.truth),
-        "both: denoiser error x 0.9, true error's pattern": lambda c: c.solve(nearer(c, c.prior, 0.9), truth=c.truth),
+        "both: autoencoder exact, true error's pattern": lambda c: c.solve(knowing(c, exact=True), truth=c.truth),
+        "both: denoiser error x 0.9, true error's pattern": lambda c: c.solve(knowing(c, q=0.9), truth=c.truth),
         "60 CG iterations": lambda c: c.solve(c.prior, cg_iterations=60),
         "3 rounds": lambda c: c.solve(c.prior, rounds=3),
         "16 steps": lambda c: c.solve(c.prior, steps=16),
@@ -232,9 +248,9 @@ def experiments() -> dict[str, Experiment]:
         "mean of 4 pairs": lambda c: torch.stack([c.solve(c.prior, seed=k) for k in range(4)]).mean(0),
     }
     for q in (0.95, 0.9, 0.8, 0.7, 0.5, 0.0):
-        runs[f"denoiser error x {q}"] = lambda c, q=q: c.solve(nearer(c, c.prior, q))  # type: ignore[misc]
+        runs[f"denoiser error x {q}"] = lambda c, q=q: c.solve(knowing(c, q=q))  # type: ignore[misc]
     for q in (0.9, 0.0):
-        runs[f"both: autoencoder exact, denoiser error x {q}"] = lambda c, q=q: c.solve(nearer(c, exact(c), q))  # type: ignore[misc]
+        runs[f"both: autoencoder exact, denoiser error x {q}"] = lambda c, q=q: c.solve(knowing(c, exact=True, q=q))  # type: ignore[misc]
     for sigma in (0.1, 0.2, 0.4, 0.8, 1.6, 6.4, 25.6):
         settings = {"start": sigma, "steps": 6 + max(0, round(math.log2(sigma / 0.4)))}  # the ratio of two levels stays
         runs[f"start: TV + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, **s)  # type: ignore[misc]
