@@ -1,4 +1,4 @@
-"""Every prior that comes with the package, found by itself: its card, its round trip and its denoiser on a real scan."""
+"""Every prior that comes with the package: its card, its recipe, its round trip and its denoiser on a real scan."""
 
 import json
 
