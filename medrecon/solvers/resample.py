@@ -57,7 +57,7 @@ class ReSample:
     where a prior trained on mirrored images errs elsewhere (fast)"""
     rounds: int = 1
     """encoder-residual updates a step (fast)"""
-    cg_iterations: int = 30
+    cg_iterations: int = 15
     """CG iterations of every proximal problem (fast)"""
     polish: bool = True
     """finish with the proximal point of chi^2/m = 1 in pixel space (fast)"""
