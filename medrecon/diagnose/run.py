@@ -84,10 +84,12 @@ def header(case: Case) -> dict[str, Any]:
 def markdown(report: dict[str, Any], findings: dict[str, Finding]) -> str:
     """The tables for people."""
     held, of = report["held_out"], f", {report['label']}" if report["label"] else ""
+    guidance = report["settings"]["guidance"]
+    guided = "" if guidance == 1 else f"; samples guided by {guidance:g}: not draws of the prior as it is"
     lines = [
         f"# Diagnostics of the prior {report['prior']} ({report['modality']}{of})", "",
         f"{held['looked_at']} slices of {held['subjects']} held-out subjects, {report['size']} x {report['size']}; "
-        f"seed {report['settings']['seed']}. {report['use']}.", "",
+        f"seed {report['settings']['seed']}{guided}. {report['use']}.", "",
         "| diagnostic | quantity | figure |", "|---|---|---|",
     ]  # fmt: skip
     for name, finding in findings.items():

@@ -35,8 +35,7 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
         "histogram_distance": histogram_distance(kept, real), "spectrum_ratio": ratio.tolist(),
     }  # fmt: skip
     table = [
-        ("samples", f"{len(drawn)}{guided(case.settings.guidance)}, deviation of their latents "
-                    f"{values['latent_std']:.2f}"),
+        ("samples", f"{len(drawn)}, deviation of their latents {values['latent_std']:.2f}"),
         ("mean, deviation of values", f"{values['mean']:.3g}, {values['std']:.3g} "
                                       f"(held-out {values['real_mean']:.3g}, {values['real_std']:.3g})"),
         ("histogram distance to held-out", f"{values['histogram_distance']:.3g} {case.prior.units}"),
@@ -58,10 +57,6 @@ def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Find
         **{f"samples{window}": picture for window, picture in sheets(case, drawn).items()},
         **{f"held_out_data{window}": picture for window, picture in sheets(case, shown).items()},
     })  # fmt: skip
-
-
-def guided(weight: float) -> str:
-    return "" if weight == 1 else f", guided by {weight:g}: not draws of the prior as it is"
 
 
 def words(accuracy: Accuracy | None) -> str:
