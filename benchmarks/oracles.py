@@ -26,10 +26,12 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 from validation_slices import validation_slices
 
+from medrecon.diagnose.stationary import Stationary
 from medrecon.evaluate import evaluate
 from medrecon.measurement import Measurement
 from medrecon.models.base import Denoiser, Prior
 from medrecon.models.store import load_prior
+from medrecon.models.wiener_unet import WienerUNet
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri import CartesianMRI
 from medrecon.pipeline.problem import build_problem
@@ -102,15 +104,6 @@ class Nearer:
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.truth + self.q * (self.denoiser(z, sigma) - self.truth) if self.q else self.truth
-
-
-@dataclass(frozen=True, eq=False)
-class WienerAlone(Nearer):
-    """The Gaussian stand-in."""
-
-    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
-        estimate: Tensor = self.denoiser.wiener(z, sigma)[0]  # type: ignore[attr-defined]
-        return estimate
 
 
 def blur(x: Tensor, sd: float) -> Tensor:
@@ -209,6 +202,13 @@ def knowing(c: Case, *, exact: bool = False, q: float = 1.0) -> Prior:
     return KnowingPrior.of(c.prior, c.truth, exact=exact, q=q)
 
 
+def wiener_alone(c: Case) -> Prior:
+    """The Gaussian stand-in."""
+    denoiser = c.prior.denoiser
+    assert isinstance(denoiser, WienerUNet)
+    return replace(c.prior, denoiser=Stationary(denoiser.wiener, denoiser.sigma_min, denoiser.sigma_max))
+
+
 def phased(c: Case) -> Prior:
     """The true phase where there is signal."""
     size = c.truth.abs()
@@ -233,9 +233,7 @@ def experiments() -> dict[str, Experiment]:
     """By name, each on its own line of the table."""
     runs: dict[str, Experiment] = {
         "autoencoder exact": lambda c: c.solve(knowing(c, exact=True)),
-        "denoiser: Wiener filter alone": lambda c: c.solve(
-            replace(c.prior, denoiser=WienerAlone(c.prior.denoiser, c.truth, 1.0))
-        ),
+        "denoiser: Wiener filter alone": lambda c: c.solve(wiener_alone(c)),
         "phase true": lambda c: c.solve(phased(c)),
         "consistency weighted by the true error's pattern": lambda c: c.solve(c.prior, truth=c.truth),
         "consistency weighted by the true error": lambda c: c.solve(c.prior, truth=c.truth, true_size=True),

@@ -67,19 +67,13 @@ def diagnose(
 
     try:
         Heun(churn)
-    except ValueError as error:
-        raise UsageError(f"--churn: {error}") from error
-    try:
         chosen = run.diagnostics(only or ())
     except ValueError as error:
-        raise UsageError(f"--only: {error}") from error
+        raise UsageError(str(error)) from error
     settings = Settings(slices, few, samples, steps, churn, guidance, seed)
     weights = load_prior(prior, device)
     weights = weights if label is None else weights.conditioned(label)
-    try:
-        weights.guided(guidance)
-    except ValueError as error:
-        raise UsageError(f"--guidance: {error}") from error
+    weights.guided(guidance)  # complains now, not after the first diagnostics
     case = load_case(weights, data, size, settings, device)
     if writing.dry_run:
         show_json({**run.header(case), "diagnostics": list(chosen), "dry_run": True})
