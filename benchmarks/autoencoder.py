@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare_solvers import CORPUS, SUBJECTS
+from compare_solvers import SUBJECTS
+from corpus import CORPUS
 from torch import Tensor
 
 from medrecon import io

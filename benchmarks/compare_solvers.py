@@ -13,11 +13,11 @@ import argparse
 import functools
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from corpus import CORPUS
 from torch import Tensor
 
 from medrecon import io
@@ -31,7 +31,6 @@ from medrecon.simulate.ct import reconstruction_grid, resize
 from medrecon.units import hu_to_mu, mu_to_hu
 from medrecon.volume import Volume
 
-CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 SUBJECTS = {
     # The head CT holds two stacks, the T2 series misses slice 35: one part of each, by its short UID.
     "ct": ("test/ct/ct_lidc_0001", "test/ct/ct_head_ge#cc1931f2.2", "test/ct/ct_acrin_flt_013"),

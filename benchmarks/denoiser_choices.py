@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from corpus import CORPUS
 from torch import Tensor
 
 from medrecon.models.kl_autoencoder import KLAutoencoder
@@ -33,7 +33,6 @@ from medrecon.training.latents import encode_slices, fingerprint, statistics, st
 from medrecon.training.loop import LoopConfig, Optimizer, fit
 from medrecon.training.slices import Slices, read_sheets
 
-CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 LEVELS = (0.06, 0.25, 1.0, 4.0, 16.0)
 MOVED: dict[str, Any] = {"plain": 0.4, "zoom": 1.25, "rotate": 10, "shift": 0.05}
 AUGMENTS = {

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from corpus import CORPUS
 
 from medrecon.evaluate import evaluate
 from medrecon.io.scan import Scan, save_scan
@@ -24,7 +25,7 @@ from medrecon.raw import RawOptions, read_raw
 from medrecon.simulate.undersample import undersample
 from medrecon.volume import Volume
 
-RAW = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus")) / "raw"
+RAW = CORPUS / "raw"
 
 
 def brain() -> Scan:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from corpus import CORPUS
 
 from medrecon.training.slices import read_sheets
 from medrecon.volume import Volume
 
-CORPUS = Path(os.environ.get("MEDRECON_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 PITCH = {"ct": 1.4, "mri": 1.0}
 """mm, assumed: the sheets do not carry it."""
 
