@@ -2,6 +2,7 @@
 
     python benchmarks/oracles.py --out runs/oracles.json
     python benchmarks/oracles.py --cases "MRI 8x" --only "denoiser.*" "anatomy"
+    python benchmarks/oracles.py --cases "CT 60 views" --subject test/ct/ct_acrin_flt_013  # why it loses there
 
 The parts: autoencoder, denoiser, data consistency, start, for MRI the phase. Case by case as in compare_solvers.py, one
 slice a subject; the difference to TV is the mean over slices.
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare_solvers import CASES, reference, simulate
+from compare_solvers import CASES, reference, simulate, subject
 from torch import Tensor
 from torch.nn.functional import conv2d
 from validation_slices import validation_slices
@@ -153,9 +154,8 @@ class Oracle(ReSample):
 class Case:
     """One slice measured: operator, data, prior, the truth in the solver's units, the TV reconstruction."""
 
-    def __init__(self, name: str, index: int, weights: str | None = None) -> None:
-        self.name, self.modality = name, CASES[name]["modality"]
-        self.volume = validation_slices(self.modality, [index])
+    def __init__(self, name: str, volume: Volume, weights: str | None = None) -> None:
+        self.name, self.modality, self.volume = name, CASES[name]["modality"], volume
         self.problem = build_problem(simulate(name, self.volume, SIZE), "cpu")
         one = slice(0, 1)
         self.A, self.y = self.problem.operator(one), self.problem.measurement(one)
@@ -289,6 +289,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def volumes(case: str, options: argparse.Namespace) -> Iterator[tuple[int | str, Volume]]:
+    """Slices by name: the middle one of each test subject asked for, else those of validation."""
+    modality = CASES[case]["modality"]
+    for path in options.subject:
+        yield path, subject(path, modality, 1)
+    if not options.subject:
+        for index in (HELD_OUT if options.held_out else SLICES)[modality][: options.slices]:
+            yield index, validation_slices(modality, [index])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON, one row a slice")
@@ -296,14 +306,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[".*"], help="experiments, regular expressions; and anatomy")
     parser.add_argument("--slices", type=int, default=4, help="the first so many of each modality")
     parser.add_argument("--held-out", action="store_true", help="the other slices")
+    parser.add_argument("--subject", nargs="*", default=[], help="test subjects, to find out why one loses: choose "
+                        "nothing on them")  # fmt: skip
     parser.add_argument("--weights", help="a prior to use in place of the shipped one")
     options = parser.parse_args()
     wanted = lambda name: any(re.fullmatch(pattern, name) for pattern in options.only)  # noqa: E731
     rows: list[dict[str, Any]] = []
     for name in options.cases:
-        for index in (HELD_OUT if options.held_out else SLICES)[CASES[name]["modality"]][: options.slices]:
-            for row in measure(Case(name, index, options.weights), wanted):
-                rows.append({"case": name, "slice": index, **row})
+        for label, volume in volumes(name, options):
+            for row in measure(Case(name, volume, options.weights), wanted):
+                rows.append({"case": name, "slice": label, **row})
                 print(json.dumps(rows[-1]), flush=True)
                 if options.out:
                     options.out.write_text(json.dumps(rows, indent=1))

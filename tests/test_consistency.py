@@ -1,5 +1,7 @@
 """Data consistency: the proximal point against dense algebra, its weight from the misfit, the value maps behind it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -80,7 +82,7 @@ def test_spread_carries_an_error_of_the_network_to_the_image():
 
 def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
     A, y, truth = problem()
-    prior = example_prior(SHAPE)
+    prior = replace(example_prior(SHAPE), error=0.05)
     error = pixel_error(LatentSpace(prior, A, y), prior.encode(truth), warm=False)
     torch.testing.assert_close(error(truth, 1e-6), torch.full_like(truth, prior.error))
     # The identity autoencoder: gain 1, a latent of unit variance keeps sigma / sqrt(1 + sigma^2).
@@ -90,7 +92,7 @@ def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
 
 def test_after_a_warm_start_the_error_is_expected_where_the_estimate_has_left_it():
     A, y, truth = problem()
-    space = LatentSpace(prior := example_prior(SHAPE), A, y)
+    space = LatentSpace(prior := replace(example_prior(SHAPE), error=0.05), A, y)
     anywhere, there = (pixel_error(space, prior.encode(truth), warm=warm) for warm in (False, True))
     torch.testing.assert_close(there(truth, 1.0), anywhere(truth, 1.0))  # they agree: nothing is known of the place
     moved = truth.clone()

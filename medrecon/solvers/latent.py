@@ -84,6 +84,21 @@ def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, warm: Te
     return torch.zeros_like(space.encode(A.adjoint(y.data))) if warm is None else space.encode(warm)
 
 
+def placed(difference: Tensor, rounding: float) -> Tensor:
+    """Where two images (B, H, W) differ, as a pattern of variance with mean 1, over 5 x 5 pixels; `rounding` is the
+    variance that is no place."""
+    local = avg_pool2d(difference.abs().square()[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    local = local + max(rounding, torch.finfo(local.dtype).tiny)
+    return local / local.mean((1, 2), keepdim=True)
+
+
+def inexpressible(space: LatentSpace, x: Tensor) -> Tensor:
+    """Standard deviation (B, H, W), image units, of what the decoder could not express of the object that x = D(z)
+    shows: of the size of the prior's round-trip error, in the place where another round trip loses it."""
+    floor = space.prior.error
+    return floor * placed(x - space.decode(space.encode(x)), 1e-3 * floor**2).sqrt()
+
+
 PixelError = Callable[[Tensor, float], Tensor]
 """(v (B, H, W), sigma) -> standard deviation (B, H, W) expected of v = D(z0) at noise sigma, in image units."""
 
@@ -108,10 +123,8 @@ def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
         variance = floor**2 + error.square() * sigma**2 / (1 + sigma**2)
         if not warm:
             return variance.sqrt()
-        left = avg_pool2d((v - x).abs().square()[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
-        mean = lambda t: t.mean((1, 2), keepdim=True)  # noqa: E731
-        where = left + max(0.05 * floor**2, torch.finfo(left.dtype).tiny)  # rounding is no place
-        return ((variance + mean(variance) * where / mean(where)) / 2).sqrt()
+        place = placed(v - x, 0.05 * floor**2)
+        return ((variance + variance.mean((1, 2), keepdim=True) * place) / 2).sqrt()
 
     return expected
 

@@ -22,6 +22,7 @@ from medrecon.solvers.latent import (
     LatentSpace,
     PixelError,
     encoder_residual,
+    inexpressible,
     pixel_error,
     start_latent,
     warm_start,
@@ -35,7 +36,8 @@ class ReSample:
 
     Modes (docs/resample.md has the formulas side by side):
         fast: ours. Warm start from TV, trajectories in pairs of opposite noise, encoder-residual data consistency
-            whitened by the noise, variance-preserving re-noising, their mean polished in pixels to chi^2/m <= 1.
+            whitened by the noise, variance-preserving re-noising, their mean polished in pixels: what the autoencoder
+            cannot express comes from the data, and chi^2/m <= 1.
         paper: the published algorithm with Adam in pixel and latent space and stochastic resampling.
         reference: what the public reference code does, known deviations and errors included; for comparison.
     """
@@ -60,7 +62,8 @@ class ReSample:
     cg_iterations: int = 15
     """CG iterations of every proximal problem (fast)"""
     polish: bool = True
-    """finish with the proximal point of chi^2/m = 1 in pixel space (fast)"""
+    """finish in pixel space: with the proximal point that knows how much the autoencoder loses, and where, and where
+    it is further from the data than noise, with that of chi^2/m = 1 (fast)"""
     original: Original = Original()
     """settings of the paper and reference modes"""
 
@@ -115,10 +118,15 @@ class ReSample:
             if stopped:
                 break
         x = torch.stack(ends).mean(0)
-        image = dc.to_discrepancy(x, error(x, self._levels()[-1])) if self.polish else x
+        image = self._polished(space, dc, x, error) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
                                 latent_image=x, correction=(change / size).tolist())  # fmt: skip
+
+    def _polished(self, space: LatentSpace, dc: DataConsistency, x: Tensor, error: PixelError) -> Tensor:
+        """x with what the data say of all that the decoder could not express, then no further from them than noise."""
+        x = dc.prox(x, inexpressible(space, x))
+        return dc.to_discrepancy(x, error(x, self._levels()[-1]))
 
     def _trajectory(
         self, A: LinearOperator, space: LatentSpace, dc: DataConsistency, z: Tensor, noise: Callable[[Tensor], Tensor],
@@ -155,4 +163,4 @@ class ReSample:
 def example_prior(shape: tuple[int, int] = (32, 32)) -> Prior:
     """A Gaussian prior with an identity autoencoder, for examples and tests: images of order 1."""
     denoiser = smooth_gaussian((1, *shape))
-    return Prior(IdentityAutoencoder(), denoiser, Linear(-1.0, 1.0), "a.u.", "CT", error=0.05, name="example")
+    return Prior(IdentityAutoencoder(), denoiser, Linear(-1.0, 1.0), "a.u.", "CT", error=0.0, name="example")
