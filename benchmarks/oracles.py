@@ -224,7 +224,8 @@ def anatomy(c: Case) -> Iterator[tuple[str, Tensor]]:
     yield "D(E(TV))", c.prior.decode(c.prior.encode(c.tv), c.A.in_shape)
     solver = Oracle(c.prior, first=c.tv)
     solution = solver(c.A, c.y, generator=torch.Generator().manual_seed(0))
-    yield "before the polish", solution.diagnostics["latent_image"]
+    seen = 1 if c.A.support is None else c.A.support
+    yield "before the polish", solution.diagnostics["latent_image"] * seen
     yield "ReSample fast", solution.image
     yield "mean of it and TV", (solution.image + c.tv) / 2
 

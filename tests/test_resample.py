@@ -206,8 +206,9 @@ class Blocks:
 
 
 def test_what_the_decoder_cannot_express_comes_from_the_data():
-    """Details of rms 0.2 that no latent shows, seen in most pixels with noise of 0.05, are there after the polish;
-    nothing is made up where nothing was seen, and a prior that claims to lose nothing gets nothing back."""
+    """Details of rms 0.2 that no latent shows, seen in most pixels with noise of 0.05, are there after the polish, off
+    by little more than their posterior deviation of 0.0485; nothing is made up where nothing was seen; and a prior that
+    claims to lose nothing is only brought to chi^2/m = 1."""
     g = torch.Generator().manual_seed(0)
     denoiser = smooth_gaussian((1, 12, 12))
     lossy = Prior(Blocks(), denoiser, Linear(-1.0, 1.0), "a.u.", "CT", error=0.2)
@@ -221,7 +222,7 @@ def test_what_the_decoder_cannot_express_comes_from_the_data():
     solution = solve(lossy)
     before, after = (x - coarse - detail for x in (solution.diagnostics["latent_image"], solution.image))
     at = seen.bool()[None]
-    assert rms(before[at]) > 0.15 and rms(after[at]) < 0.06
+    assert rms(before[at]) > 0.15 and rms(after[at]) < 0.052
     assert torch.equal(before[~at], after[~at])
     sure = solve(replace(lossy, error=0.0))
-    assert rms((sure.image - coarse - detail)[at]) > 0.08  # chi^2/m = 1 alone leaves more than the noise
+    assert rms((sure.image - coarse - detail)[at]) > 0.058

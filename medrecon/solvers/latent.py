@@ -84,10 +84,15 @@ def start_latent(space: LatentSpace, A: LinearOperator, y: Measurement, warm: Te
     return torch.zeros_like(space.encode(A.adjoint(y.data))) if warm is None else space.encode(warm)
 
 
+def nearby(variance: Tensor) -> Tensor:
+    """Variances (B, H, W) averaged over 5 x 5 pixels."""
+    return avg_pool2d(variance[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+
+
 def placed(difference: Tensor, rounding: float) -> Tensor:
-    """Where two images (B, H, W) differ, as a pattern of variance with mean 1, over 5 x 5 pixels; `rounding` is the
-    variance that is no place."""
-    local = avg_pool2d(difference.abs().square()[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    """Where two images (B, H, W) differ, as a pattern of variance with mean 1; `rounding` is the variance that is no
+    place."""
+    local = nearby(difference.abs().square())
     local = local + max(rounding, torch.finfo(local.dtype).tiny)
     return local / local.mean((1, 2), keepdim=True)
 
@@ -97,6 +102,13 @@ def inexpressible(space: LatentSpace, x: Tensor) -> Tensor:
     shows: of the size of the prior's round-trip error, in the place where another round trip loses it."""
     floor = space.prior.error
     return floor * placed(x - space.decode(space.encode(x)), 1e-3 * floor**2).sqrt()
+
+
+def polished(space: LatentSpace, dc: DataConsistency, x: Tensor, variance: Tensor) -> Tensor:
+    """x = D(z) with what the data say of all that the decoder could not express; then, where it is further from them
+    than noise, moved towards them: by that much and its own expected `variance` (B, H, W), up to 3 deviations."""
+    lost = inexpressible(space, x)
+    return dc.to_discrepancy(dc.prox(x, lost), (lost.square() + variance).sqrt())
 
 
 PixelError = Callable[[Tensor, float], Tensor]

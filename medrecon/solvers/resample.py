@@ -22,8 +22,9 @@ from medrecon.solvers.latent import (
     LatentSpace,
     PixelError,
     encoder_residual,
-    inexpressible,
+    nearby,
     pixel_error,
+    polished,
     start_latent,
     warm_start,
 )
@@ -117,16 +118,13 @@ class ReSample:
                     ends.append(x)
             if stopped:
                 break
-        x = torch.stack(ends).mean(0)
-        image = self._polished(space, dc, x, error) if self.polish else x
+        every = torch.stack(ends)
+        x, alone = every.mean(0), len(ends) == 1
+        variance = error(x, self._levels()[-1]).square() if alone else nearby(every.var(0))
+        image = polished(space, dc, x, variance) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
                                 latent_image=x, correction=(change / size).tolist())  # fmt: skip
-
-    def _polished(self, space: LatentSpace, dc: DataConsistency, x: Tensor, error: PixelError) -> Tensor:
-        """x with what the data say of all that the decoder could not express, then no further from them than noise."""
-        x = dc.prox(x, inexpressible(space, x))
-        return dc.to_discrepancy(x, error(x, self._levels()[-1]))
 
     def _trajectory(
         self, A: LinearOperator, space: LatentSpace, dc: DataConsistency, z: Tensor, noise: Callable[[Tensor], Tensor],
