@@ -55,12 +55,13 @@ class DataConsistency:
         return v + tau * s
 
     def to_discrepancy(self, v: Tensor, expected: Tensor, target: float = 1.0, rounds: int = 6) -> Tensor:
-        """The proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau up to 3 `expected`.
+        """The proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau up to `expected`: where
+        the model errs, chi^2/m = target may be out of reach, and to go on for it would spoil the image.
 
         An item already below the target is returned as it is.
         """
         above = self.chi2(self.A(v)) > target
-        low, high = (torch.where(above, factor, 0.0) for factor in (0.01, 3.0))
+        low, high = (torch.where(above, factor, 0.0) for factor in (0.003, 1.0))
         scaled = lambda share: self.prox(v, expected * expand(share, self.ndim))  # noqa: E731
         for _ in range(rounds):
             middle = (low * high).sqrt()

@@ -106,7 +106,7 @@ def inexpressible(space: LatentSpace, x: Tensor) -> Tensor:
 
 def polished(space: LatentSpace, dc: DataConsistency, x: Tensor, variance: Tensor) -> Tensor:
     """x = D(z) with what the data say of all that the decoder could not express; then, where it is further from them
-    than noise, moved towards them: by that much and its own expected `variance` (B, H, W), up to 3 deviations."""
+    than noise, moved towards them: up to that much and its own expected `variance` (B, H, W)."""
     lost = inexpressible(space, x)
     return dc.to_discrepancy(dc.prox(x, lost), (lost.square() + variance).sqrt())
 

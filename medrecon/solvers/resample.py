@@ -120,7 +120,7 @@ class ReSample:
                 break
         every = torch.stack(ends)
         x, alone = every.mean(0), len(ends) == 1
-        variance = error(x, self._levels()[-1]).square() if alone else nearby(every.var(0))
+        variance = (3 * error(x, self._levels()[-1])).square() if alone else nearby(every.var(0))
         image = polished(space, dc, x, variance) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
