@@ -38,7 +38,7 @@ class ReSample:
     Modes (docs/resample.md has the formulas side by side):
         fast: ours. Warm start from TV, trajectories in pairs of opposite noise, encoder-residual data consistency
             whitened by the noise, variance-preserving re-noising, their mean polished in pixels: what the autoencoder
-            cannot express comes from the data, and chi^2/m <= 1.
+            cannot express comes from the data, and chi^2/m <= 1 as far as the error expected of it allows.
         paper: the published algorithm with Adam in pixel and latent space and stochastic resampling.
         reference: what the public reference code does, known deviations and errors included; for comparison.
     """
@@ -64,7 +64,7 @@ class ReSample:
     """CG iterations of every proximal problem (fast)"""
     polish: bool = True
     """finish in pixel space: with the proximal point that knows how much the autoencoder loses, and where, and where
-    it is further from the data than noise, with that of chi^2/m = 1 (fast)"""
+    it is further from the data than noise, with that of chi^2/m = 1, or as near as its expected error allows (fast)"""
     original: Original = Original()
     """settings of the paper and reference modes"""
 
