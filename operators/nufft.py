@@ -91,7 +91,10 @@ class Engine(Protocol):
 
 
 class Finufft:
-    """The transform by FINUFFT (Barnett, Magland & af Klinteberg, SIAM J. Sci. Comput. 41 (2019) C479), on the CPU."""
+    """The transform by FINUFFT (Barnett, Magland & af Klinteberg, SIAM J. Sci. Comput. 41 (2019) C479), on the CPU.
+
+    Its threads add in the order in which they finish: two runs may differ in the last bits of float64.
+    """
 
     def __init__(self, trajectory: Tensor, shape: tuple[int, ...], eps: float) -> None:
         if not installed():

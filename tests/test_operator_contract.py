@@ -102,8 +102,9 @@ def test_gradgradcheck(A: LinearOperator) -> None:
     skip_float32_only(A)
     x, _ = gaussians(A)
     wide = x.to(torch.complex128 if x.is_complex() else torch.float64).requires_grad_(True)
-    assert torch.autograd.gradcheck(A, (wide,), fast_mode=True)
-    assert torch.autograd.gradgradcheck(A, (wide,), fast_mode=True)
+    rounding = 1e-12  # two runs of FINUFFT differ by it: its threads add in the order in which they finish
+    assert torch.autograd.gradcheck(A, (wide,), fast_mode=True, nondet_tol=rounding)
+    assert torch.autograd.gradgradcheck(A, (wide,), fast_mode=True, nondet_tol=rounding)
 
 
 @every_case
