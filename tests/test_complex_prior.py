@@ -233,9 +233,10 @@ def draws(solver, A, y, count):
 def test_the_fast_mode_samples_the_exact_complex_posterior():
     prior, A, y, mean, spread = gaussian_case()
     rms = lambda x: float(x.abs().square().mean().sqrt())  # noqa: E731
-    x = draws(ReSample(prior, start=100.0, steps=60, eta=1.0, antithetic=False, pairs=1), A, y, 12)
+    end = prior.denoiser.sigma_min
+    x = draws(ReSample(prior, start=100.0, end=end, steps=60, eta=1.0, antithetic=False, pairs=1), A, y, 12)
     blind = Measurement(y.data, y.precision * 1e-12)  # the control sees no data
-    far = draws(ReSample(prior, start=100.0, steps=30, eta=1.0, antithetic=False, pairs=1), A, blind, 2)
+    far = draws(ReSample(prior, start=100.0, end=end, steps=30, eta=1.0, antithetic=False, pairs=1), A, blind, 2)
     assert rms(x.mean(0) - mean) < 0.2 < 0.5 < rms(far.mean(0) - mean)
     assert 0.8 < rms(x.std(0)) / rms(spread) < 1.25
 
@@ -259,7 +260,7 @@ def test_the_error_expected_of_a_pixel_counts_both_parts():
     """For the identity at noise s: floor^2 + 2 s^2 / (1 + s^2), E|n|^2 of a complex error, in image units."""
     prior, A, y, _, _ = gaussian_case(12)
     space = LatentSpace(prior.with_units(0.5), A, y)  # an error of 1 in the network's range is 2 in the image
-    error = pixel_error(space, space.encode(y.data), warm=False)(y.data, 0.5)
+    error = pixel_error(space, space.encode(y.data), warm=False)(y.data, 0.5, None)
     assert not error.is_complex()
     expected = (0.01**2 + 2 * 0.5**2 / (1 + 0.5**2)) ** 0.5 * 2
     torch.testing.assert_close(error, torch.full_like(error, expected), rtol=1e-3, atol=0)

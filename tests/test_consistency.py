@@ -1,16 +1,18 @@
 """Data consistency: the proximal point against dense algebra, its weight from the misfit, the value maps behind it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from medrecon.measurement import Measurement
+from medrecon.models.base import Prior
+from medrecon.models.pixel_space import PixelSpace
 from medrecon.models.values import Asinh, Linear, ValueMap
-from medrecon.operators.base import LinearOperator
+from medrecon.operators.base import Diagonal, LinearOperator
 from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.solvers.consistency import SHARE, DataConsistency
-from medrecon.solvers.latent import LatentSpace, pixel_error
+from medrecon.solvers.latent import LatentSpace, pixel_error, unsure
 from medrecon.solvers.resample import example_prior
 
 SHAPE = (7, 9)
@@ -62,6 +64,15 @@ def test_polish_reaches_the_noise_and_leaves_what_is_there_alone():
     assert torch.equal(x[1], start[1])
 
 
+def test_polish_goes_no_further_than_the_expected_error_where_the_model_errs():
+    A, y, truth = problem()
+    beyond = replace(y, data=y.data + 20 * torch.randn(y.data.shape, generator=torch.Generator().manual_seed(2)))
+    dc, expected = DataConsistency(A, beyond, iterations=100), torch.full_like(truth, 0.02)
+    x = dc.to_discrepancy(truth, expected)
+    assert bool((beyond.chi2(A(x)) > 2).all())  # out of reach
+    torch.testing.assert_close(x, dc.prox(truth, expected))
+
+
 @pytest.mark.parametrize("values", [Asinh(), Linear(), Linear(-3.0, 5.0)])
 def test_derivative_of_a_value_map(values: ValueMap):
     u = torch.linspace(-0.79, 1.1, 50, dtype=torch.float64, requires_grad=True)
@@ -84,21 +95,70 @@ def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
     A, y, truth = problem()
     prior = replace(example_prior(SHAPE), error=0.05)
     error = pixel_error(LatentSpace(prior, A, y), prior.encode(truth), warm=False)
-    torch.testing.assert_close(error(truth, 1e-6), torch.full_like(truth, prior.error))
+    torch.testing.assert_close(error(truth, 1e-6, None), torch.full_like(truth, prior.error))
     # The identity autoencoder: gain 1, a latent of unit variance keeps sigma / sqrt(1 + sigma^2).
     half = torch.full_like(truth, 0.5)
-    torch.testing.assert_close(error(truth, 1.0).square() - prior.error**2, half, rtol=1e-3, atol=0)
+    torch.testing.assert_close(error(truth, 1.0, None).square() - prior.error**2, half, rtol=1e-3, atol=0)
 
 
 def test_after_a_warm_start_the_error_is_expected_where_the_estimate_has_left_it():
     A, y, truth = problem()
     space = LatentSpace(prior := replace(example_prior(SHAPE), error=0.05), A, y)
     anywhere, there = (pixel_error(space, prior.encode(truth), warm=warm) for warm in (False, True))
-    torch.testing.assert_close(there(truth, 1.0), anywhere(truth, 1.0))  # they agree: nothing is known of the place
+    torch.testing.assert_close(there(truth, 1.0, None), anywhere(truth, 1.0, None))  # they agree: no place is known
     moved = truth.clone()
     moved[:, 2:5, 3:6] += 1.0
-    error = there(moved, 1.0)
-    mean = lambda e: e.square().mean((1, 2))  # noqa: E731
-    torch.testing.assert_close(mean(error), mean(anywhere(moved, 1.0)))  # the size is the same
+    error = there(moved, 1.0, None)
+    torch.testing.assert_close(mean_square(error), mean_square(anywhere(moved, 1.0, None)))  # the size is the same
     assert bool((error[:, 3, 4] > 1.7 * error[:, 0, 8]).all())
     assert float(error.min()) > 0
+
+
+def test_the_error_is_expected_where_the_denoiser_is_unsure():
+    A, y, truth = problem()
+    space = LatentSpace(prior := replace(example_prior(SHAPE), error=0.05), A, y)
+    doubt = torch.zeros_like(truth)
+    doubt[:, :, :3] = 0.7
+    for warm in (False, True):
+        error = pixel_error(space, prior.encode(truth), warm=warm)
+        unsure, level = error(truth, 1.0, doubt), error(truth, 1.0, None)
+        torch.testing.assert_close(mean_square(unsure), mean_square(level))  # the size is the same
+        assert bool((unsure[:, :, :3] > 1.3 * unsure[:, :, 3:].amax()).all()) and float(unsure.min()) > 0
+        blank = error(truth, 1.0, torch.zeros_like(truth))  # unsure nowhere: no place is known
+        torch.testing.assert_close(blank, level)
+
+
+def mean_square(error: torch.Tensor) -> torch.Tensor:
+    return error.square().mean((1, 2))
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The exact denoiser of independent latents of variance 1 in the left half and 1/15 in the right one."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 100.0
+
+    def __call__(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        variance = torch.where(torch.arange(z.shape[-1]) < z.shape[-1] // 2, 1.0, 1 / 15)
+        return z * variance / (variance + sigma.view(-1, 1, 1, 1).square())
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_where_the_denoiser_is_unsure_is_read_off_two_latents_of_opposite_noise(factor: int):
+    """J = v / (v + sigma^2) of every place, whatever the signal; in a mirror on the other side."""
+    shape = (30, 44)  # no multiple of 4: what is padded is cut off again
+    prior = Prior(PixelSpace(factor), Halves(), Linear(-1.0, 1.0), "a.u.", "CT", error=0.0)
+    A = Diagonal(torch.ones(shape))
+    y = Measurement(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)), torch.ones(1, 1, 1))
+    for mirror in (False, True):
+        space = LatentSpace(prior, A, y)
+        space = space.mirrored() if mirror else space
+        signal = space.encode(y.data)
+        noise = torch.randn(signal.shape, generator=torch.Generator().manual_seed(1))
+        z = [signal + 0.5 * noise, signal - 0.5 * noise]
+        doubt = unsure(space, z, [space.denoise(each, 0.5) for each in z])
+        assert doubt.shape == (2, *shape)
+        doubt = doubt.flip(-1) if mirror else doubt
+        torch.testing.assert_close(doubt[..., :16], torch.full((2, 30, 16), 0.8), rtol=1e-3, atol=0)
+        torch.testing.assert_close(doubt[..., 28:], torch.full((2, 30, 16), 4 / 19), rtol=1e-3, atol=0)

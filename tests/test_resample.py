@@ -44,7 +44,8 @@ def draws(solver, A, y, count):
 def test_fast_mode_samples_the_exact_posterior():
     """From pure noise with eta = 1 the fast mode comes near the posterior's mean and spread (prior sd is 1)."""
     prior, A, y, mean, sd = inpainting()
-    x = draws(ReSample(prior, start=100.0, steps=200, eta=1.0, antithetic=False, pairs=1), A, y, 24)
+    end = prior.denoiser.sigma_min
+    x = draws(ReSample(prior, start=100.0, end=end, steps=200, eta=1.0, antithetic=False, pairs=1), A, y, 24)
     assert rms(x.mean(0) - mean) < 0.11  # 0.2 / sqrt(24) = 0.04 of it is Monte Carlo
     assert 0.85 < rms(x.std(0)) / rms(sd) < 1.25
 
@@ -69,7 +70,7 @@ def test_the_mode_beats_zero_filling(mode):
 
 def test_fast_mode_ends_at_the_noise():
     prior, A, y, _, _ = inpainting()
-    fast = ReSample(prior, start=100.0, steps=20, antithetic=False, pairs=1)
+    fast = ReSample(prior, start=100.0, end=prior.denoiser.sigma_min, steps=20, antithetic=False, pairs=1)
     for solver in (fast, DDS(prior, start=100.0, steps=50)):
         chi2 = float(solver(A, y, generator=torch.Generator().manual_seed(0)).chi2)
         assert chi2 < 1.1 and (isinstance(solver, DDS) or chi2 > 0.8)
@@ -82,6 +83,15 @@ def test_the_antithetic_pair_does_what_many_trajectories_do():
     pairs = draws(ReSample(prior, start=100.0, steps=20, pairs=1), A, y, 4)
     error = [sum(rms(x - mean) for x in of) / len(of) for of in (single, (single[::2] + single[1::2]) / 2, pairs)]
     assert error[2] < 0.95 * error[1] < 0.95 * error[0]
+
+
+def test_trajectories_that_end_early_are_nearer_the_posterior_mean():
+    """Below the posterior's deviation, 0.25 here, they part, each to a sample of its own."""
+    prior, A, y, mean, _ = inpainting()
+    at = lambda end: ReSample(prior, start=100.0, end=end, steps=20, pairs=1)  # noqa: E731
+    late, early = (draws(at(end), A, y, 4) for end in (prior.denoiser.sigma_min, 0.25))
+    error = [sum(rms(x - mean) for x in of) / len(of) for of in (late, early)]
+    assert error[1] < 0.8 * error[0]
 
 
 def test_same_seed_same_bits_and_batch_of_two_is_two_runs():

@@ -57,7 +57,7 @@ class DDS:
             z0 = space.denoise(z, sigma)
             v = space.decode(z0)
             projection = A(v)
-            x = dc.prox(v, dc.deviation(projection, error(v, sigma)))
+            x = dc.prox(v, dc.deviation(projection, error(v, sigma, None)))
             # E(x) alone would drift: D after E is not idempotent, and its error adds up over the steps.
             shift = space.encode(x) - space.encode(v)
             z = ddim_update(z, z0, sigma, following, self.eta, space.noise(z, generator)) + shift

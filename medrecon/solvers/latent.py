@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 from medrecon.linalg import expand
 from medrecon.measurement import Measurement
@@ -57,6 +57,12 @@ class LatentSpace:
         self.calls.decoder += 1
         return self.prior.decode(z, self.shape)
 
+    def over_pixels(self, variance: Tensor) -> Tensor:
+        """Of each place of the latent (B, h, w), for each pixel of the image (B, H, W)."""
+        fine = interpolate(variance[:, None], scale_factor=self.prior.autoencoder.factor, mode="bilinear")
+        fine = fine[:, 0, : self.shape[0], : self.shape[1]]
+        return fine.flip(-1) if self.prior.mirror else fine
+
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
         self.calls.denoiser += 1
         denoiser: Denoiser = self.prior.denoiser
@@ -89,12 +95,15 @@ def nearby(variance: Tensor) -> Tensor:
     return avg_pool2d(variance[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
 
 
+def pattern(variance: Tensor, least: float | Tensor) -> Tensor:
+    """A variance (B, H, W) as a pattern with mean 1; `least` is what there is of it everywhere."""
+    variance = variance + torch.as_tensor(least).clamp_min(torch.finfo(variance.dtype).tiny)
+    return variance / variance.mean((1, 2), keepdim=True)
+
+
 def placed(difference: Tensor, rounding: float) -> Tensor:
-    """Where two images (B, H, W) differ, as a pattern of variance with mean 1; `rounding` is the variance that is no
-    place."""
-    local = nearby(difference.abs().square())
-    local = local + max(rounding, torch.finfo(local.dtype).tiny)
-    return local / local.mean((1, 2), keepdim=True)
+    """Where two images (B, H, W) differ, as a pattern of variance; `rounding` is the variance that is no place."""
+    return pattern(nearby(difference.abs().square()), rounding)
 
 
 def inexpressible(space: LatentSpace, x: Tensor) -> Tensor:
@@ -111,8 +120,21 @@ def polished(space: LatentSpace, dc: DataConsistency, x: Tensor, variance: Tenso
     return dc.to_discrepancy(dc.prox(x, lost), (lost.square() + variance).sqrt())
 
 
-PixelError = Callable[[Tensor, float], Tensor]
-"""(v (B, H, W), sigma) -> standard deviation (B, H, W) expected of v = D(z0) at noise sigma, in image units."""
+def unsure(space: LatentSpace, z: Sequence[Tensor], z0: Sequence[Tensor]) -> Tensor:
+    """Where the denoiser is unsure: its posterior variance, a pattern (B, H, W) in network range, from two latents with
+    opposite noise and their D.
+
+    Cov[z0 | z] = sigma^2 J with J the Jacobian of D (Tweedie's second moment, arXiv 2310.06721). The twins' difference
+    is a white probe of J: what of it comes through D, over 5 x 5 pixels, is the diagonal there, at no further call.
+    """
+    probe, through = z[0] - z[1], z0[0] - z0[1]
+    power, passed = (nearby(space.over_pixels((probe * of).mean(1))) for of in (probe, through))
+    return passed.clamp_min(0) / power.clamp_min(torch.finfo(power.dtype).tiny)
+
+
+PixelError = Callable[[Tensor, float, Tensor | None], Tensor]
+"""(v (B, H, W), sigma, `unsure` (B, H, W) or None) -> standard deviation (B, H, W) expected of v = D(z0) at noise
+sigma, in image units."""
 
 
 def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
@@ -120,8 +142,8 @@ def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
 
     Its size: in network range the decoder's gain times the spread sigma / sqrt(1 + sigma^2) of a latent of unit
     variance, the gain measured once, around z; the value map carries it to the image. The round-trip error is its
-    floor. Its place after a `warm` start: half of it where v has left D(z), for there one of the two is wrong; half as
-    the value map has it, since at edges of bone and air both may be wrong alike.
+    floor. Its place: where the denoiser is unsure, or, if that is not known, as the value map has it. After a `warm`
+    start that is half of it, the other half where v has left D(z), for there one of the two is wrong.
     """
     prior = space.prior
     shift = 0.2 * space.noise(z, torch.Generator().manual_seed(0))
@@ -131,12 +153,15 @@ def pixel_error(space: LatentSpace, z: Tensor, *, warm: bool) -> PixelError:
     spread, floor = prior.spread(x), prior.error
     error = expand(gain, 2) * spread
 
-    def expected(v: Tensor, sigma: float) -> Tensor:
+    def expected(v: Tensor, sigma: float, doubt: Tensor | None) -> Tensor:
         variance = floor**2 + error.square() * sigma**2 / (1 + sigma**2)
-        if not warm:
-            return variance.sqrt()
-        place = placed(v - x, 0.05 * floor**2)
-        return ((variance + variance.mean((1, 2), keepdim=True) * place) / 2).sqrt()
+        mean = variance.mean((1, 2), keepdim=True)
+        if doubt is not None:
+            doubt = doubt * prior.spread(v).square()
+            variance = mean * pattern(doubt, 0.02 * doubt.mean((1, 2), keepdim=True))
+        if warm:
+            variance = (variance + mean * placed(v - x, 0.05 * floor**2)) / 2
+        return variance.sqrt()
 
     return expected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -20,12 +20,12 @@ from medrecon.solvers.base import Monitor, OnStep, Solution
 from medrecon.solvers.consistency import DataConsistency
 from medrecon.solvers.latent import (
     LatentSpace,
-    PixelError,
     encoder_residual,
     nearby,
     pixel_error,
     polished,
     start_latent,
+    unsure,
     warm_start,
 )
 from medrecon.solvers.resample_original import Original, resample_original
@@ -50,11 +50,15 @@ class ReSample:
     """denoising steps (fast)"""
     start: float | None = None
     """noise level at which the fast mode starts; default: the prior's own; its sigma_max means from pure noise"""
+    end: float = 0.25
+    """noise level of its last step: below it trajectories only part, each to a sample of its own, and take the noise of
+    the data for anatomy; for a sample, with eta = 1, the prior's sigma_min (fast)"""
     eta: float = 0.0
     """share of fresh noise a step: 0 returns close to the posterior mean, 0.85 to 1 a sample (fast)"""
     antithetic: bool = True
     """average two trajectories with opposite noise: what the noise does to the image, to first order, cancels, so
-    that two act like very many; off returns a single trajectory (fast)"""
+    that two act like very many, and where they part tells where the denoiser is unsure; off returns a single
+    trajectory (fast)"""
     pairs: int = 2
     """antithetic pairs, or single trajectories without `antithetic`, that are averaged; every second one in a mirror,
     where a prior trained on mirrored images errs elsewhere (fast)"""
@@ -76,9 +80,10 @@ class ReSample:
     def __post_init__(self) -> None:
         if self.mode not in ("fast", "paper", "reference"):
             raise ValueError(f"ReSample: unknown mode {self.mode!r}; expected fast, paper or reference")
-        if self.steps < 1 or (self.start is not None and self.start <= 0) or self.pairs < 1:
+        if self.steps < 1 or (self.start is not None and self.start <= 0) or self.end <= 0 or self.pairs < 1:
             raise ValueError(
-                f"ReSample: expected steps >= 1, start > 0 and pairs >= 1, got {self.steps}, {self.start}, {self.pairs}"
+                f"ReSample: expected steps >= 1, start > 0, end > 0 and pairs >= 1, got {self.steps}, {self.start}, "
+                f"{self.end}, {self.pairs}"
             )
 
     @torch.no_grad()
@@ -87,8 +92,7 @@ class ReSample:
     ) -> Solution:
         space = LatentSpace(self.prior, A, y)
         if self.mode == "fast":
-            trajectories = self.pairs * (1 + self.antithetic)
-            return self._fast(A, y, space, generator, Monitor(y, self.steps * trajectories, on_step))
+            return self._fast(A, y, space, generator, Monitor(y, self.steps * self.pairs, on_step))
         monitor = Monitor(y, self.original.steps, on_step)
         return resample_original(A, y, space, self.original, generator, monitor, reference=self.mode == "reference")
 
@@ -107,46 +111,47 @@ class ReSample:
         ends: list[Tensor] = []
         stopped = False
         for pair in range(self.pairs):
-            view = space.mirrored() if pair % 2 else space
-            z = start_latent(view, A, y, warm)
-            error, state = pixel_error(view, z, warm=warm is not None), generator.get_state()
-            for sign in (1.0, -1.0)[: 1 + self.antithetic]:
-                generator.set_state(state)  # the twin sees the same noise, negated
-                noise = lambda like: sign * space.noise(like, generator)  # noqa: B023, E731
-                if not stopped:
-                    x, stopped = self._trajectory(A, view, dc, z, noise, error, monitor)
-                    ends.append(x)
-            if stopped:
-                break
+            if not stopped:
+                view = space.mirrored() if pair % 2 else space
+                images, variance, stopped = self._trajectories(A, y, view, dc, warm, generator, monitor)
+                ends += images
         every = torch.stack(ends)
-        x, alone = every.mean(0), len(ends) == 1
-        variance = (3 * error(x, self._levels()[-1])).square() if alone else nearby(every.var(0))
-        image = polished(space, dc, x, variance) if self.polish else x
+        x = every.mean(0)
+        image = polished(space, dc, x, nearby(every.var(0)) if len(ends) > 1 else variance) if self.polish else x
         change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
         return monitor.solution(A, image, not stopped, network_calls=vars(space.calls),
                                 latent_image=x, correction=(change / size).tolist())  # fmt: skip
 
-    def _trajectory(
-        self, A: LinearOperator, space: LatentSpace, dc: DataConsistency, z: Tensor, noise: Callable[[Tensor], Tensor],
-        error: PixelError, monitor: Monitor,
-    ) -> tuple[Tensor, bool]:  # fmt: skip
-        """The image at the end of the reverse process from z and the first level's noise; whether it was stopped."""
-        sigmas = self._levels()
-        z = z + sigmas[0] * noise(z)
+    def _trajectories(
+        self, A: LinearOperator, y: Measurement, space: LatentSpace, dc: DataConsistency, warm: Tensor | None,
+        generator: torch.Generator, monitor: Monitor,
+    ) -> tuple[list[Tensor], Tensor, bool]:  # fmt: skip
+        """The images at the ends of a pair of reverse processes with opposite noise, or of a single one; the variance
+        expected of the first; whether they were stopped."""
+        z0 = start_latent(space, A, y, warm)
+        error = pixel_error(space, z0, warm=warm is not None)
+        sigmas, signs = self._levels(), (1.0, -1.0)[: 1 + self.antithetic]
+        noise = space.noise(z0, generator)
+        z = [z0 + sign * sigmas[0] * noise for sign in signs]
         for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
-            denoised = space.denoise(z, sigma)
-            latent, x = encoder_residual(space, dc, denoised, lambda v: error(v, sigma), self.rounds)  # noqa: B023
+            denoised = [space.denoise(each, sigma) for each in z]
+            doubt = unsure(space, z, denoised) if self.antithetic else None
+            expected = lambda v: error(v, sigma, doubt)  # noqa: B023, E731
+            latents, x = zip(*(encoder_residual(space, dc, each, expected, self.rounds) for each in denoised),
+                             strict=True)  # fmt: skip
+            noise = space.noise(z0, generator)
             # Re-noise around the consistent estimate: the total noise is exactly that of the next level.
-            z = ddim_update(z, denoised, sigma, following, self.eta, noise(z)) + (latent - denoised)
-            stopped = monitor(A(x))
+            z = [ddim_update(at, found, sigma, following, self.eta, sign * noise) + (latent - found)
+                 for at, found, latent, sign in zip(z, denoised, latents, signs, strict=True)]  # fmt: skip
+            stopped = monitor(A(torch.stack(x).mean(0)))
             if stopped:
                 break
-        return x, stopped
+        return list(x), expected(x[0]).square(), stopped
 
     def _levels(self) -> list[float]:
         denoiser = self.prior.denoiser
         start = min(self.prior.start if self.start is None else self.start, denoiser.sigma_max)
-        levels: list[float] = log_uniform(self.steps, denoiser.sigma_min, start).tolist()
+        levels: list[float] = log_uniform(self.steps, min(max(self.end, denoiser.sigma_min), start), start).tolist()
         return levels
 
     @classmethod
