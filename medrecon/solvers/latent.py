@@ -124,8 +124,9 @@ def unsure(space: LatentSpace, z: Sequence[Tensor], z0: Sequence[Tensor]) -> Ten
     """Where the denoiser is unsure: its posterior variance, a pattern (B, H, W) in network range, from two latents with
     opposite noise and their D.
 
-    Cov[z0 | z] = sigma^2 J with J the Jacobian of D (Tweedie's second moment, arXiv 2310.06721). The twins' difference
-    is a white probe of J: what of it comes through D, over 5 x 5 pixels, is the diagonal there, at no further call.
+    Cov[z0 | z] = sigma^2 J with J the Jacobian of D (Tweedie's formula for the second moment, arXiv 2309.13598). The
+    twins' difference is a white probe of J: what of it comes through D, over 5 x 5 pixels, is the diagonal there, at no
+    further call.
     """
     probe, through = z[0] - z[1], z0[0] - z0[1]
     power, passed = (nearby(space.over_pixels((probe * of).mean(1))) for of in (probe, through))

@@ -50,7 +50,7 @@ class ReSample:
     """denoising steps (fast)"""
     start: float | None = None
     """noise level at which the fast mode starts; default: the prior's own; its sigma_max means from pure noise"""
-    end: float = 0.25
+    end: float = 0.12
     """noise level of its last step: below it trajectories only part, each to a sample of its own, and take the noise of
     the data for anatomy; for a sample, with eta = 1, the prior's sigma_min (fast)"""
     eta: float = 0.0
