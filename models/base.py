@@ -76,6 +76,8 @@ class Prior:
         phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
         start: noise level at which ReSample starts from a TV image, chosen on validation slices: the lower, the
             less the prior is trusted beyond the image it is given.
+        end: noise level of ReSample's last step, chosen likewise: below it trajectories only part, each to a sample of
+            its own, and take the noise of the data for anatomy.
         mirror: images are mirrored left to right on their way in and on their way out.
         label: the class of images it is told it sees, or None: see `conditioned`.
     """
@@ -91,6 +93,7 @@ class Prior:
     intercept: float = 0.0
     phase: Tensor | None = None
     start: float = 0.5
+    end: float = 0.12
     mirror: bool = False
     label: str | None = None
     card: dict[str, Any] = field(default_factory=dict)

@@ -122,5 +122,6 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
+    start, end = card.get("start", Prior.start), card.get("end", Prior.end)
     return Prior(autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
-                 name=path.stem, start=card.get("start", 0.5), card=card)  # fmt: skip
+                 name=path.stem, start=start, end=end, card=card)  # fmt: skip

@@ -94,6 +94,16 @@ def test_trajectories_that_end_early_are_nearer_the_posterior_mean():
     assert error[1] < 0.8 * error[0]
 
 
+def test_the_noise_levels_are_those_of_the_prior_unless_told():
+    prior = replace(example_prior(), start=2.0, end=0.3)
+    levels = lambda **kw: ReSample(prior, steps=3, **kw)._levels()  # noqa: E731
+    assert levels() == pytest.approx([2.0, 0.6**0.5, 0.3, 0.0])
+    assert levels(start=0.2) == pytest.approx([0.2, 0.2, 0.2, 0.0])  # it ends where it starts, at the latest
+    assert levels(start=1e3, end=1e-9)[::2] == pytest.approx([100.0, prior.denoiser.sigma_min])
+    with pytest.raises(ValueError, match="end > 0"):
+        ReSample(prior, end=0.0)
+
+
 def test_same_seed_same_bits_and_batch_of_two_is_two_runs():
     prior, A, y, _, _ = inpainting()
     both = Measurement(torch.cat([y.data, 0.5 * y.data]), y.precision)

@@ -43,7 +43,8 @@ def test_the_card_says_what_a_user_must_know(prior):
 
 def test_the_recipe_beside_it_makes_the_same_networks(prior):
     recipe, card = load_config(SHIPPED / f"{prior.name}.yaml", None), prior.card
-    assert recipe.start == prior.start and recipe.autoencoder.model_dump(mode="json") == card["autoencoder"]
+    assert (recipe.start, recipe.end) == (prior.start, prior.end) == (card["start"], card["end"])
+    assert recipe.autoencoder.model_dump(mode="json") == card["autoencoder"]
     experts = {name: e.model_dump(mode="json") for name, e in recipe.diffusion.experts.items()}
     assert experts == card["diffusion"]["experts"]
     assert recipe.diffusion.spectrum in (None, prior.denoiser.wiener.grid)

@@ -50,9 +50,8 @@ class ReSample:
     """denoising steps (fast)"""
     start: float | None = None
     """noise level at which the fast mode starts; default: the prior's own; its sigma_max means from pure noise"""
-    end: float = 0.12
-    """noise level of its last step: below it trajectories only part, each to a sample of its own, and take the noise of
-    the data for anatomy; for a sample, with eta = 1, the prior's sigma_min (fast)"""
+    end: float | None = None
+    """noise level of its last step; default: the prior's own; for a sample, with eta = 1, its sigma_min (fast)"""
     eta: float = 0.0
     """share of fresh noise a step: 0 returns close to the posterior mean, 0.85 to 1 a sample (fast)"""
     antithetic: bool = True
@@ -80,7 +79,8 @@ class ReSample:
     def __post_init__(self) -> None:
         if self.mode not in ("fast", "paper", "reference"):
             raise ValueError(f"ReSample: unknown mode {self.mode!r}; expected fast, paper or reference")
-        if self.steps < 1 or (self.start is not None and self.start <= 0) or self.end <= 0 or self.pairs < 1:
+        levels = [level for level in (self.start, self.end) if level is not None]
+        if self.steps < 1 or min(levels, default=1.0) <= 0 or self.pairs < 1:
             raise ValueError(
                 f"ReSample: expected steps >= 1, start > 0, end > 0 and pairs >= 1, got {self.steps}, {self.start}, "
                 f"{self.end}, {self.pairs}"
@@ -149,9 +149,10 @@ class ReSample:
         return list(x), expected(x[0]).square(), stopped
 
     def _levels(self) -> list[float]:
-        denoiser = self.prior.denoiser
-        start = min(self.prior.start if self.start is None else self.start, denoiser.sigma_max)
-        levels: list[float] = log_uniform(self.steps, min(max(self.end, denoiser.sigma_min), start), start).tolist()
+        prior, denoiser = self.prior, self.prior.denoiser
+        start = min(prior.start if self.start is None else self.start, denoiser.sigma_max)
+        end = max(prior.end if self.end is None else self.end, denoiser.sigma_min)
+        levels: list[float] = log_uniform(self.steps, min(end, start), start).tolist()
         return levels
 
     @classmethod

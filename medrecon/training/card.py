@@ -41,6 +41,7 @@ def model_card(
         "units": manifest.units,
         "values": describe(values),
         "start": config.start,
+        "end": config.end,
         "autoencoder": config.autoencoder.model_dump(mode="json"),
         "diffusion": {
             "sigma_min": config.diffusion.sigma_min,

@@ -49,6 +49,8 @@ class TrainConfig(BaseModel):
     """a prior of complex images: phases to put on the magnitudes; {} for the defaults"""
     start: float = Field(0.5, gt=0)
     """noise level at which ReSample starts from a TV image; choose it on validation slices (docs/resample.md)"""
+    end: float = Field(0.12, gt=0)
+    """noise level of ReSample's last step; choose it likewise"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
     autoencoder: AnyAutoencoder = AutoencoderConfig()
