@@ -216,6 +216,12 @@ def phased(c: Case) -> Prior:
     return c.prior.with_phase(phase)
 
 
+def starting(c: Case, sigma: float) -> dict[str, Any]:
+    """Another first level, the ratio of two levels as it is."""
+    octaves = math.log(sigma / c.prior.end) / math.log(c.prior.start / c.prior.end)
+    return {"start": sigma, "steps": 1 + max(0, round((ReSample.steps - 1) * octaves))}
+
+
 def anatomy(c: Case) -> Iterator[tuple[str, Tensor]]:
     """Images on the way, and simple mixtures."""
     yield "truth", c.truth
@@ -251,9 +257,8 @@ def experiments() -> dict[str, Experiment]:
     for q in (0.9, 0.0):
         runs[f"both: autoencoder exact, denoiser error x {q}"] = lambda c, q=q: c.solve(knowing(c, exact=True, q=q))  # type: ignore[misc]
     for sigma in (0.1, 0.2, 0.4, 0.8, 1.6, 6.4, 25.6):
-        settings = {"start": sigma, "steps": 5 + max(0, round(math.log2(sigma / 0.4)))}  # the ratio of two levels stays
-        runs[f"start: TV + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, **s)  # type: ignore[misc]
-        runs[f"start: truth + {sigma} n"] = lambda c, s=settings: c.solve(c.prior, first=c.truth, **s)  # type: ignore[misc]
+        runs[f"start: TV + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, **starting(c, s))  # type: ignore[misc]
+        runs[f"start: truth + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, first=c.truth, **starting(c, s))  # type: ignore[misc]
     for sigma in (0.01, 0.06, 0.12, 0.25, 0.4, 0.6):
         runs[f"end at {sigma}"] = lambda c, s=sigma: c.solve(c.prior, end=s)  # type: ignore[misc]
     return runs

@@ -13,7 +13,7 @@ from medrecon.operators.base import Diagonal, LinearOperator
 from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.solvers.consistency import SHARE, DataConsistency
 from medrecon.solvers.latent import LatentSpace, pixel_error, unsure
-from medrecon.solvers.resample import example_prior
+from medrecon.solvers.resample import ReSample, example_prior
 
 SHAPE = (7, 9)
 
@@ -162,3 +162,40 @@ def test_where_the_denoiser_is_unsure_is_read_off_two_latents_of_opposite_noise(
         doubt = doubt.flip(-1) if mirror else doubt
         torch.testing.assert_close(doubt[..., :16], torch.full((2, 30, 16), 0.8), rtol=1e-3, atol=0)
         torch.testing.assert_close(doubt[..., 28:], torch.full((2, 30, 16), 4 / 19), rtol=1e-3, atol=0)
+
+
+class Overlaid(LinearOperator):
+    """The left half of an image over its right half."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.in_shape, self.out_shape = (height, width), (height, width // 2)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = x.chunk(2, -1)
+        return left + right
+
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return torch.cat([y, y], -1)
+
+    @classmethod
+    def examples(cls):
+        yield cls(6, 8)
+
+
+def test_the_data_decide_where_the_denoiser_is_unsure():
+    """One step from noise: what is seen in sum of two halves goes to them as the denoiser's variances 0.8 and 4/19 (of
+    which 2 % lie everywhere), not in equal shares, as it does to a single trajectory."""
+    prior = Prior(PixelSpace(1), Halves(sigma_max=0.5), Linear(-1.0, 1.0), "a.u.", "CT", error=0.0)
+    A, g = Overlaid(16, 24), torch.Generator().manual_seed(0)
+    y = Measurement(10 + torch.randn(2, 16, 12, generator=g), torch.full((1, 1, 1), 100.0))
+    shares = []
+    for antithetic in (True, False):
+        solver = ReSample(prior, start=0.5, steps=1, pairs=1, polish=False, antithetic=antithetic)
+        x = solver(A, y, generator=torch.Generator().manual_seed(1)).image
+        noise = 0.5 * torch.randn((1, 16, 24), generator=torch.Generator().manual_seed(1))
+        alone = prior.denoiser(noise[None], torch.tensor([0.5]))[0]  # its D; those of a pair cancel
+        left, right = (half[..., 2:10] for half in (x - (0 if antithetic else alone)).chunk(2, -1))  # no blurred seam
+        shares.append((left.sum((1, 2)) / right.sum((1, 2))).tolist())
+    everywhere = 0.02 * (0.8 + 4 / 19) / 2
+    assert shares[0] == pytest.approx([(0.8 + everywhere) / (4 / 19 + everywhere)] * 2, rel=0.01)
+    assert shares[1] == pytest.approx([1.0, 1.0], rel=1e-3)

@@ -97,7 +97,7 @@ def nearby(variance: Tensor) -> Tensor:
 
 def pattern(variance: Tensor, least: float | Tensor) -> Tensor:
     """A variance (B, H, W) as a pattern with mean 1; `least` is what there is of it everywhere."""
-    variance = variance + torch.as_tensor(least).clamp_min(torch.finfo(variance.dtype).tiny)
+    variance = variance + least + torch.finfo(variance.dtype).tiny
     return variance / variance.mean((1, 2), keepdim=True)
 
 

@@ -109,12 +109,12 @@ class ReSample:
     ) -> Solution:
         dc, warm = self.consistency(A, y), self.warm_start(A, y, generator)
         ends: list[Tensor] = []
-        stopped = False
         for pair in range(self.pairs):
-            if not stopped:
-                view = space.mirrored() if pair % 2 else space
-                images, variance, stopped = self._trajectories(A, y, view, dc, warm, generator, monitor)
-                ends += images
+            view = space.mirrored() if pair % 2 else space
+            images, variance, stopped = self._trajectories(A, y, view, dc, warm, generator, monitor)
+            ends += images
+            if stopped:
+                break
         every = torch.stack(ends)
         x = every.mean(0)
         image = polished(space, dc, x, nearby(every.var(0)) if len(ends) > 1 else variance) if self.polish else x
