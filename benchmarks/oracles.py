@@ -27,21 +27,21 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 from validation_slices import validation_slices
 
+from medrecon.core.measurement import Measurement
+from medrecon.core.units import hu_to_mu
+from medrecon.core.volume import Volume
 from medrecon.diagnose.stationary import Stationary
-from medrecon.evaluate import evaluate
-from medrecon.measurement import Measurement
-from medrecon.models.base import Denoiser, Prior
+from medrecon.diffusion.consistency import DataConsistency
+from medrecon.models.networks.wiener_unet import WienerUNet
+from medrecon.models.prior import Denoiser, Prior
 from medrecon.models.store import load_prior
-from medrecon.models.wiener_unet import WienerUNet
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.pipeline.problem import build_problem
+from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_mri
-from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.resample import ReSample
-from medrecon.solvers.tv import TV
-from medrecon.units import hu_to_mu
-from medrecon.volume import Volume
+from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.variational.tv import TV
 
 SLICES = {"ct": [10, 100, 102, 105], "mri": [21, 69, 229]}
 """CT: four subjects (chest, abdomen, chest, pelvis); MRI: FLAIR, T1, T2 of the one subject there is."""
@@ -111,8 +111,12 @@ def blur(x: Tensor, sd: float) -> Tensor:
     """Gaussian blur of (B, H, W), sd in pixels; beyond the edge as inside."""
     t = torch.arange(-int(3 * sd), int(3 * sd) + 1, dtype=x.dtype)
     k = torch.exp(-(t**2) / (2 * sd**2))
-    weight = lambda v: conv2d(conv2d(v[:, None], k.view(1, 1, -1, 1), padding="same"),  # noqa: E731
-                              k.view(1, 1, 1, -1), padding="same")[:, 0]  # fmt: skip
+
+    def weight(v: Tensor) -> Tensor:
+        return conv2d(conv2d(v[:, None], k.view(1, 1, -1, 1), padding="same"), k.view(1, 1, 1, -1), padding="same")[
+            :, 0
+        ]
+
     return weight(x) / weight(torch.ones_like(x))
 
 
@@ -176,8 +180,9 @@ class Case:
         return TV()(self.A, self.y, generator=torch.Generator().manual_seed(0)).image
 
     def scores(self, image: Tensor) -> dict[str, float]:
-        scores = evaluate(Volume(self.problem.values(image), self.target.affine, self.target.units,
-                                 self.target.modality), self.target)  # fmt: skip
+        scores = evaluate(
+            Volume(self.problem.values(image), self.target.affine, self.target.units, self.target.modality), self.target
+        )
         chi2 = float(self.y.chi2(self.A(image)).mean())
         row = {"psnr": scores["psnr_db"] or 99.0, "ssim": scores["ssim"], "chi2": chi2}  # None: no error at all
         return row | ({"soft": scores["windows"]["soft"]["psnr_db"] or 99.0} if self.modality == "ct" else {})
@@ -281,8 +286,17 @@ def measure(case: Case, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, mean over slices, worst and best gain over TV."""
-    head = ("case", "experiment", "PSNR dB", "over TV dB", "least … most", "soft PSNR dB", "SSIM", "χ²/m",
-            "measured share of error")  # fmt: skip
+    head = (
+        "case",
+        "experiment",
+        "PSNR dB",
+        "over TV dB",
+        "least … most",
+        "soft PSNR dB",
+        "SSIM",
+        "χ²/m",
+        "measured share of error",
+    )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for case, name in dict.fromkeys((r["case"], r["experiment"]) for r in rows):
         mine = [r for r in rows if (r["case"], r["experiment"]) == (case, name)]
@@ -291,8 +305,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         def mean(key: str, form: str, mine: list[dict[str, Any]] = mine) -> str:
             return format(sum(r[key] for r in mine) / len(mine), form) if key in mine[0] else ""
 
-        cells = [case, name, mean("psnr", ".2f"), mean("gain", "+.2f"), f"{min(gains):+.2f} … {max(gains):+.2f}",
-                 mean("soft", ".2f"), mean("ssim", ".4f"), mean("chi2", ".2f"), mean("share", ".0%")]  # fmt: skip
+        cells = [
+            case,
+            name,
+            mean("psnr", ".2f"),
+            mean("gain", "+.2f"),
+            f"{min(gains):+.2f} … {max(gains):+.2f}",
+            mean("soft", ".2f"),
+            mean("ssim", ".4f"),
+            mean("chi2", ".2f"),
+            mean("share", ".0%"),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -314,8 +337,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[".*"], help="experiments, regular expressions; and anatomy")
     parser.add_argument("--slices", type=int, default=4, help="the first so many of each modality")
     parser.add_argument("--held-out", action="store_true", help="the other slices")
-    parser.add_argument("--subject", nargs="*", default=[], help="test subjects, to find out why one loses: choose "
-                        "nothing on them")  # fmt: skip
+    parser.add_argument(
+        "--subject", nargs="*", default=[], help="test subjects, to find out why one loses: choose nothing on them"
+    )
     parser.add_argument("--weights", help="a prior to use in place of the shipped one")
     options = parser.parse_args()
     wanted = lambda name: any(re.fullmatch(pattern, name) for pattern in options.only)  # noqa: E731

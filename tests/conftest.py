@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medrecon.volume import Modality, Volume
+from medrecon.core.volume import Modality, Volume
 
 torch.set_num_threads(2)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.manifest import Split
+from medrecon.data.manifest import Split
 
 NEAR = 0.9
 SIDE, BLOCK = 32, 2048
@@ -64,8 +64,9 @@ class Duplicates:
         self._file.flush()
         return np.memmap(self._file, np.float16, "r", shape=(len(self), SIDE * SIDE))
 
-    def find(self, near: float = NEAR, keep: int = 100,
-             on_progress: Callable[[float, int], None] = lambda done, total: None) -> dict[str, Any]:  # fmt: skip
+    def find(
+        self, near: float = NEAR, keep: int = 100, on_progress: Callable[[float, int], None] = lambda done, total: None
+    ) -> dict[str, Any]:
         """Counts of pairs across splits and between subjects of a split, and the `keep` most alike of each."""
         groups = {"across_splits": _Pairs(keep), "between_subjects": _Pairs(keep)}
         n = len(self)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.models.base import Prior
-from medrecon.samplers.base import sample
-from medrecon.samplers.heun import Heun
-from medrecon.samplers.schedule import karras
-from medrecon.training.slices import Slices
+from medrecon.diffusion.samplers.base import sample
+from medrecon.diffusion.samplers.heun import Heun
+from medrecon.diffusion.schedules import karras
+from medrecon.models.prior import Prior
+from medrecon.training.images.slices import Slices
 
 OnProgress = Callable[[float], None]
 """The share done, 0..1."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.models.base import Denoiser
-from medrecon.samplers.base import denoise
+from medrecon.diffusion.samplers.base import denoise
+from medrecon.models.prior import Denoiser
 
 
 def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,1 @@
+"""The reverse process that every diffusion solver shares."""

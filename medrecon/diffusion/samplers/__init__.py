@@ -1,0 +1,1 @@
+"""Sampler steps, one file each."""

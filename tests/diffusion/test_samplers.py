@@ -1,0 +1,132 @@
+"""Samplers against the exact Gaussian: order of convergence, variance, and the conversion of parametrisations."""
+
+import math
+
+import pytest
+import torch
+
+from medrecon.core.discover import modules
+from medrecon.diffusion.samplers.base import sample
+from medrecon.diffusion.samplers.ddim import DDIM
+from medrecon.diffusion.samplers.heun import Heun
+from medrecon.diffusion.schedules import discrete_vp, karras, log_uniform
+from medrecon.models.adapters.discrete_vp import DiscreteVP, linear_beta_abar
+from medrecon.models.exact.gaussian import smooth_gaussian
+
+MODULES = [m for m in modules("medrecon.diffusion.samplers") if not m.__name__.endswith(".base")]
+SAMPLERS = [
+    s
+    for m in MODULES
+    for c in vars(m).values()
+    if isinstance(c, type) and c.__module__ == m.__name__ and hasattr(c, "step")
+    for s in c.examples()
+]
+ODE = [s for s in SAMPLERS if not s.stochastic]
+SDE = [s for s in SAMPLERS if s.stochastic]
+
+
+def error(sampler, steps, generator):
+    """Distance from the exact flow between sigma 8 and 0.05."""
+    prior = smooth_gaussian((1, 5, 4))
+    z = 8 * torch.randn(3, 1, 5, 4, dtype=torch.float64, generator=generator)
+    out = sample(prior, sampler, z, log_uniform(steps, 0.05, 8.0)[:-1], generator)
+    return float((out - prior.flow(z, 8.0, 0.05)).norm() / z.norm())
+
+
+def test_every_sampler_is_found():
+    assert {type(s).__name__ for s in SAMPLERS} == {"DDIM", "Ancestral", "Heun", "Multistep"}
+
+
+@pytest.mark.parametrize("sampler", ODE, ids=repr)
+def test_order_of_convergence(sampler):
+    coarse, fine = (error(sampler, n, torch.Generator().manual_seed(3)) for n in (81, 161))
+    assert math.log2(coarse / fine) == pytest.approx(sampler.order, abs=0.15)
+
+
+@pytest.mark.parametrize("sampler", SDE, ids=repr)
+def test_stochastic_samplers_converge_to_the_prior(sampler, generator):
+    prior = smooth_gaussian((1, 3, 4))
+    sigmas = log_uniform(300, 0.01, 60.0)
+    z = 60 * torch.randn(4000, 1, 3, 4, dtype=torch.float64, generator=generator)
+    draws = sample(prior, sampler, z, sigmas, generator).flatten(1)
+    spread = torch.linalg.eigvalsh(torch.cov(draws.T)) / torch.linalg.eigvalsh(prior.covariance)
+    assert float((draws.mean(0) - prior.mean).abs().max()) < 0.08
+    # The smallest eigenvalue is 0.01: what the last noise level 0.01^2 and 4000 draws leave is below 15 %.
+    assert 0.85 < float(spread.min()) and float(spread.max()) < 1.15
+
+
+def test_churn_mends_what_the_denoiser_did_wrong_before(generator):
+    """A denoiser that is wrong above sigma 4: the flow carries its error to the end, churned steps forget much."""
+    prior = smooth_gaussian((1, 3, 4))
+
+    class Faulty:
+        sigma_min, sigma_max = prior.sigma_min, prior.sigma_max
+
+        def __call__(self, z, sigma):
+            return prior(z, sigma) + 2.0 * (sigma > 4).view(-1, 1, 1, 1)
+
+    def bias(churn):
+        z = 60 * torch.randn(2000, 1, 3, 4, dtype=torch.float64, generator=generator)
+        draws = sample(Faulty(), Heun(churn), z, karras(40, 0.01, 60.0), generator).flatten(1)
+        return float((draws.mean(0) - prior.mean).square().mean().sqrt())
+
+    assert bias(0.4) < 0.6 * bias(0.0)
+    with pytest.raises(ValueError, match=r"churn from 0 to 0\.41"):
+        Heun(churn=0.5)
+
+
+def test_schedules_fall_to_zero_and_refuse_nonsense():
+    vp = discrete_vp(linear_beta_abar(), torch.arange(999, 0, -100))
+    for sigmas in (log_uniform(7, 0.1, 5), karras(7, 0.1, 5), vp):
+        assert sigmas.dtype == torch.float64 and sigmas[-1] == 0 and bool((sigmas.diff() < 0).all())
+    with pytest.raises(ValueError, match="low <= high"):
+        log_uniform(5, 2.0, 1.0)
+    with pytest.raises(ValueError, match="karras"):
+        karras(0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v", "x0"])
+def test_adapters_agree_with_the_exact_denoiser(kind, generator):
+    """A network that predicts the exact epsilon, v or x0 of a VP process is the exact Denoiser once adapted."""
+    prior = smooth_gaussian((1, 4, 3))
+    abar = linear_beta_abar()
+
+    def network(x, t):
+        index = t.round().long()
+        alpha, noise = (v.view(-1, 1, 1, 1) for v in (abar[index].sqrt(), (1 - abar[index]).sqrt()))
+        x0 = prior(x / alpha, (noise / alpha).flatten())
+        eps = (x - alpha * x0) / noise
+        return {"epsilon": eps, "v": alpha * eps - noise * x0, "x0": x0}[kind]
+
+    adapted = DiscreteVP(network, abar, kind)
+    index = torch.tensor([3, 400, 990])
+    sigma = ((1 - abar[index]) / abar[index]).sqrt()
+    z = torch.randn(3, 1, 4, 3, dtype=torch.float64, generator=generator) * sigma.view(-1, 1, 1, 1)
+    torch.testing.assert_close(adapted(z, sigma), prior(z, sigma), rtol=1e-5, atol=1e-6)
+    other = {"epsilon": "x0", "v": "epsilon", "x0": "v"}[kind]
+    assert not torch.allclose(DiscreteVP(network, abar, other)(z, sigma), prior(z, sigma), atol=1e-2)
+
+
+def test_posterior_oracle_matches_conditioning_by_sampling(generator):
+    """The closed-form posterior against importance-free algebra: joint covariance of (z0, y)."""
+    prior = smooth_gaussian((1, 3, 2))
+    a = torch.randn(4, 6, dtype=torch.float64, generator=generator)
+    y = torch.randn(4, dtype=torch.float64, generator=generator)
+    mean, cov = prior.posterior(a, y, 0.3)
+    precision = torch.linalg.inv(prior.covariance) + a.T @ a / 0.09
+    torch.testing.assert_close(cov, torch.linalg.inv(precision))
+    expected = cov @ (torch.linalg.solve(prior.covariance, prior.mean) + a.T @ y / 0.09)
+    torch.testing.assert_close(mean, expected)
+
+
+def test_eta_keeps_the_marginal():
+    """Whatever eta, the total noise after a step is sigma_next: kept^2 + fresh^2 = sigma_next^2."""
+    from medrecon.diffusion.samplers.ddim import ddim_update
+
+    g = torch.Generator().manual_seed(0)
+    z0 = torch.zeros(1, 1, 300, 300)
+    z = 2.0 * torch.randn(z0.shape, generator=g)
+    for eta in (0.0, 0.5, 1.0):
+        out = ddim_update(z, z0, 2.0, 1.5, eta, torch.randn(z0.shape, generator=g))
+        assert float(out.std()) == pytest.approx(1.5, rel=0.01)
+    assert DDIM(eta=0.5).stochastic
