@@ -57,7 +57,7 @@ class TV:
     strength: float = 0.4
     iterations: int = 150
     tolerance: float = 3e-4
-    balance: float = 2.5
+    balance: float = 5.0
     relaxation: float = 1.6
 
     name: ClassVar[str] = "tv"
