@@ -1,0 +1,93 @@
+"""The latent space of a prior for a batch of images: encoder, decoder and denoiser, counted where they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from medrecon.diffusion.derivatives import denoise
+from medrecon.measurement import Measurement
+from medrecon.models.base import Prior
+from medrecon.operators.base import LinearOperator
+
+
+@dataclass
+class Counter:
+    """How often the networks ran for each item of the batch."""
+
+    denoiser: int = 0
+    encoder: int = 0
+    decoder: int = 0
+
+
+class LatentSpace:
+    """Encoder, decoder and denoiser of a prior for N = K B images: K trajectories of the B images that A and y are of.
+
+    Raises:
+        ValueError: the operator is not one of slices, or its images are complex and the prior knows none, or the
+            reverse.
+    """
+
+    def __init__(self, prior: Prior, A: LinearOperator, y: Measurement) -> None:
+        if len(A.in_shape) != 2:
+            raise ValueError(f"latent solvers reconstruct slices (H, W); {A!r} takes {len(A.in_shape)}-D items")
+        if A.in_dtype.is_complex and prior.phase is None and not prior.complex:
+            raise ValueError(f"{A!r} takes complex images and {prior.name} is a magnitude prior: use prior.with_phase")
+        if prior.complex and not A.in_dtype.is_complex:
+            raise ValueError(f"{A!r} takes real images and {prior.name} is a prior of complex ones, for MRI")
+        self.prior, self.shape, self.batch = prior, A.in_shape, len(y.data)
+        self.calls = Counter()
+
+    def repeated(self, count: int, mirror: Tensor | None = None) -> LatentSpace:
+        """Return the space of `count` batches in one, those of `mirror` (count,) seen in a mirror, on the same count."""
+        other = copy(self)
+        other.prior = self.prior.repeated(count, mirror)
+        return other
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return E(x) (N, C, h, w) of images (N, *in_shape)."""
+        self.calls.encoder += len(x) // self.batch
+        return self.prior.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return D(z) (N, *in_shape) of latents."""
+        self.calls.decoder += len(z) // self.batch
+        return self.prior.decode(z, self.shape)
+
+    def denoise(self, z: Tensor, sigma: float) -> Tensor:
+        """Return E[z0 | z] (N, C, h, w)."""
+        self.calls.denoiser += len(z) // self.batch
+        return denoise(self.prior.denoiser, z, sigma)
+
+    def carried(self, z0: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """Return z0 + E(x) - E(v): the latent of v = D(z0) moved as its image was moved, to x.
+
+        E(x) alone would drift: E after D is not the identity, and its error adds up over the steps.
+        """
+        return z0 + self.encode(x) - self.encode(v)
+
+    def pulled(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Return E[z0 | z], its image x, and v (N, *in_shape) -> J^H v (N, C, h, w), J = dx/dz through both networks.
+
+        With v = dL/dx, the gradient of a real L as `DataConsistency.gradient` gives it, J^H v is dL/dz.
+        """
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_(True)
+            z0 = self.denoise(leaf, sigma)
+            x = self.decode(z0)
+
+        def back(v: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(x, leaf, v, retain_graph=True)
+            return product
+
+        return z0.detach(), x.detach(), back
+
+    def over_pixels(self, variance: Tensor) -> Tensor:
+        """Return for each pixel (N, H, W) what is known of each place of the latent (N, h, w)."""
+        fine = interpolate(variance[:, None], scale_factor=self.prior.autoencoder.factor, mode="bilinear")
+        return self.prior.reflect(fine[:, 0, : self.shape[0], : self.shape[1]])

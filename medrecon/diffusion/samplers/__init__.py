@@ -1,0 +1,1 @@
+"""Samplers, found by themselves: one file each."""

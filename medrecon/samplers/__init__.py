@@ -1,1 +1,0 @@
-"""Sampler steps and noise schedules."""

@@ -1,0 +1,1 @@
+"""Solvers with a diffusion prior: each file a guide and its defaults."""
