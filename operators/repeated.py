@@ -37,7 +37,7 @@ class Repeated(LinearOperator):
 
     def prox(self, z: Tensor, y: Tensor, weight: float | Tensor, *,
              iterations: int = 30, tolerance: float = 1e-5) -> Tensor:  # fmt: skip
-        """Return what the operator itself makes of each batch; z (count B, *in_shape), weight a number or (count B,)."""
+        """Return what the operator itself makes of each batch; z (N, *in_shape), weight a number or (N,)."""
         self._check(z, self.in_shape, self.in_dtype, "prox")
         solve = lambda *parts: self.operator.prox(*parts, iterations=iterations, tolerance=tolerance)  # noqa: E731
         weights = torch.as_tensor(weight, dtype=z.real.dtype, device=z.device).expand(len(z))

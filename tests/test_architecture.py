@@ -13,7 +13,7 @@ LAYERS = (
         "discover", "manifest",
     },
     {"io", "operators", "models", "metrics"},
-    {"samplers"},
+    {"diffusion"},
     {"solvers", "corrections"},
     {"pipeline", "simulate", "raw", "evaluate", "picture", "report", "data", "training", "diagnose"},
     {"demo"},
@@ -21,7 +21,7 @@ LAYERS = (
 )  # fmt: skip
 SIBLINGS = {"io", "operators", "models", "metrics"}  # one layer, and never import each other
 TENSORS_ONLY = {
-    "linalg", "fourier", "measurement", "noise_maps", "spectrum", "operators", "models", "metrics", "samplers",
+    "linalg", "fourier", "measurement", "noise_maps", "spectrum", "operators", "models", "metrics", "diffusion",
     "solvers", "corrections",
 }  # fmt: skip
 HEAVY = {
@@ -99,7 +99,7 @@ def test_imports_point_one_way() -> None:
         ("medrecon.operators.x", "def f():\n    from medrecon.solvers.base import Solver", "wrong direction"),
         ("medrecon.operators.x", "from ..solvers import base", "wrong direction"),
         ("medrecon.operators.x", "from medrecon.models.base import Prior", "do not know each other"),
-        ("medrecon.samplers.x", "from medrecon import pipeline", "wrong direction"),
+        ("medrecon.diffusion.x", "from medrecon import pipeline", "wrong direction"),
         ("medrecon.solvers.x", "from medrecon.volume import Volume", "tensors only"),
         ("medrecon.solvers.x", "import operators.ct", "write medrecon.operators.ct"),
         ("medrecon.io.x", "try:\n    import pydicom\nexcept ImportError:\n    pass", "module level"),

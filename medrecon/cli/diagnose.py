@@ -62,8 +62,8 @@ def diagnose(
     from medrecon.diagnose import run
     from medrecon.diagnose.base import Settings
     from medrecon.diagnose.sources import load_case
+    from medrecon.diffusion.samplers.heun import Heun
     from medrecon.models.store import load_prior
-    from medrecon.samplers.heun import Heun
 
     try:
         Heun(churn)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medrecon.diffusion.reverse import sample
+from medrecon.diffusion.samplers.heun import Heun
+from medrecon.diffusion.schedules import karras
 from medrecon.models.base import Prior
-from medrecon.samplers.base import sample
-from medrecon.samplers.heun import Heun
-from medrecon.samplers.schedule import karras
 from medrecon.training.slices import Slices
 
 OnProgress = Callable[[float], None]

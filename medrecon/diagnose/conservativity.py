@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from medrecon.diagnose.base import Case, Finding, OnProgress, batches, noisy
-from medrecon.diagnose.derivatives import jvp, rademacher, vjp
+from medrecon.diagnose.derivatives import rademacher
+from medrecon.diffusion.derivatives import denoise, jvp, vjp
 from medrecon.models.base import Denoiser
-from medrecon.samplers.base import denoise
 
 SUMMARY = "conservativity: asymmetry of the denoiser's Jacobian, and loop integrals of the score"
 LEVELS = (0.06, 0.25, 1.0, 4.0, 16.0)

@@ -93,8 +93,9 @@ class DataConsistency:
         return torch.where(expand(tau > 0, self.ndim), x, v)
 
     def to_discrepancy(self, v: Tensor, expected: Tensor, target: float = 1.0, rounds: int = 6) -> Tensor:
-        """Return the proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau up to `expected`: where
-        the model errs, chi^2/m = target may be out of reach, and to go on for it would spoil the image.
+        """Return the proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau up to
+        `expected`: where the model errs, chi^2/m = target may be out of reach, and to go on for it would spoil the
+        image.
 
         An item already below the target is returned as it is.
         """

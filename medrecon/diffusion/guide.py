@@ -10,7 +10,6 @@ from typing import NamedTuple, final
 from torch import Tensor
 
 
-
 class Estimate(NamedTuple):
     """What is known at one noise level of N = K B items: K trajectories of B items each, trajectory after trajectory.
 

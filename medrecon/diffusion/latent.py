@@ -44,7 +44,7 @@ class LatentSpace:
         self.calls = Counter()
 
     def repeated(self, count: int, mirror: Tensor | None = None) -> LatentSpace:
-        """Return the space of `count` batches in one, those of `mirror` (count,) seen in a mirror, on the same count."""
+        """Return that of `count` batches in one, those of `mirror` (count,) seen in a mirror, on the same count."""
         other = copy(self)
         other.prior = self.prior.repeated(count, mirror)
         return other

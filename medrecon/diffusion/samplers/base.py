@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from medrecon.discover import classes
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
+from medrecon.discover import classes
 
 
 class Sampler(ABC):
@@ -69,7 +69,8 @@ def sampler_named(name: str, eta: float) -> NamedSampler:
     Raises:
         ValueError: no such sampler (names those there are), or one that cannot add that much.
     """
-    known = {cls.name: cls for cls in classes("medrecon.diffusion.samplers", NamedSampler)}
+    found = classes("medrecon.diffusion.samplers", NamedSampler)  # type: ignore[type-abstract]  # a base to search for
+    known = {cls.name: cls for cls in found}
     if name not in known:
         raise ValueError(f"unknown sampler {name!r}; there are: {', '.join(sorted(known))}")
     return known[name].with_noise(eta)

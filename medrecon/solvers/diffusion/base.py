@@ -100,6 +100,14 @@ class DiffusionSolver(Solver):
         """Return how the data are met."""
         return DataConsistency(A, y)
 
+    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> Tensor | None:
+        """Return the image to start from if none is given: that of total variation, the best start without training.
+
+        None where the levels begin at the prior's sigma_max: the start is pure noise, and the data enter by data
+        consistency alone.
+        """
+        return TV()(A, y, generator=generator).image if self.levels()[0] < self.prior.denoiser.sigma_max else None
+
     def noisy(self, start: Tensor, draw: Draw) -> Tensor:
         """Return the latents (N, C, h, w) at the first level, from those without noise."""
         return start + self.levels()[0] * draw(start)
@@ -116,13 +124,11 @@ class DiffusionSolver(Solver):
         """Return the run that a call does to its end; for whoever wants to stop, keep and resume it.
 
         Args:
-            warm: the image (B, *in_shape) to start from; by default that of total variation, the best start without
-                training, or none where the levels begin at pure noise.
+            warm: the image (B, *in_shape) to start from; by default that of `warm_start`.
         """
         check_fit(A, y)
         space, data, sigmas = LatentSpace(self.prior, A, y), self.consistency(A, y), self.levels()
-        if warm is None and sigmas[0] < self.prior.denoiser.sigma_max:
-            warm = TV()(A, y, generator=generator).image
+        warm = self.warm_start(A, y, generator) if warm is None else warm
         mirror, copies = self.views(), self.copies()
         views = space.repeated(len(mirror), mirror)
         start = views.encode((A.adjoint(y.data) if warm is None else warm).repeat(len(mirror), *(1,) * len(A.in_shape)))
@@ -185,7 +191,11 @@ class GuidedSolver(DiffusionSolver):
     def levels(self) -> list[float]:
         (start, end), denoiser = self.span(), self.prior.denoiser
         start, end = min(start, denoiser.sigma_max), max(end, denoiser.sigma_min)
-        levels: list[float] = log_uniform(self.steps, min(end, start), start).tolist()
+        return self.schedule(min(end, start), start)
+
+    def schedule(self, low: float, high: float) -> list[float]:
+        """Return `steps` levels from high to low, then 0."""
+        levels: list[float] = log_uniform(self.steps, low, high).tolist()
         return levels
 
     def stepper(self) -> Sampler:

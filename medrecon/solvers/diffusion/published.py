@@ -11,13 +11,14 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from medrecon.diffusion.draw import Draw
-from medrecon.diffusion.guide import Estimate, Guide, Unconditional
+from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.process import Process
 from medrecon.diffusion.reverse import State
@@ -29,6 +30,11 @@ from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import DiffusionSolver, Run, Task
 
 Stage = Literal["none", "pixel", "latent"]
+
+
+def published_process() -> Process:
+    """Return the variance-preserving process of latent diffusion in 1000 steps."""
+    return Process.variance_preserving(linear_beta_abar())
 
 
 def timesteps(steps: int, total: int = 1000) -> list[int]:
@@ -62,13 +68,13 @@ class HardConsistency:
     y: Measurement
     settings: Published
 
-    @property
+    @cached_property
     def half(self) -> float:
         """Half the value range, in image units."""
         values = self.space.prior.values
         return (values.high - values.low) / 2 / abs(self.space.prior.slope)
 
-    @property
+    @cached_property
     def unit(self) -> float:
         """What the data of an image of 1 are of the size of."""
         return self.half * max(self.A.norm(device=self.y.data.device), 1e-30)
@@ -114,10 +120,14 @@ class HardConsistency:
 
 
 @dataclass(frozen=True, eq=False)
-class PublishedGuide(Unconditional):
+class PublishedGuide(Guide):
     """The prior alone, at every step; and what makes an estimate consistent, at those steps that ask for it."""
 
     hard: HardConsistency
+
+    def __call__(self, z: Tensor, sigma: float) -> Estimate:
+        clean = self.hard.space.denoise(z, sigma)
+        return Estimate(clean, clean, None, sigma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +139,15 @@ class TimeTravel(Sampler):
 
     settings: Published
 
-    @property
+    @cached_property
     def process(self) -> Process:
-        return Process.variance_preserving(linear_beta_abar())
+        """The variance-preserving process of latent diffusion."""
+        return published_process()
+
+    @cached_property
+    def levels(self) -> list[float]:
+        """The noise levels of the run."""
+        return self.settings.levels()
 
     def time(self, index: int) -> int:
         """Return the timestep of a step index; index -1 is the end of the process."""
@@ -158,13 +174,14 @@ class TimeTravel(Sampler):
         self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw
     ) -> tuple[Tensor, Estimate]:
         assert isinstance(guide, PublishedGuide)
-        index = self.settings.steps - 1 - self.settings.levels().index(sigma)
+        index = self.settings.steps - 1 - self.levels.index(sigma)
         end, kind = self.time(index - 1), stage(index, self.settings.steps, self.settings.skip)
         moved, z0 = self.first(guide, self.process.from_engine(z, self.time(index)), index)
         if kind == "none":
             return self.process.to_engine(moved, end), Estimate(z0, z0, None, sigma)
+        looked = moved
         for ahead in range(index - 1, max(index - 1 - self.settings.travel, -1), -1):
-            moved, z0 = self.ahead(guide, moved, ahead)
+            looked, z0 = self.ahead(guide, looked, ahead)
         target = guide.hard.pixel(z0) if kind == "pixel" else guide.hard.latent(z0)
         x = self.resampled(target, moved, index, draw(z))
         return self.process.to_engine(x, end), Estimate(z0, target, guide.hard.space.decode(target), sigma)
@@ -220,18 +237,18 @@ class Published(DiffusionSolver):
     def stepper(self) -> TimeTravel: ...
 
     def levels(self) -> list[float]:
-        process = Process.variance_preserving(linear_beta_abar())
-        found: list[float] = process.sigma[[*timesteps(self.steps)[::-1], 0]].tolist()
+        found: list[float] = published_process().sigma[[*timesteps(self.steps)[::-1], 0]].tolist()
         return found
+
+    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> None:
+        """Start from pure noise."""
 
     def noisy(self, start: Tensor, draw: Draw) -> Tensor:
         """Return pure noise of variance 1 in variance-preserving units, as published."""
-        process = Process.variance_preserving(linear_beta_abar())
-        return process.to_engine(draw(start), timesteps(self.steps)[-1])
+        return published_process().to_engine(draw(start), timesteps(self.steps)[-1])
 
     def guide(self, task: Task) -> PublishedGuide:
-        hard = HardConsistency(task.space, task.data.A, task.data.y, self)
-        return PublishedGuide(task.space.denoise, hard)
+        return PublishedGuide(HardConsistency(task.space, task.data.A, task.data.y, self))
 
     def image(self, run: Run, state: State) -> tuple[Tensor, dict[str, Any]]:
         """Return D of the last latent, made consistent once more; or what there is if the run was stopped."""
@@ -240,6 +257,6 @@ class Published(DiffusionSolver):
         facts = {"stages": {kind: kinds[kind] for kind in ("none", "pixel", "latent")}}
         if state.step < len(run.sigmas) - 1 and state.before.image is not None:
             return state.before.image, facts
-        x = Process.variance_preserving(linear_beta_abar()).from_engine(state.z, 0)
+        x = published_process().from_engine(state.z, 0)
         return run.space.decode(run.guide.hard.latent(x)), facts
 

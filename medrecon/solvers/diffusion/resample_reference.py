@@ -35,8 +35,8 @@ class ReferenceSteps(TimeTravel):
         return moved.detach() - self.guidance * self.abar(index) * gradient, z0.detach()
 
     def ahead(self, guide: PublishedGuide, x: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """Return a step whose network runs one index ahead of its coefficients."""
-        return self._handed(guide, x, index, index + 1)
+        """Return a step whose coefficients are those of the index before, where x comes from."""
+        return self._handed(guide, x, index + 1, index)
 
     def _handed(self, guide: PublishedGuide, x: Tensor, index: int, network_index: int) -> tuple[Tensor, Tensor]:
         """A DDIM step, and the estimate that is handed to data consistency, with 1 - abar instead of its root."""
