@@ -17,7 +17,7 @@ from medrecon.evaluate import evaluate
 from medrecon.models.store import load_prior
 from medrecon.pipeline.problem import build_problem
 from medrecon.simulate import simulate_ct
-from medrecon.solvers.resample import ReSample
+from medrecon.solvers.diffusion.resample import ReSample
 from medrecon.solvers.tv import TV
 from medrecon.volume import Volume
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from medrecon.diffusion.draw import Draw
 from medrecon.measurement import Measurement
 from medrecon.models.base import Prior
 from medrecon.models.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
@@ -15,10 +16,10 @@ from medrecon.models.store import build_autoencoder, load_prior, save_prior
 from medrecon.models.values import Linear
 from medrecon.models.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
-from medrecon.solvers.dds import DDS
-from medrecon.solvers.latent import LatentSpace
-from medrecon.solvers.resample import ReSample
-from medrecon.solvers.resample_original import Original
+from medrecon.solvers.diffusion.base import DiffusionSolver
+from medrecon.solvers.diffusion.dds import DDS
+from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.diffusion.resample_paper import ReSamplePaper
 from medrecon.training.latents import statistics
 
 
@@ -104,26 +105,31 @@ def twins() -> tuple[Prior, Prior]:
             Prior(PixelSpace(4), folded, *common, error=0.0))  # fmt: skip
 
 
-def same_noise(self: LatentSpace, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+class SameNoise(Draw):
     """Noise drawn on the pixels, folded for the folded twin."""
-    draw = torch.randn(1, 1, 16, 16, generator=generator)
-    return torch.nn.functional.pixel_unshuffle(draw, 16 // like.shape[-1]).expand_as(like)
+
+    trajectories = 1
+
+    def noise(self, shape: tuple[int, ...]) -> torch.Tensor:
+        draw = torch.randn(1, 1, 16, 16, generator=self.generators[0])
+        return torch.nn.functional.pixel_unshuffle(draw, 16 // shape[-1])
 
 
-SMALL = Original(steps=12, skip=2, travel=2, pixel_iterations=5, latent_iterations=5)
+SMALL = {"steps": 12, "skip": 2, "travel": 2, "pixel_iterations": 5, "latent_iterations": 5}
 
 
 @pytest.mark.parametrize(
     "make",
     [lambda p: DDS(p, steps=12, start=100.0), lambda p: ReSample(p, steps=6, pairs=1, antithetic=False),
      lambda p: ReSample(p, start=100.0, pairs=1, antithetic=False),
-     lambda p: ReSample(p, mode="paper", original=SMALL)],
+     lambda p: ReSamplePaper(p, **SMALL)],
     ids=["dds", "fast", "from noise", "paper"],
 )  # fmt: skip
 def test_solvers_on_folded_pixels_are_solvers_on_pixels(make, monkeypatch):
     """Both twins end at one image, though no round-trip error is expected; a Gaussian folded wrongly does not. Single
     trajectories: where the denoiser is unsure is a map over the latent's places, coarser when folded."""
-    monkeypatch.setattr(LatentSpace, "noise", same_noise)
+    for cls in (DiffusionSolver, ReSample):
+        monkeypatch.setattr(cls, "draw", lambda self, generator, shape: SameNoise(generator))
     plain, folded = twins()
     g = torch.Generator().manual_seed(3)
     truth = plain.denoiser.sample(1, g)[:, 0]
