@@ -27,21 +27,21 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 from validation_slices import validation_slices
 
+from medrecon.core.measurement import Measurement
+from medrecon.core.units import hu_to_mu
+from medrecon.core.volume import Volume
 from medrecon.diagnose.stationary import Stationary
 from medrecon.diffusion.consistency import DataConsistency
-from medrecon.evaluate import evaluate
-from medrecon.measurement import Measurement
-from medrecon.models.base import Denoiser, Prior
+from medrecon.models.networks.wiener_unet import WienerUNet
+from medrecon.models.prior import Denoiser, Prior
 from medrecon.models.store import load_prior
-from medrecon.models.wiener_unet import WienerUNet
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.pipeline.problem import build_problem
+from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_mri
 from medrecon.solvers.diffusion.resample import ReSample
-from medrecon.solvers.tv import TV
-from medrecon.units import hu_to_mu
-from medrecon.volume import Volume
+from medrecon.solvers.variational.tv import TV
 
 SLICES = {"ct": [10, 100, 102, 105], "mri": [21, 69, 229]}
 """CT: four subjects (chest, abdomen, chest, pelvis); MRI: FLAIR, T1, T2 of the one subject there is."""

@@ -35,8 +35,9 @@ class Repeated(LinearOperator):
     def _gram(self, x: Tensor) -> Tensor:
         return self._each(self.operator._gram, x)
 
-    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor, *,
-             iterations: int = 30, tolerance: float = 1e-5) -> Tensor:  # fmt: skip
+    def prox(
+        self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5
+    ) -> Tensor:
         """Return what the operator itself makes of each batch; z (N, *in_shape), weight a number or (N,)."""
         self._check(z, self.in_shape, self.in_dtype, "prox")
         solve = lambda *parts: self.operator.prox(*parts, iterations=iterations, tolerance=tolerance)  # noqa: E731

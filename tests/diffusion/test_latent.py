@@ -3,16 +3,16 @@
 import pytest
 import torch
 
+from medrecon.coils.combine import birdcage_maps
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.latent import LatentSpace
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
-from medrecon.models.gaussian import IdentityAutoencoder, smooth_gaussian
-from medrecon.models.pixel_space import PixelSpace
+from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.networks.pixel_space import PixelSpace
+from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear
 from medrecon.operators.base import Diagonal
-from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.repeated import Repeated
 from medrecon.solvers.diffusion.base import example_prior
 
@@ -43,8 +43,9 @@ def test_trajectories_in_one_batch_are_trajectories_one_by_one(generator: torch.
         torch.testing.assert_close(part, one.encode((k + 1) * x))
         torch.testing.assert_close(every.decode(z)[2 * k : 2 * k + 2], one.decode(part))
         variance = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(k))
-        torch.testing.assert_close(every.over_pixels(variance.repeat(3, 1, 1))[2 * k : 2 * k + 2],
-                                   one.over_pixels(variance))  # fmt: skip
+        torch.testing.assert_close(
+            every.over_pixels(variance.repeat(3, 1, 1))[2 * k : 2 * k + 2], one.over_pixels(variance)
+        )
     assert not torch.allclose(z[:2] * 2, z[2:4])  # the second is in a mirror
     torch.testing.assert_close(prior.mirrored().mirrored().encode(x), prior.encode(x))
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from gaussian_problems import inpainting, rms
 
+from medrecon.coils.combine import birdcage_maps
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.reverse import reverse
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
-from medrecon.models.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.solvers.diffusion.base import DiffusionSolver
 from medrecon.solvers.diffusion.dds import DDS
 from medrecon.solvers.diffusion.dds_paper import DDSPaper, DDSPaperGuide
@@ -98,9 +98,13 @@ def test_a_solver_goes_on_to_the_same_bits(solver: DiffusionSolver) -> None:
     for stop in (1, 3, 5):
         first, seen = prepare(), []
         state = reverse(
-            first.guide, first.sampler, first.sigmas, first.draw, first.start,
+            first.guide,
+            first.sampler,
+            first.sigmas,
+            first.draw,
+            first.start,
             lambda e: seen.append(1) or len(seen) == stop,  # noqa: B023
-        )  # fmt: skip
+        )
         other = prepare()
         done = reverse(other.guide, other.sampler, other.sigmas, other.draw, state)
         assert state.step == stop and torch.equal(done.z, whole.z)

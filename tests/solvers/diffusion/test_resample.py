@@ -7,9 +7,9 @@ import torch
 from gaussian_problems import inpainting, rms
 from torch.nn.functional import avg_pool2d, interpolate
 
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
-from medrecon.models.gaussian import smooth_gaussian
+from medrecon.core.measurement import Measurement
+from medrecon.models.exact.gaussian import smooth_gaussian
+from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.base import Diagonal
 from medrecon.solvers.base import Monitor
