@@ -39,13 +39,18 @@ def approximate_inverse(gram: Apply, like: Tensor, stiffness: Tensor, shift: Ten
     total = spectrum + given
     least = 1e-6 * total.flatten(1).amax(1) + torch.finfo(total.dtype).tiny
     total = torch.maximum(total, expand(least, len(shape)))
-    scale = _scale(gram(torch.ones_like(like)), rows) if real else None
+    gain = total.reciprocal_()[..., None]
+    even = 1 / _scale(gram(torch.ones_like(like)), rows) if real else None
 
     def inverse(r: Tensor) -> Tensor:
-        if scale is None:
-            out: Tensor = torch.fft.ifftn(torch.fft.fftn(r, dim=axes) / total, dim=axes)
+        if even is None:
+            f = torch.fft.fftn(r, dim=axes)
+            torch.view_as_real(f).mul_(gain)
+            out: Tensor = torch.fft.ifftn(f, dim=axes)
             return out
-        out = torch.fft.irfftn(torch.fft.rfftn(r / scale, dim=axes) / total, s=shape, dim=axes) / scale
+        f = torch.fft.rfftn(r * even, dim=axes)
+        torch.view_as_real(f).mul_(gain)
+        out = torch.fft.irfftn(f, s=shape, dim=axes).mul_(even)
         return out
 
     return inverse

@@ -29,8 +29,9 @@ def gradient_adjoint(v: Tensor, ndim: int) -> Tensor:
 def magnitude(v: Tensor) -> Tensor:
     """Return the isotropic length over the first axis; the complex modulus joins real and imaginary parts."""
     if v.is_complex():
-        return torch.view_as_real(v.resolve_conj()).square().sum((0, -1)).sqrt()
-    return v.square().sum(0).sqrt()
+        real, imaginary = torch.view_as_real(v.resolve_conj()).square().sum(0).unbind(-1)
+        return (real + imaginary).sqrt_()
+    return v.square().sum(0).sqrt_()
 
 
 def total_variation(x: Tensor, ndim: int) -> Tensor:

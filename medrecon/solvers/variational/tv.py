@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -73,37 +74,37 @@ class TV:
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
         check_fit(A, y)
-        n = len(A.in_shape)
+        n, support = len(A.in_shape), _support(A)
         monitor = Monitor(y, self.iterations, on_step)
-        x = _allowed(_least_squares(A, y), A.support)
+        x = _allowed(_least_squares(A, y), support)
         total = total_variation(x, n)
         floor, image = total / 4, x
         weight = self._weight(total, floor, x)
         rate = torch.where(total > 0, weight * x[0].numel() / (EDGE * total).clamp_min(TINY), 1)
-        (data, target), field = _data(A, y, x, self.balance * rate), _field(x, rate)
-        terms = [data, field] if x.is_complex() else [data, field, _sign(x, SIGN * rate)]
+        data, field = _data(A, y, x, self.balance * rate), _Field(x, rate)
+        terms: list[_Term] = [data, field] if x.is_complex() else [data, field, _Sign(x, SIGN * rate)]
         inverse = approximate_inverse(data.gram, x, rate, 0 * rate if x.is_complex() else SIGN * rate)
-        start, seen, first = x, data.seen, y.chi2(A(x))
-        chi2, done = first, torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        chi2 = y.chi2(A(x))
+        done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.iterations):
-            force = _within(_sum(term.force(self.relaxation, weight) for term in terms), A.support)
-            move = _within(inverse(force), A.support)
+            force = _within(_sum(term.force(self.relaxation, weight) for term in terms), support)
+            move = _within(inverse(force), support)
             moves = [term.pull(move) for term in terms]
             bend = _sum(term.energy(move, m) for term, m in zip(terms, moves, strict=True))
             length = dot(move, force, n) / bend.clamp_min(TINY)
-            x = x - expand(length, n) * move
+            back = expand(-length, n)
+            chi2 = torch.where(done, chi2, chi2 + data.change(move, moves[0], length) / y.measured)
+            x = torch.addcmul(x, back, move)
             for term, m in zip(terms, moves, strict=True):
-                term.seen = term.seen - expand(length, term.ndim) * m
-            estimate = self._weight(magnitude(field.seen.movedim(1, 0)).flatten(1).sum(1), floor, x)
+                term.seen.addcmul_(m, back.reshape(-1, *(1,) * (m.ndim - 1 - term.lead)))
+            estimate = self._weight(field.total(), floor, x)
             settled = DAMPING * (estimate - weight).abs() <= self.tolerance * weight
             weight = torch.lerp(weight, estimate, DAMPING)
-            image = torch.where(expand(done, n), image, x)
-            gain = dot(data.mate(x - start, data.seen - seen), data.seen + seen - 2 * target, data.ndim)
-            chi2 = torch.where(done, chi2, first + gain / y.measured)
+            image = torch.where(expand(done, n), image, x) if bool(done.any()) else x
             done = done | (settled & (length.abs() * _size(move) <= self.tolerance * _size(x)))
             if monitor.record(chi2) or bool(done.all()):
                 break
-        image = _allowed(image, A.support)
+        image = _allowed(image, support)
         return monitor.solution(A, image, bool(done.all()), weight=self._weight(total_variation(image, n), floor, x))
 
     def _weight(self, total: Tensor, floor: Tensor, x: Tensor) -> Tensor:
@@ -117,113 +118,177 @@ class TV:
         yield cls(strength=0.05, iterations=15)
 
 
-Map = Callable[[Tensor], Tensor]
+class _Term(ABC):
+    """g(K x) of the objective by alternating directions: a copy of K x that g has moved, and the dual of both.
 
-
-@dataclass(eq=False)
-class _Term:
-    """g(K x) of the objective by alternating directions: K x as `seen`, the copy of it that g has moved, their dual.
-
-    What K gives may be weighted, K = P A with P the precision; then so are `seen`, `copy` and `dual`.
-
-    Attributes:
-        pull, back: v -> K v, and the way back to images without the weight.
-        mate: (v, K v) -> what K v is multiplied with for its energy: K v itself, without the weight.
-        prox: (dual, lambda) -> the dual that g allows.
-        step: of the dual, > 0, broadcasts to `seen`; relative to the weight.
-        seen: K x of the image at hand, (B, ...) with `ndim` axes behind the batch.
+    All are in the unit of the dual, that is times its step: `seen` is step K x of the image at hand, (B, ...) behind
+    `lead` more axes. They are updated in place.
     """
 
-    pull: Map
-    back: Map
-    mate: Callable[[Tensor, Tensor], Tensor]
-    prox: Callable[[Tensor, Tensor], Tensor]
-    step: Tensor
-    seen: Tensor
+    lead = 0
 
-    def __post_init__(self) -> None:
-        self.copy, self.dual, self.ndim = self.seen, torch.zeros_like(self.seen), self.seen.ndim - 1
+    def __init__(self, seen: Tensor) -> None:
+        self.seen, self.copy, self.dual = seen, seen.clone(), torch.zeros_like(seen)
+
+    @abstractmethod
+    def pull(self, v: Tensor) -> Tensor:
+        """Return step K v."""
+
+    @abstractmethod
+    def back(self, v: Tensor) -> Tensor:
+        """Return K^H v, (B, item)."""
+
+    @abstractmethod
+    def energy(self, v: Tensor, pulled: Tensor) -> Tensor:
+        """Return step |K v|^2 of each item, (B,)."""
+
+    @abstractmethod
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        """Return the dual nearest v that g allows."""
 
     def force(self, relaxation: float, weight: Tensor) -> Tensor:
         """Move copy and dual; return how they push the image, (B, item)."""
-        moved = torch.lerp(self.copy, self.seen, relaxation)
-        dual = self.prox(self.dual + self.step * moved, weight)
-        self.copy, self.dual = moved - (dual - self.dual) / self.step, dual
-        return self.back(self.step * (self.seen - self.copy) + dual)
-
-    def energy(self, v: Tensor, pulled: Tensor) -> Tensor:
-        """step |K v|^2 of each item, (B,)."""
-        return dot(self.mate(v, pulled), self.step * pulled, self.ndim)
+        both = self.copy.lerp_(self.seen, relaxation).add_(self.dual)
+        self.dual = self.prox(both, weight)
+        self.copy = both.sub_(self.dual)
+        return self.back((self.seen + self.dual).sub_(self.copy))
 
     def gram(self, v: Tensor) -> Tensor:
-        """K^H step K v."""
-        return self.back(self.step * self.pull(v))
+        """Return K^H step K v."""
+        return self.back(self.pull(v))
 
 
-def _data(A: LinearOperator, y: Measurement, x: Tensor, rate: Tensor) -> tuple[_Term, Tensor]:
-    """chi^2 / 2 as a term, and P y. By A^H P A alone, in image space, where all samples have one precision.
+class _Data(_Term):
+    """chi^2 / 2 by the samples: K = A.
 
     A sample's step grows with the root of its precision: with precisions alone the bright rays, which say least about
     the object, hold up the others. All steps together pull at the start x by `rate`.
     """
-    precision = y.precision.expand(y.data.shape)
-    target = precision * y.data
-    if common_level(A, y.precision) is not None:
-        pull: Map = normal(A, y.precision)
-        back: Map = _same
-        ratio = torch.ones_like(rate)
-        mate, target, n = _first, A.adjoint(target), len(A.in_shape)
-        ratio = expand(ratio, n)
-    else:
-        n = len(A.out_shape)
-        back, inverse = A.adjoint, torch.where(precision > 0, 1 / precision, 0)
-        ratio = (inverse * expand(precision.flatten(1).mean(1), n)).sqrt()
-        ratio = torch.where(precision > 0, ratio, 1)
 
-        def pull(v: Tensor) -> Tensor:
-            return precision * A(v)
+    def __init__(self, A: LinearOperator, y: Measurement, x: Tensor, rate: Tensor) -> None:
+        n, precision = len(A.out_shape), y.precision.expand(y.data.shape)
+        root, seen = precision.sqrt(), A(x)
+        self.A, self.step = A, root * expand(_pulling(dot(seen, root * seen, n), x, rate), n)
+        self.inverse = torch.where(self.step > 0, 1 / self.step, 0)
+        self.precision, self.target = precision * self.inverse, self.step * y.data
+        self.shrink = self.precision / (1 + self.precision)
+        super().__init__(self.step * seen)
 
-        def mate(v: Tensor, pulled: Tensor) -> Tensor:
-            return inverse * pulled
+    def pull(self, v: Tensor) -> Tensor:
+        return self.step * self.A(v)
 
-    seen = pull(x)
-    energy = dot(mate(x, seen), ratio * seen, n)
-    step = ratio * expand(torch.where(energy > 0, rate * dot(x, x, x.ndim - 1) / energy, 1), n)
-    return _Term(pull, back, mate, lambda d, weight: (d - step * target) / (1 + step), step, seen), target
+    def back(self, v: Tensor) -> Tensor:
+        return self.A.adjoint(v)
 
+    def energy(self, v: Tensor, pulled: Tensor) -> Tensor:
+        return dot(self.inverse * pulled, pulled, pulled.ndim - 1)
 
-def _field(x: Tensor, rate: Tensor) -> _Term:
-    """lambda TV; the gradient's own axis comes behind the batch."""
-    n = x.ndim - 1
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        return self.shrink * (v - self.target)
 
-    def pull(v: Tensor) -> Tensor:
-        return gradient(v, n).movedim(0, 1)
-
-    def prox(dual: Tensor, weight: Tensor) -> Tensor:
-        return dual / (magnitude(dual.movedim(1, 0)) / expand(weight, n)).clamp_min(1)[:, None]
-
-    return _Term(pull, lambda v: gradient_adjoint(v.movedim(1, 0), n), _second, prox, expand(rate, n + 1), pull(x))
+    def change(self, v: Tensor, pulled: Tensor, length: Tensor) -> Tensor:
+        """Return by how much chi^2 of each item changes along -length v, (B,)."""
+        beyond = torch.addcmul(2 * (self.target - self.seen), expand(length, pulled.ndim - 1), pulled)
+        return length * dot(self.precision * pulled, self.inverse * beyond, pulled.ndim - 1)
 
 
-def _sign(x: Tensor, rate: Tensor) -> _Term:
+class _Gram(_Term):
+    """chi^2 / 2 by A^H P A alone, in image space, where all samples have one precision: K = P^(1/2) A, its duals seen
+    through K^H.
+
+    All steps together pull at the start x by `rate`.
+    """
+
+    def __init__(self, A: LinearOperator, y: Measurement, x: Tensor, rate: Tensor) -> None:
+        n, self.normal = len(A.in_shape), normal(A, y.precision)
+        seen = self.normal(x)
+        self.step = expand(_pulling(dot(x, seen, n), x, rate), n)
+        self.target = self.step * A.adjoint(y.precision * y.data)
+        super().__init__(self.step * seen)
+
+    def pull(self, v: Tensor) -> Tensor:
+        return self.normal(v).mul_(self.step)
+
+    def back(self, v: Tensor) -> Tensor:
+        return v
+
+    def energy(self, v: Tensor, pulled: Tensor) -> Tensor:
+        return dot(v, pulled, v.ndim - 1)
+
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        return (v - self.target).mul_(1 / (1 + self.step))
+
+    def change(self, v: Tensor, pulled: Tensor, length: Tensor) -> Tensor:
+        """Return by how much chi^2 of each item changes along -length v, (B,)."""
+        beyond = torch.addcmul(2 * (self.target - self.seen), expand(length, v.ndim - 1), pulled)
+        return length * dot(v, beyond, v.ndim - 1) / self.step.flatten()
+
+
+class _Field(_Term):
+    """lambda TV: K is the gradient, whose own axis leads."""
+
+    lead = 1
+
+    def __init__(self, x: Tensor, rate: Tensor) -> None:
+        self.ndim, self.rate, self.step = x.ndim - 1, rate, expand(rate, x.ndim - 1)
+        super().__init__(self.pull(x))
+
+    def pull(self, v: Tensor) -> Tensor:
+        return gradient(v, self.ndim).mul_(self.step)
+
+    def back(self, v: Tensor) -> Tensor:
+        return gradient_adjoint(v, self.ndim)
+
+    def energy(self, v: Tensor, pulled: Tensor) -> Tensor:
+        return dot(pulled, pulled, self.ndim).sum(0) / self.rate
+
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        limit = expand(weight, self.ndim)
+        return v * (limit / torch.maximum(magnitude(v), limit))
+
+    def total(self) -> Tensor:
+        """Return the TV of each item, (B,)."""
+        return magnitude(self.seen).flatten(1).sum(1) / self.rate
+
+
+class _Sign(_Term):
     """x >= 0."""
-    return _Term(_same, _same, _first, lambda dual, weight: dual.clamp_max(0), expand(rate, x.ndim - 1), x)
+
+    def __init__(self, x: Tensor, rate: Tensor) -> None:
+        self.rate, self.step = rate, expand(rate, x.ndim - 1)
+        super().__init__(self.pull(x))
+
+    def pull(self, v: Tensor) -> Tensor:
+        return self.step * v
+
+    def back(self, v: Tensor) -> Tensor:
+        return v
+
+    def energy(self, v: Tensor, pulled: Tensor) -> Tensor:
+        return dot(v, pulled, v.ndim - 1)
+
+    def prox(self, v: Tensor, weight: Tensor) -> Tensor:
+        return v.clamp_max(0)
+
+
+def _data(A: LinearOperator, y: Measurement, x: Tensor, rate: Tensor) -> _Data | _Gram:
+    """chi^2 / 2, by the cheaper way."""
+    return (_Data if common_level(A, y.precision) is None else _Gram)(A, y, x, rate)
+
+
+def _pulling(energy: Tensor, x: Tensor, rate: Tensor) -> Tensor:
+    """The factor (B,) that makes the `energy` (B,) of x rate |x|^2."""
+    return torch.where(energy > 0, rate * dot(x, x, x.ndim - 1) / energy, 1)
 
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:
     return functools.reduce(torch.add, parts)
 
 
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _first(v: Tensor, pulled: Tensor) -> Tensor:
-    return v
-
-
-def _second(v: Tensor, pulled: Tensor) -> Tensor:
-    return pulled
+def _support(A: LinearOperator) -> Tensor | None:
+    """The pixels that A sees; None: all of them."""
+    support = A.support
+    return None if support is None or bool(support.all()) else support
 
 
 def _within(x: Tensor, support: Tensor | None) -> Tensor:
