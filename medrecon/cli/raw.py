@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from medrecon.cli.inspect import brief
 from medrecon.cli.options import Output, UsageError, Writing
 from medrecon.cli.show import check_free, note, show_json, show_tree
-
-if TYPE_CHECKING:
-    from medrecon.core.scan import Scan
 
 
 def import_raw(
@@ -78,7 +74,8 @@ def import_raw(
 
     from medrecon.acquisition.options import OptionError, RawOptions
     from medrecon.core.scan import save_scan
-    from medrecon.formats.raw_data import read_raw, recognise
+    from medrecon.formats.contents import of_scan
+    from medrecon.formats.raw_data import recognise
 
     try:
         options = RawOptions(
@@ -96,12 +93,12 @@ def import_raw(
             set,
             coils,
         )
-        name, _ = recognise(raw, options)
-        plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}
-        scan = read_raw(raw, options)
+        found = recognise(raw, options)
+        plan = {"source": str(raw), "output": str(output), "format": found.name, "options": options.given()}
+        scan = found.read_scan(raw, options)
     except OptionError as error:
         raise UsageError(str(error)) from error
-    result = {**plan, **facts(scan)}
+    result = {**plan, **of_scan(scan)}
     if writing.dry_run:
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0
@@ -109,22 +106,6 @@ def import_raw(
     (show_json if out.json else show_tree)(result)
     note(f"wrote {output}")
     return 0
-
-
-def facts(scan: Scan) -> dict[str, Any]:
-    """What the file said and what had to be found or assumed."""
-    noise = {
-        k: {"shape": list(v.shape), "mean": float(v.double().mean())} if hasattr(v, "shape") else v
-        for k, v in scan.noise.items()
-    }
-    return {
-        "data": list(scan.data.shape),
-        "image_shape": list(scan.image_shape),
-        "units": scan.units,
-        "geometry": brief(scan.geometry),
-        "noise": noise or "estimated from the data",
-        "provenance": scan.provenance,
-    }
 
 
 def parse_range(text: str | None) -> tuple[int, int] | None:

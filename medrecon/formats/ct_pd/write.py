@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from medrecon.core import atomic
-from medrecon.formats.ct_pd import tags as tags
+from medrecon.formats.ct_pd import tags
 from medrecon.formats.ct_pd.scanner import central_column
 from medrecon.formats.ct_pd.views import Projections
 from medrecon.formats.dicom.write import save_dataset

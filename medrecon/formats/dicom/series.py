@@ -97,14 +97,20 @@ def headers(path: Path) -> list[Dataset]:
 
 
 def kind(header: Dataset) -> str:
-    """CT or MR, by SOP class."""
+    """Return "CT" or "MR", by SOP class."""
     return SLICES.get(header.SOPClassUID) or MULTIFRAME[header.SOPClassUID]
 
 
 def is_dicom(path: Path) -> bool:
-    """Does the file have the DICOM preamble? The name does not matter."""
+    """Tell whether a file has the DICOM preamble; the name does not matter."""
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
+
+
+def first_file(path: Path) -> Path | None:
+    """Return the first DICOM file, at any depth in a folder."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    return next(filter(is_dicom, files), None)
 
 
 def choose(stacks: list[Stack], series: str | None, where: Path) -> Stack:

@@ -28,12 +28,8 @@ PATTERN = "medrecon_*.dcm"
 CT_INTERCEPT = -1024
 
 
-def writes(name: str) -> bool:
-    return name.endswith(("/", "\\")) or Path(name).is_dir() or not Path(name).suffix
-
-
-def write(
-    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
+def write_series(
+    volume: Volume, path: Path, *, overwrite: bool = False, template: Path | None = None, description: str = ""
 ) -> Path:
     """Write one file per slice, medrecon_0001.dcm and so on, in slice order.
 
