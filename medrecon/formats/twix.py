@@ -88,11 +88,11 @@ class Twix(RawReader):
 
 def _measurement(path: Path) -> tuple[Readouts, Encoding, int]:
     """Readouts and encoding of the last measurement of a file, and how many it has."""
-    version = _version(path)
+    version = _version(path) if path.is_file() else None
     if version is None:
+        begins = f"it begins with {_start(path, 8).hex(' ')}" if path.is_file() else "it is a folder"
         raise ValueError(
-            f"{path}: not a twix file of a version that is known (VB, VD, VE): it begins with "
-            f"{_start(path, 8).hex(' ')}; convert it to ISMRMRD, or export it again"
+            f"{path}: not a twix file of a version that is known (VB, VD, VE): {begins}; convert it to ISMRMRD, or export it again"
         )
     measurements = _parsed(path)
     with _named(path):

@@ -77,7 +77,11 @@ def headers(path: Path) -> list[Dataset]:
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
     kept: list[Dataset] = []
     others: Counter[str] = Counter()
-    for name in filter(is_dicom, files):
+    for name in files:
+        if not is_dicom(name):
+            if name.suffix.lower() == ".dcm":
+                log.warning("%s: is no DICOM file, in spite of its name; left out", name)
+            continue
         try:
             dataset = dcmread(name, stop_before_pixels=True)
             sop_class = dataset.get("SOPClassUID", "")

@@ -1,0 +1,146 @@
+"""Every format there is keeps every law there is; a new one, and its mistakes, are found by themselves."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import format_laws
+import pytest
+
+import medrecon.formats
+from medrecon.cli import main
+from medrecon.formats import find
+from medrecon.formats.base import Format
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NAMES = [format.name for format in find.found()]
+
+
+def named(name: str) -> Format:
+    return next(format for format in find.found() if format.name == name)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def format_and_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Format, Path]:
+    format = named(request.param)
+    return format, format_laws.example(format, tmp_path_factory.mktemp(format.name))
+
+
+@pytest.mark.parametrize("law", format_laws.LAWS, ids=lambda law: law.__name__)
+def test_law(law: format_laws.Law, format_and_file: tuple[Format, Path], tmp_path: Path) -> None:
+    law(*format_and_file, tmp_path)
+
+
+def test_no_format_is_missed() -> None:
+    assert {"bart", "ct_pd", "dicom", "dxchange", "fastmri", "htc2022", "ismrmrd", "lodopab"} < set(NAMES)
+    assert {"measurement", "nifti", "npy_kspace", "twix", "two_detect"} < set(NAMES)
+
+
+TOY = """
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medrecon.acquisition.options import RawOptions
+from medrecon.core import atomic
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Modality, Volume
+from medrecon.formats.base import ImageReader, ImageWriter
+
+MARK = b"TOY1"
+
+
+class Toy(ImageReader, ImageWriter):
+    name = "toy"
+    summary = "a line of JSON and float32 values, .toy"
+    images = "a toy .toy"
+    suffixes = (".toy",)
+
+    def recognises(self, path: Path) -> bool:
+        return path.is_file() and path.read_bytes()[:4] == MARK
+
+    def info(self, path: Path) -> dict[str, Any]:
+        volume = self.read_image(path)
+        return {"path": str(path), "kind": "toy", "shape": list(volume.data.shape), "units": volume.units}
+
+    def read_image(self, path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+        try:
+            head, _, body = path.read_bytes()[4:].partition(b"\\n")
+            told = json.loads(head)
+            values = torch.from_numpy(np.frombuffer(body, np.float32).reshape(told["shape"]).copy())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: damaged or no toy ({error})") from error
+        affine = torch.tensor(told["affine"], dtype=torch.float64)
+        return Volume(values, affine, told["units"], told["modality"])
+
+    def write_image(
+        self, volume: Volume, path: Path, *, overwrite: bool = False, template: Path | None = None, description: str = ""
+    ) -> Path:
+        told = {"shape": list(volume.data.shape), "affine": volume.affine.tolist()}
+        told |= {"units": volume.units, "modality": volume.modality}
+        with atomic.file(path, overwrite=overwrite) as made:
+            made.write_bytes(MARK + json.dumps(told).encode() + b"\\n" + volume.data.numpy().tobytes())
+        return path
+"""
+"""A format in one file, complete."""
+FAULTS = {
+    "is_described": ('".toy",)', '".nii",)'),
+    "is_recognised_by_it_alone": ("path.read_bytes()[:4] == MARK", "False"),
+    "leaves_other_things_alone": (" and path.read_bytes()[:4] == MARK", ""),
+    "is_told_by_info": ('"kind": "toy"', '"kind": "toy", "patient": {"SECRET"}'),
+    "damage_is_named": ("reshape(told", "copy().__getitem__(slice(0)).reshape(0, 1, 1)  # (told"),
+    "what_it_is_not_is_named": ("except (OSError, ValueError)", "except OSError"),
+    "error_texts_list_it": ('images = "a toy .toy"', 'images = ""'),
+    "images_come_back": ("volume.affine.tolist()", "volume.affine.abs().tolist()"),
+    "writing_is_whole_or_not_at_all": ("with atomic.file(path, overwrite=overwrite) as made:", "if made := path:"),
+}
+"""A mistake for each law that a new format could make."""
+
+
+@pytest.fixture
+def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Format]]:
+    """Write a module into a folder that belongs to medrecon.formats, and find the format in it."""
+    folder = tmp_path / "plugged"
+    folder.mkdir()
+    monkeypatch.setattr(medrecon.formats, "__path__", [*medrecon.formats.__path__, str(folder)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def plug(source: str) -> Format:
+        (folder / "toy.py").write_text(source)
+        importlib.invalidate_caches()
+        sys.modules.pop("medrecon.formats.toy", None)
+        return named("toy")
+
+    yield plug
+    sys.modules.pop("medrecon.formats.toy", None)
+    vars(medrecon.formats).pop("toy", None)
+
+
+def test_a_new_file_is_a_new_format_everywhere(
+    plugged: Callable[[str], Format], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy = plugged(TOY)
+    file = format_laws.example(toy, tmp_path / "example")
+    for law in format_laws.LAWS:
+        folder = tmp_path / law.__name__
+        folder.mkdir()
+        law(toy, file, folder)
+    assert main(["info", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "toy"
+    assert main(["evaluate", str(file), str(file), "--json"]) == 0
+
+
+@pytest.mark.parametrize("law", FAULTS)
+def test_a_mistake_in_a_new_format_is_found(law: str, plugged: Callable[[str], Format], tmp_path: Path) -> None:
+    file = format_laws.example(plugged(TOY), tmp_path / "example")
+    right, wrong = FAULTS[law]
+    assert right in TOY
+    broken = plugged(TOY.replace(right, wrong))
+    (tmp_path / "law").mkdir()
+    with pytest.raises((Exception, pytest.fail.Exception)):
+        getattr(format_laws, law)(broken, file, tmp_path / "law")
