@@ -14,7 +14,7 @@ from medrecon.formats.contents import brief
 
 
 class MeasurementFile(Format):
-    """medrecon's own HDF5; see docs/measurement_file.md."""
+    """medrecon's own HDF5; see docs/guide/measurement_file.md."""
 
     name = "measurement"
     summary = "a medrecon measurement .h5, which medrecon recon takes"

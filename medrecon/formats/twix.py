@@ -92,7 +92,8 @@ def _measurement(path: Path) -> tuple[Readouts, Encoding, int]:
     if version is None:
         begins = f"it begins with {_start(path, 8).hex(' ')}" if path.is_file() else "it is a folder"
         raise ValueError(
-            f"{path}: not a twix file of a version that is known (VB, VD, VE): {begins}; convert it to ISMRMRD, or export it again"
+            f"{path}: not a twix file of a version that is known (VB, VD, VE): {begins}; convert it to ISMRMRD, "
+            "or export it again"
         )
     measurements = _parsed(path)
     with _named(path):

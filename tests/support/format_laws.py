@@ -85,6 +85,7 @@ def readings(format: Format) -> Iterator[Callable[[Path], object]]:
 def is_described(format: Format, file: Path, folder: Path) -> None:
     assert format.name.isidentifier() and [f.name for f in find.found()].count(format.name) == 1
     assert format.summary and "\n" not in format.summary and len(format.summary) < 120
+    assert not isinstance(format, ImageReader) or format.images
     if isinstance(format, RawReader):
         assert set(format.uses) <= {f.name for f in fields(RawOptions)} - {"format"}
     if isinstance(format, ImageWriter):
@@ -143,10 +144,12 @@ def damage_is_named(format: Format, file: Path, folder: Path) -> None:
                 read(file)
             assert str(file) in str(error.value), str(error.value)
         for tell in (format.info, formats.info):
+            told = ""
             try:
-                assert tell(file)  # it need not look that far
+                tell(file)  # it need not look that far
             except ValueError as error:
-                assert str(file) in str(error)
+                told = str(error)
+            assert not told or str(file) in told, told
     part.write_bytes(whole)
 
 
