@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,3 +106,14 @@ def test_a_mistake_in_a_new_format_is_found(
     (tmp_path / "law").mkdir()
     with pytest.raises((Exception, pytest.fail.Exception)):
         getattr(format_laws, law)(broken, file, tmp_path / "law")
+
+
+def test_the_guide_lists_every_raw_format_and_export() -> None:
+    """Its tables have a row for each, with the options that the format has a use for."""
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "raw_data.md").read_text()
+    readers, kept = guide.split("| `medrecon export --format` |")
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| ([^|]*--[^|]*) \|$", readers.split("## The corpus")[0], re.MULTILINE))
+    uses = {f.name: ["--" + name.replace("_", "-") for name in f.uses] for f in find.raw_readers()}
+    assert {name: re.findall(r"--[\w-]+", options) for name, options in rows.items()} == uses
+    exported = re.findall(r"^\| `(\w+)` \|", kept.split("With bart")[0], re.MULTILINE)
+    assert exported == [f.name for f in find.scan_writers()]
