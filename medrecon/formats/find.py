@@ -13,9 +13,9 @@ from medrecon.formats.common import hdf5
 
 
 def found() -> list[Format]:
-    """Return one of each format, sorted by name."""
+    """Return one of each format, sorted by name, those from outside medrecon last."""
     known: list[Format] = [cls() for cls in classes("medrecon.formats", Format)]
-    return sorted(known, key=lambda format: format.name)
+    return sorted(known, key=lambda format: (not type(format).__module__.startswith("medrecon."), format.name))
 
 
 def image_readers() -> list[ImageReader]:
@@ -68,6 +68,8 @@ def unknown(path: Path, what: str, known: Sequence[str], format: Format | None =
     if format is not None:
         does = "medrecon import reads it" if isinstance(format, RawReader) else "medrecon info says more"
         return ValueError(f"{path}: {what}, but {format.summary}; {does}")
+    if path.is_dir():
+        return ValueError(f"{path}: {what}, no DICOM file in it ({'; '.join(known)})")
     if path.is_file() and not path.stat().st_size:
         return ValueError(f"{path}: {what}: it is empty")
     if hdf5.is_hdf5(path):
