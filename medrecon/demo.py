@@ -18,7 +18,6 @@ from medrecon.core.scan import Scan
 from medrecon.core.units import hu_to_mu, mu_to_hu
 from medrecon.core.volume import Volume
 from medrecon.pipeline import reconstruct, solver_classes
-from medrecon.pipeline.choose import scans_of
 from medrecon.quality.evaluate import evaluate
 from medrecon.quality.picture import comparison, display_window
 from medrecon.simulate import simulate_ct, simulate_mri
@@ -131,7 +130,7 @@ def applicable(modality: str, chosen: Collection[str] | None) -> list[str]:
         name
         for name, cls in solver_classes().items()
         if modality in cls.modalities
-        and scans_of(cls) in ("any", "cartesian")
+        and cls.scans in ("any", "cartesian")
         and (modality in shipped() or not cls.needs_prior)
         and (chosen is None or name in chosen)
     ]

@@ -4,50 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from medrecon.core.discover import modules
+from medrecon.core.discover import classes, left_out
 from medrecon.core.scan import Scan
 from medrecon.kspace.partial_fourier import coverage
 from medrecon.models.prior import Prior
 from medrecon.solvers.base import Solver
 
 
-def solver_classes() -> dict[str, type[Any]]:
-    """All solvers by name: the dataclasses in the modules of medrecon.solvers that carry a `name`."""
-    found: dict[str, type[Any]] = {}
-    for module in modules("medrecon.solvers"):
-        for cls in vars(module).values():
-            described = inspect.isclass(cls) and cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls)
-            if described and hasattr(cls, "name") and hasattr(cls, "modalities"):
-                found[cls.name] = cls
+def solver_classes() -> dict[str, type[Solver]]:
+    """Return all solvers by name, learned ones last; outside ones that are incomplete or take a name are left out."""
+    found: dict[str, type[Solver]] = {}
+    for cls in classes("medrecon.solvers", Solver):  # type: ignore[type-abstract]  # a base to search for
+        missing = [name for name in ("name", "modalities", "summary") if name not in dir(cls)]
+        if missing or cls.name in found:
+            why = f"it has no {', '.join(missing)}" if missing else f"there is a solver {cls.name!r} already"
+            left_out(f"{cls.__module__}.{cls.__qualname__}", why)
+        else:
+            found[cls.name] = cls
     return dict(sorted(found.items(), key=lambda item: (item[1].needs_prior, item[0])))
 
 
 def describe_solvers() -> list[dict[str, Any]]:
-    """Name, modalities, needs_prior, summary, scans (see `scans_of`) and settings of every solver."""
+    """Return name, modalities, needs_prior, summary, scans and settings of every solver."""
     return [
         {
             "name": name,
             "modalities": list(cls.modalities),
             "needs_prior": cls.needs_prior,
             "summary": cls.summary,
-            "scans": scans_of(cls),
+            "scans": cls.scans,
             "settings": {f.name: _default(f) for f in settable(cls)},
         }
         for name, cls in solver_classes().items()
     ]
-
-
-def scans_of(cls: type[Any]) -> str:
-    """What a solver is for: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one
-    end was left out (of other Cartesian k-space it makes nothing new); "series" over time, which no scan holds."""
-    return getattr(cls, "scans", "any")
 
 
 def suitable(scan: Scan) -> list[str]:
@@ -58,7 +53,7 @@ def suitable(scan: Scan) -> list[str]:
     return [
         name
         for name, cls in solver_classes().items()
-        if scan.modality in cls.modalities and scans_of(cls) in wanted and not (scan.volumetric and cls.needs_prior)
+        if scan.modality in cls.modalities and cls.scans in wanted and not (scan.volumetric and cls.needs_prior)
     ]
 
 
@@ -84,7 +79,7 @@ def as_values(setting: Any) -> Any:
 
 def settable(cls: type[Any]) -> list[dataclasses.Field[Any]]:
     """The hyper-parameters of a solver: its fields without the prior."""
-    return [f for f in dataclasses.fields(cls) if f.name != "prior"]
+    return [f for f in dataclasses.fields(cls) if f.name != "prior"] if dataclasses.is_dataclass(cls) else []
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -116,13 +111,13 @@ def solver_class(
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
 
     def obstacle(cls: type[Any]) -> str | None:
-        if scans_of(cls) == "series":
+        if cls.scans == "series":
             return "needs a dynamic series, and a scan has no time axis: call it in Python with operators.series.Series"
         if modality not in cls.modalities:
             return f"does not do {modality}"
         if volumetric and cls.needs_prior:
             return "has a prior of slices and does not do a cone-beam scan, which measures a volume as a whole"
-        if noncartesian and scans_of(cls) != "any":
+        if noncartesian and cls.scans != "any":
             return "does not do samples along a trajectory, it fills in k-space on a grid"
         return None
 
@@ -174,6 +169,5 @@ def _group(cls: type[Any], head: str, group: Any, values: Mapping[str, Any]) -> 
 def make_solver(cls: type[Any], prior: Prior | None, settings: Mapping[str, Any]) -> Solver:
     """The solver with its settings; learned ones get the prior."""
     parsed = parse_settings(cls, settings)
-    if not cls.needs_prior:
-        return typing.cast(Solver, cls(**parsed))
-    return typing.cast(Solver, cls(prior=prior, **parsed))
+    solver: Solver = cls(prior=prior, **parsed) if cls.needs_prior else cls(**parsed)
+    return solver

@@ -15,11 +15,11 @@ from medrecon.diffusion.samplers.ddim import ddim_update
 from medrecon.diffusion.schedules import log_uniform
 from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 
 
 @dataclass(frozen=True, eq=False)
-class DDS:
+class DDS(Solver):
     """Every step: denoise, a few CG steps of the proximal problem from D(z0), back to the latent, DDIM(eta).
 
     The published method works on pixels with gamma = 1; with an identity autoencoder this is that method

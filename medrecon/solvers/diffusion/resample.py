@@ -27,12 +27,12 @@ from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.diffusion.resample_original import Original, resample_original
 
 
 @dataclass(frozen=True, eq=False)
-class ReSample:
+class ReSample(Solver):
     """x from y = A x + n with a latent diffusion prior.
 
     Modes (docs/resample.md has the formulas side by side):

@@ -13,7 +13,7 @@ from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import cg, dot, expand, power_norms
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import normal
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 
 def gradient(x: Tensor, ndim: int) -> Tensor:
@@ -56,7 +56,7 @@ DAMPING = 0.1
 
 
 @dataclass(frozen=True)
-class TV:
+class TV(Solver):
     """min over x of chi^2(x) / 2 + lambda TV(x), x >= 0 where images are real, 0 where A sees nothing.
 
     lambda = strength * pixels / (TV(x) + TV(x0) / 4), re-estimated at every step; x0 is the least-squares start. This
@@ -87,7 +87,6 @@ class TV:
     name: ClassVar[str] = "tv"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct", "mri")
     summary: ClassVar[str] = "isotropic total variation, converged primal-dual; keeps edges, flattens texture"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.iterations >= 1 and self.balance > 0 and 1 <= self.relaxation < 2):
