@@ -35,7 +35,7 @@ from medrecon.solvers.diffusion.resample_original import Original, resample_orig
 class ReSample(Solver):
     """x from y = A x + n with a latent diffusion prior.
 
-    Modes (docs/resample.md has the formulas side by side):
+    Modes (docs/design/resample.md has the formulas side by side):
         fast: ours. Warm start from TV, trajectories in pairs of opposite noise, encoder-residual data consistency
             whitened by the noise, variance-preserving re-noising, their mean polished in pixels: what the autoencoder
             cannot express comes from the data, and chi^2/m <= 1 as far as the error expected of it allows.
