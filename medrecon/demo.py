@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from medrecon import formats
+from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.units import hu_to_mu, mu_to_hu
 from medrecon.core.volume import Volume
@@ -23,7 +24,6 @@ from medrecon.quality.picture import comparison, display_window
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
 
-OnProgress = Callable[[float, int], None]
 SUFFIXES = (".json", ".png", ".gz", ".dcm")
 
 
@@ -72,10 +72,6 @@ def _shifted(on_progress: OnProgress, base: int, total: int, done: float) -> Non
     on_progress(base + done, total)
 
 
-def _silent(done: float, total: int) -> None:
-    """Report nothing."""
-
-
 def run_demo(
     folder: Path,
     *,
@@ -84,7 +80,7 @@ def run_demo(
     cases: Collection[str] | None = None,
     solvers: Collection[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Simulate, reconstruct and compare; `folder` appears whole, an earlier demo there is replaced.
 

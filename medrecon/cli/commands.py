@@ -14,9 +14,9 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 if TYPE_CHECKING:
     from torch import Generator
 
+    from medrecon.core.progress import OnProgress
     from medrecon.core.scan import Scan
     from medrecon.core.volume import Volume
-    from medrecon.simulate.source import OnProgress
 
 Out = Annotated[Path, Parameter(name=["--output", "-o"])]
 

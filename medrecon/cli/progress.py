@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-OnProgress = Callable[[float, int], None]
-"""done (may be fractional), total."""
+from medrecon.core.progress import OnProgress, silent
 
 
 def _clock(seconds: float) -> str:
@@ -39,7 +38,7 @@ class Lines:
 def progress(label: str, quiet: bool = False) -> Iterator[OnProgress]:
     """A callback (done, total) that shows how far `label` is."""
     if quiet:
-        yield lambda done, total: None
+        yield silent
     elif not sys.stderr.isatty():
         yield Lines(label)
     else:

@@ -96,8 +96,8 @@ def solver_class(
     *,
     volumetric: bool = False,
     noncartesian: bool = False,
-) -> type[Any]:
-    """The solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
+) -> type[Solver]:
+    """Return the solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
     Args:
         volumetric: the scan is of a volume as a whole, for which there are no priors.
@@ -110,7 +110,19 @@ def solver_class(
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
 
-    def obstacle(cls: type[Any]) -> str | None:
+    check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian)
+    parse_settings(known[name], settings or {})
+    return known[name]
+
+
+def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesian: bool) -> None:
+    """Complain of a solver that does not do a scan; parameters as of `solver_class`.
+
+    Raises:
+        ValueError: why, and the solvers that do.
+    """
+
+    def obstacle(cls: type[Solver]) -> str | None:
         if cls.scans == "series":
             return "needs a dynamic series, and a scan has no time axis: call it in Python with operators.series.Series"
         if modality not in cls.modalities:
@@ -121,11 +133,9 @@ def solver_class(
             return "does not do samples along a trajectory, it fills in k-space on a grid"
         return None
 
-    if reason := obstacle(known[name]):
-        fitting = ", ".join(n for n, cls in known.items() if obstacle(cls) is None)
-        raise ValueError(f"solver {name!r} {reason}; these do: {fitting}")
-    parse_settings(known[name], settings or {})
-    return known[name]
+    if reason := obstacle(cls):
+        fitting = ", ".join(name for name, other in solver_classes().items() if obstacle(other) is None)
+        raise ValueError(f"solver {cls.name!r} {reason}; these do: {fitting}")
 
 
 def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def error(sampler, steps, generator):
 
 
 def test_every_sampler_is_found():
-    assert {type(s).__name__ for s in SAMPLERS} == {"DDIM", "Ancestral", "Heun", "Multistep"}
+    assert {type(s).__name__ for s in SAMPLERS} >= {"DDIM", "Ancestral", "Heun", "Multistep"}
 
 
 @pytest.mark.parametrize("sampler", ODE, ids=repr)
