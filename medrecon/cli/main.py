@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from medrecon.cli import commands, data, diagnose, export, noise, raw, tools, undersample
 from medrecon.cli.options import UsageError
+from medrecon.core.discover import left_out, modules
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, FloatingPointError)
 """Errors whose message tells the user what to do; others are ours and show a traceback."""
@@ -20,7 +20,7 @@ EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, Floatin
 
 def version() -> str:
     """medrecon and what it stands on."""
-    from medrecon.cli.doctor import stack
+    from medrecon.cli.commands.doctor import stack
 
     return ", ".join(f"{name} {value}" for name, value in stack().items())
 
@@ -32,23 +32,12 @@ app = App(
     help_flags=["--help", "-h"],
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
 )
-for command in (
-    commands.simulate,
-    undersample.undersample,
-    commands.recon,
-    commands.evaluate,
-    noise.noise,
-    export.export,
-    tools.info,
-    tools.solvers,
-    tools.doctor,
-    tools.train,
-    diagnose.diagnose,
-    tools.demo,
-):
-    app.command(command)
-app.command(raw.import_raw, name="import")
-app.command(data.app)
+for module in modules("medrecon.cli.commands"):
+    command = vars(module).get("app")
+    if isinstance(command, App):
+        app.command(command)
+    else:
+        left_out(module.__name__, "a command is a cyclopts App named `app`")
 
 
 def _call(target: App, tokens: Sequence[str]) -> Any:

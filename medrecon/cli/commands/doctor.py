@@ -1,4 +1,4 @@
-"""What medrecon stands on here, and whether it works."""
+"""doctor: what medrecon stands on here, and whether it works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from cyclopts import App
+
 from medrecon import __version__
+from medrecon.cli.options import Output
+from medrecon.cli.show import show_json, show_tree
+
+app = App(name="doctor")
 
 PACKAGES = (
     "monai",
@@ -31,6 +37,14 @@ CODECS = {
     "JPEG 2000 lossless": "1.2.840.10008.1.2.4.90",
     "HTJ2K lossless": "1.2.840.10008.1.2.4.201",
 }
+
+
+@app.default
+def doctor(*, out: Output = Output()) -> int:
+    """Check torch, CUDA, ASTRA, DICOM codecs and the shipped weights; exit code 1 if something is broken."""
+    found = examine()
+    (show_json if out.json else show_tree)(found)
+    return 1 if found["problems"] else 0
 
 
 def stack() -> dict[str, str]:

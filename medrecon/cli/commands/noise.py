@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from medrecon.cli.options import Maps, Output, UsageError, Writing, parse_slices, solver_settings
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
+app = App(name="noise")
 
+
+@app.default
 def noise(
     measurement: Path,
     /,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from medrecon.cli.options import Output, UsageError, Writing
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json
 
+app = App(name="diagnose")
 
+
+@app.default
 def diagnose(
     prior: str,
     /,

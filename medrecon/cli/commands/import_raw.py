@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from medrecon.cli.inspect import brief
 from medrecon.cli.options import Output, UsageError, Writing
@@ -15,7 +15,10 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 if TYPE_CHECKING:
     from medrecon.core.scan import Scan
 
+app = App(name="import")
 
+
+@app.default
 def import_raw(
     raw: Path,
     /,
