@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,32 @@ if TYPE_CHECKING:
 app = App(name="recon")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """How to reconstruct."""
+
+    mode: Literal["fast", "paper", "reference"] | None = None
+    """for the solvers that have modes, such as resample"""
+    slices: str | None = None
+    """A:B, slices A to B-1 only; not of a cone-beam scan"""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N"""
+    seed: int = 0
+    """seed of stochastic solvers"""
+    batch: int | None = None
+    """slices solved at once; the result does not depend on it"""
+    settings: dict[str, str] | None = None
+    """hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100"""
+    prior: str | None = None
+    """a shipped prior's name or a .safetensors file, instead of the modality's own"""
+    label: str | None = None
+    """what is measured: a class that the prior was trained with, such as chest"""
+    maps: Maps = "auto"
+    """coil sensitivities of MRI: auto takes the measurement's own, or else ESPIRiT's; nlinv and jsense need no fully
+    sampled centre"""
+
+
 @app.default
 def recon(
     measurement: Path,
@@ -24,15 +51,7 @@ def recon(
     *,
     output: Annotated[str, Parameter(name=["--output", "-o"])],
     solver: str,
-    mode: Literal["fast", "paper", "reference"] | None = None,
-    slices: str | None = None,
-    device: str = "cpu",
-    seed: int = 0,
-    batch: int | None = None,
-    settings: dict[str, str] | None = None,
-    prior: str | None = None,
-    label: str | None = None,
-    maps: Maps = "auto",
+    how: Choices = Choices(),
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
@@ -46,25 +65,6 @@ def recon(
         NIfTI file (.nii, .nii.gz), a folder for a DICOM series, or an array for BART (.cfl)
     solver
         one of `medrecon solvers`
-    mode
-        for the solvers that have modes, such as resample
-    slices
-        A:B, slices A to B-1 only; not of a cone-beam scan
-    device
-        cpu, cuda or cuda:N
-    seed
-        seed of stochastic solvers
-    batch
-        slices solved at once; the result does not depend on it
-    settings
-        hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100
-    prior
-        a shipped prior's name or a .safetensors file, instead of the modality's own
-    label
-        what is measured: a class that the prior was trained with, such as chest
-    maps
-        coil sensitivities of MRI: auto takes the measurement's own, or else ESPIRiT's; nlinv and jsense need no fully
-        sampled centre
     """
     check_free(Path(output), writing.overwrite)
 
@@ -72,12 +72,12 @@ def recon(
     from medrecon.pipeline import reconstruct, solver_class
 
     scan = load_scan(measurement)
-    if scan.modality == "ct" and maps != "auto":
-        raise UsageError(f"--maps {maps}: CT has no coils")
-    start, stop = parse_slices(slices, scan.slice_count)
-    some = (start, stop) if slices else None
-    options = solver_settings(settings)
-    options |= {"mode": mode} if mode else {}
+    if scan.modality == "ct" and how.maps != "auto":
+        raise UsageError(f"--maps {how.maps}: CT has no coils")
+    start, stop = parse_slices(how.slices, scan.slice_count)
+    some = (start, stop) if how.slices else None
+    options = solver_settings(how.settings)
+    options |= {"mode": how.mode} if how.mode else {}
     try:
         scan.within(some)
         chosen = solver_class(
@@ -92,9 +92,9 @@ def recon(
         "class": chosen.__name__,
         "settings": options,
         "slices": [start, stop],
-        "device": device,
-        "seed": seed,
-        "maps": maps,
+        "device": how.device,
+        "seed": how.seed,
+        "maps": how.maps,
     }
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
@@ -104,13 +104,13 @@ def recon(
             scan,
             solver,
             slices=some,
-            device=device,
-            seed=seed,
-            batch=batch,
+            device=how.device,
+            seed=how.seed,
+            batch=how.batch,
             settings=options,
-            prior=prior,
-            label=label,
-            maps=maps,
+            prior=how.prior,
+            label=how.label,
+            maps=how.maps,
             on_progress=report,
         )
     save(volume, {**plan, **result}, output, writing.overwrite)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,13 +14,35 @@ from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
-    from torch import Generator
-
     from medrecon.core.progress import OnProgress
     from medrecon.core.scan import Scan
     from medrecon.core.volume import Volume
 
 app = App(name="simulate")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """What to simulate."""
+
+    modality: Literal["ct", "mri"]
+    """what to simulate; the source must be of that kind (ct: values in HU)"""
+    slices: str | None = None
+    """A:B, slices A to B-1 only"""
+    series: str | None = None
+    """which series of a folder with several; `medrecon info` lists them"""
+    seed: int = 0
+    """seed of the noise, the mask and the coils"""
+    matched: Annotated[bool, Parameter(negative="")] = False
+    """simulate with the very model that will reconstruct: an inverse crime, recorded in the file"""
+    ct: Annotated[CTOptions, Parameter(name="*")] = CTOptions()
+    mri: Annotated[MRIOptions, Parameter(name="*")] = MRIOptions()
+
+    @property
+    def chosen(self) -> CTOptions | MRIOptions:
+        """The options of the modality."""
+        return self.ct if self.modality == "ct" else self.mri
 
 
 @app.default
@@ -27,13 +51,7 @@ def simulate(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    modality: Literal["ct", "mri"],
-    slices: str | None = None,
-    series: str | None = None,
-    seed: int = 0,
-    matched: Annotated[bool, Parameter(negative="")] = False,
-    ct: Annotated[CTOptions, Parameter(name="*")] = CTOptions(),
-    mri: Annotated[MRIOptions, Parameter(name="*")] = MRIOptions(),
+    what: Choices,
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
@@ -45,64 +63,32 @@ def simulate(
         DICOM folder or file, or NIfTI file
     output
         measurement file (.h5) to write
-    modality
-        what to simulate; the source must be of that kind (ct: values in HU)
-    slices
-        A:B, slices A to B-1 only
-    series
-        which series of a folder with several; `medrecon info` lists them
-    seed
-        seed of the noise, the mask and the coils
-    matched
-        simulate with the very model that will reconstruct: an inverse crime, recorded in the file
     """
-    _no_foreign_options(modality, ct, mri)
-    _check_trajectory(mri, matched)
+    _check(what)
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
 
-    import torch
-
     from medrecon import formats
     from medrecon.core.scan import save_scan
-    from medrecon.simulate import simulate_ct
 
-    volume = formats.read(source, series=series, modality="CT" if modality == "ct" else "MR")
-    volume = volume.slices(*parse_slices(slices, volume.data.shape[0]))
-    chosen = ct if modality == "ct" else mri
+    volume = formats.read(source, series=what.series, modality="CT" if what.modality == "ct" else "MR")
+    volume = volume.slices(*parse_slices(what.slices, volume.data.shape[0]))
     plan = {
         "source": str(source),
         "output": str(output),
-        "modality": modality,
+        "modality": what.modality,
         "grid": list(volume.data.shape),
         "spacing_mm": list(volume.spacing),
-        **chosen.model_dump(),
-        "seed": seed,
-        "matched": matched,
+        **what.chosen.model_dump(),
+        "seed": what.seed,
+        "matched": what.matched,
     }
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
-    generator = torch.Generator().manual_seed(seed)
     with progress(f"simulate {source.name}", out.quiet) as report:
-        if modality == "ct":
-            scan = simulate_ct(
-                volume,
-                geometry=ct.geometry,
-                views=ct.views,
-                arc=None if ct.arc is None else ct.arc * torch.pi / 180,
-                i0=ct.i0,
-                sigma_e=ct.sigma_e,
-                tube_current=ct.tube_current,
-                size=ct.size,
-                couch=ct.couch,
-                matched=matched,
-                generator=generator,
-                on_progress=report,
-            )
-        else:
-            scan = _mri_scan(volume, mri, matched, generator, report)
+        scan = (_ct_scan if what.modality == "ct" else _mri_scan)(volume, what, report)
     save_scan(scan, output, overwrite=writing.overwrite)
     note(f"wrote {output}")
     if out.json:
@@ -110,10 +96,36 @@ def simulate(
     return 0
 
 
-def _mri_scan(volume: Volume, mri: MRIOptions, matched: bool, generator: Generator, report: OnProgress) -> Scan:
+def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
+    """Line integrals."""
+    import torch
+
+    from medrecon.simulate import simulate_ct
+
+    ct = what.ct
+    return simulate_ct(
+        volume,
+        geometry=ct.geometry,
+        views=ct.views,
+        arc=None if ct.arc is None else ct.arc * torch.pi / 180,
+        i0=ct.i0,
+        sigma_e=ct.sigma_e,
+        tube_current=ct.tube_current,
+        size=ct.size,
+        couch=ct.couch,
+        matched=what.matched,
+        generator=torch.Generator().manual_seed(what.seed),
+        on_progress=report,
+    )
+
+
+def _mri_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
     """k-space on a grid or along a trajectory."""
+    import torch
+
     from medrecon.simulate import simulate_mri, simulate_noncartesian
 
+    mri, generator = what.mri, torch.Generator().manual_seed(what.seed)
     if mri.trajectory == "cartesian":
         return simulate_mri(
             volume,
@@ -124,7 +136,7 @@ def _mri_scan(volume: Volume, mri: MRIOptions, matched: bool, generator: Generat
             coils=mri.coils,
             snr_db=mri.snr,
             phase_encoding=mri.phase_encoding,
-            matched=matched,
+            matched=what.matched,
             generator=generator,
             on_progress=report,
         )
@@ -143,17 +155,17 @@ def _mri_scan(volume: Volume, mri: MRIOptions, matched: bool, generator: Generat
 GRID_ONLY = {"accel", "mask", "acs", "partial_fourier", "phase_encoding"}
 
 
-def _check_trajectory(mri: MRIOptions, matched: bool) -> None:
-    """Options of lines on a grid mean nothing along a trajectory, and the other way round."""
+def _check(what: Choices) -> None:
+    """Options of the other modality mean nothing; nor do those of lines on a grid along a trajectory, or its own."""
+    mri, other = what.mri, "mri" if what.modality == "ct" else "ct"
+    if given := _flags((what.mri if other == "mri" else what.ct).model_fields_set):
+        raise UsageError(f"{', '.join(given)}: only for --modality {other}")
     along = mri.trajectory != "cartesian"
-    foreign = mri.model_fields_set & (GRID_ONLY if along else {"readouts"})
-    given = sorted(f"--{field.replace('_', '-')}" for field in foreign) + ["--matched"] * (along and matched)
+    given = _flags(mri.model_fields_set & (GRID_ONLY if along else {"readouts"}))
+    given += ["--matched"] * (along and what.matched)
     if given:
         raise UsageError(f"{', '.join(given)}: not for --trajectory {mri.trajectory}")
 
 
-def _no_foreign_options(modality: str, ct: CTOptions, mri: MRIOptions) -> None:
-    other, name = (mri, "mri") if modality == "ct" else (ct, "ct")
-    given = sorted(f"--{field.replace('_', '-')}" for field in other.model_fields_set)
-    if given:
-        raise UsageError(f"{', '.join(given)}: only for --modality {name}")
+def _flags(names: Iterable[str]) -> list[str]:
+    return sorted(f"--{name.replace('_', '-')}" for name in names)
