@@ -12,7 +12,7 @@ import pkgutil
 import warnings
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -55,3 +55,17 @@ def classes(package: str, base: type[T]) -> list[type[T]]:
         if inspect.isclass(c) and c.__module__ == module.__name__ and issubclass(c, base) and not inspect.isabstract(c)
     ]
     return sorted(set(found), key=lambda c: (not c.__module__.startswith(package + "."), c.__name__))
+
+
+def named(package: str, base: type[T], *attributes: str) -> dict[str, type[T]]:
+    """Find the classes by their `name`; one without it or the other attributes, or with a taken name, is left out."""
+    found: dict[str, type[T]] = {}
+    for cls in classes(package, base):
+        described: Any = cls
+        if missing := [name for name in ("name", *attributes) if name not in dir(cls)]:
+            left_out(f"{cls.__module__}.{cls.__qualname__}", f"it has no {', '.join(missing)}")
+        elif described.name in found:
+            left_out(f"{cls.__module__}.{cls.__qualname__}", f"there is a {base.__name__} {described.name!r} already")
+        else:
+            found[described.name] = cls
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from medrecon.core.discover import classes, left_out
+from medrecon.core.discover import named
 from medrecon.core.scan import Scan
 from medrecon.kspace.partial_fourier import coverage
 from medrecon.models.prior import Prior
@@ -18,15 +18,8 @@ from medrecon.solvers.base import Solver
 
 
 def solver_classes() -> dict[str, type[Solver]]:
-    """Return all solvers by name, learned ones last; outside ones that are incomplete or take a name are left out."""
-    found: dict[str, type[Solver]] = {}
-    for cls in classes("medrecon.solvers", Solver):  # type: ignore[type-abstract]  # a base to search for
-        missing = [name for name in ("name", "modalities", "summary") if name not in dir(cls)]
-        if missing or cls.name in found:
-            why = f"it has no {', '.join(missing)}" if missing else f"there is a solver {cls.name!r} already"
-            left_out(f"{cls.__module__}.{cls.__qualname__}", why)
-        else:
-            found[cls.name] = cls
+    """Return all solvers by name, learned ones last."""
+    found = named("medrecon.solvers", Solver, "modalities", "summary")  # type: ignore[type-abstract]  # a base
     return dict(sorted(found.items(), key=lambda item: (item[1].needs_prior, item[0])))
 
 
@@ -106,12 +99,11 @@ def solver_class(
     Raises:
         ValueError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
     """
-    known = solver_classes()
+    known, (name, settings) = solver_classes(), respelled(name, settings or {})
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
-
     check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian)
-    parse_settings(known[name], settings or {})
+    parse_settings(known[name], settings)
     return known[name]
 
 
@@ -138,11 +130,42 @@ def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesi
         raise ValueError(f"solver {cls.name!r} {reason}; these do: {fitting}")
 
 
+MODES = {"fast": "resample", "paper": "resample-paper", "reference": "resample-reference"}
+"""ReSample's solvers by what used to be its modes."""
+
+
+def respelled(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the solver and the settings meant by the old spelling of ReSample's: `mode`, and `original.x` for the
+    settings x of the published forms, which did nothing in the fast one, as its own did nothing in them.
+
+    Raises:
+        ValueError: no such mode.
+    """
+    if name not in MODES.values():
+        return name, dict(settings)
+    known = solver_classes()
+    mode = settings.get("mode")
+    if mode is not None and mode not in MODES:
+        raise ValueError(f"solver 'resample': unknown mode {mode!r}{nearest(mode, MODES)}")
+    name = MODES[mode] if mode else name
+    original = {k.removeprefix("original."): v for k, v in settings.items() if k.startswith("original.")}
+    for key in original:
+        names = {f.name for form in ("paper", "reference") for f in settable(known[MODES[form]])}
+        if key not in names:
+            raise ValueError(f"solver 'resample' has no setting original.{key}{nearest(key, names)}")
+    own = {k: v for k, v in settings.items() if k != "mode" and not k.startswith("original.")}
+    if name == MODES["fast"]:
+        return name, own
+    fast = {f.name for f in settable(known[MODES["fast"]])}
+    return name, ({k: v for k, v in own.items() if k not in fast} if mode else own) | original
+
+
 def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values of the declared types; text from the command line is converted.
 
-    A setting of a nested group is written group.name, such as original.steps.
+    A setting of a nested group is written group.name.
     """
+    settings = respelled(cls.name, settings)[1]
     hints = typing.get_type_hints(cls)
     groups: dict[str, dict[str, Any]] = {}
     fields = {f.name: f for f in settable(cls)}

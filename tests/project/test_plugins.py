@@ -131,7 +131,7 @@ def test_a_broken_plugin_is_named_and_harms_nothing(tmp_path: Path) -> None:
         "plug-in medrecon.solvers: broken of bad-luck is left out: RuntimeError: no luck today",
         "plug-in medrecon.commands: broken of bad-luck is left out: RuntimeError: no luck today",
         "plug-in bad_nameless.Toy is left out: it has no name",
-        "plug-in bad_thief.Toy is left out: there is a solver 'tv' already",
+        "plug-in bad_thief.Toy is left out: there is a Solver 'tv' already",
         "plug-in bad_mute is left out: a command is a cyclopts App",
     ):
         assert complaint in done.stderr

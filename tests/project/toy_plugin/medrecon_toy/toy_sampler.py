@@ -6,31 +6,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from medrecon.diffusion.samplers.base import Estimate, denoise
-from medrecon.models.prior import Denoiser
+from medrecon.diffusion.draw import Draw
+from medrecon.diffusion.guide import Estimate, Guide
+from medrecon.diffusion.samplers.base import NamedSampler
 
 
 @dataclass(frozen=True)
-class ToyEuler:
-    """z' = z0 + (sigma' / sigma) (z - z0)."""
+class ToyEuler(NamedSampler):
+    """z' = target + (sigma' / sigma) (z - clean)."""
 
+    name: ClassVar[str] = "toy"
     order: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
+
+    @property
+    def stochastic(self) -> bool:
+        return False
+
+    @classmethod
+    def with_noise(cls, eta: float) -> ToyEuler:
+        if eta:
+            raise ValueError(f"toy: adds no noise, expected eta 0, got {eta:g}")
+        return cls()
 
     def step(
-        self,
-        denoiser: Denoiser,
-        z: Tensor,
-        sigma: float,
-        sigma_next: float,
-        previous: Estimate | None,
-        generator: torch.Generator,
+        self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw
     ) -> tuple[Tensor, Estimate]:
-        z0 = denoise(denoiser, z, sigma)
-        return z0 + sigma_next / sigma * (z - z0), Estimate(z0, sigma)
+        estimate = guide(z, sigma)
+        return estimate.target + sigma_next / sigma * (z - estimate.clean), estimate
 
     @classmethod
     def examples(cls) -> Iterator[ToyEuler]:
