@@ -17,7 +17,7 @@ def _clock(seconds: float) -> str:
 
 
 class Lines:
-    """At most one line in `every` seconds, and one at the end."""
+    """Prints at most one line in `every` seconds, and one at the end."""
 
     def __init__(self, label: str, every: float = 5.0) -> None:
         self.label, self.every = label, every
@@ -36,7 +36,7 @@ class Lines:
 
 @contextmanager
 def progress(label: str, quiet: bool = False) -> Iterator[OnProgress]:
-    """A callback (done, total) that shows how far `label` is."""
+    """Yield a callback (done, total) that shows how far `label` is."""
     if quiet:
         yield silent
     elif not sys.stderr.isatty():

@@ -39,7 +39,7 @@ def describe_solvers() -> list[dict[str, Any]]:
 
 
 def suitable(scan: Scan) -> list[str]:
-    """The solvers worth running on a scan, learned ones last."""
+    """Return the solvers worth running on a scan, learned ones last."""
     wanted = {"any"} if scan.noncartesian else {"any", "cartesian"}
     if scan.modality == "mri" and not scan.noncartesian and is_partial(scan):
         wanted.add("partial fourier")
@@ -51,7 +51,7 @@ def suitable(scan: Scan) -> list[str]:
 
 
 def is_partial(scan: Scan) -> bool:
-    """Whether one end of Cartesian k-space was left out."""
+    """Tell whether one end of Cartesian k-space was left out."""
     mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
     acquired = mask if mask.ndim == 2 else mask.any(0)
     try:
@@ -65,18 +65,18 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def as_values(setting: Any) -> Any:
-    """A setting as JSON values: a group of settings becomes a dict."""
+    """Return a setting as JSON values: a group of settings becomes a dict."""
     group = dataclasses.is_dataclass(setting) and not isinstance(setting, type)
     return dataclasses.asdict(setting) if group else setting
 
 
 def settable(cls: type[Any]) -> list[dataclasses.Field[Any]]:
-    """The hyper-parameters of a solver: its fields without the prior."""
+    """Return the hyper-parameters of a solver: its fields without the prior."""
     return [f for f in dataclasses.fields(cls) if f.name != "prior"] if dataclasses.is_dataclass(cls) else []
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' or the whole list."""
+    """Return '; did you mean X?' or the whole list."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 1, 0.5)
     return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names) or 'none'}"
@@ -161,7 +161,7 @@ def respelled(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, An
 
 
 def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the declared types; text from the command line is converted.
+    """Return values of the declared types; text from the command line is converted.
 
     A setting of a nested group is written group.name.
     """
@@ -200,7 +200,7 @@ def _group(cls: type[Any], head: str, group: Any, values: Mapping[str, Any]) -> 
 
 
 def make_solver(cls: type[Any], prior: Prior | None, settings: Mapping[str, Any]) -> Solver:
-    """The solver with its settings; learned ones get the prior."""
+    """Make the solver with its settings; learned ones get the prior."""
     parsed = parse_settings(cls, settings)
     solver: Solver = cls(prior=prior, **parsed) if cls.needs_prior else cls(**parsed)
     return solver

@@ -117,7 +117,7 @@ def _solve(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tens
 
 
 class Log:
-    """What the batches report, gathered per slice."""
+    """Gathers what the batches report, per slice."""
 
     def __init__(self) -> None:
         self.chi2: list[float] = []
@@ -136,7 +136,7 @@ class Log:
             self.network[name] += number * items
 
     def report(self, count: int) -> dict[str, Any]:
-        """Means over slices; `residuals` is the mean chi^2/m after every step, a finished slice keeping its last."""
+        """Return means over slices; `residuals` is the mean chi^2/m after every step, a finished slice keeping its last."""
         longest = max(len(h) for _, h in self.histories)
         padded = [(n, h + h[-1:] * (longest - len(h))) for n, h in self.histories if h]
         mean = [sum(n * h[i] for n, h in padded) / sum(n for n, _ in padded) for i in range(longest)]
@@ -182,5 +182,5 @@ def count_calls(A: LinearOperator, counts: Counter[str] | None = None, share: fl
 
 
 def settings_of(solver: Any) -> dict[str, Any]:
-    """The hyper-parameters a solver ran with."""
+    """Return the hyper-parameters a solver ran with."""
     return {f.name: as_values(getattr(solver, f.name)) for f in settable(type(solver))}

@@ -114,11 +114,12 @@ def test_a_broken_plugin_is_named_and_harms_nothing(tmp_path: Path) -> None:
     info = tmp_path / "bad_luck-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-luck\nVersion: 1.0\n")
-    entries = {"solvers": ("absent", "broken", "nameless", "thief"), "commands": ("broken", "mute")}
+    entries = {"solvers": ("absent", "broken", "nameless", "thief"), "commands": ("broken", "mute", "greedy")}
     lines = [f"[medrecon.{group}]\n" + "".join(f"{n} = bad_{n}\n" for n in names) for group, names in entries.items()]
     (info / "entry_points.txt").write_text("\n".join(lines))
     (tmp_path / "bad_broken.py").write_text("raise RuntimeError('no luck today')\n")
     (tmp_path / "bad_mute.py").write_text("app = 3\n")
+    (tmp_path / "bad_greedy.py").write_text("from cyclopts import App\napp = App(name='recon')\n")
     toy = (TOY / "medrecon_toy" / "toy_solver.py").read_text()
     (tmp_path / "bad_nameless.py").write_text(toy.replace('    name: ClassVar[str] = "toy"\n', ""))
     (tmp_path / "bad_thief.py").write_text(toy.replace('= "toy"', '= "tv"'))
@@ -133,6 +134,7 @@ def test_a_broken_plugin_is_named_and_harms_nothing(tmp_path: Path) -> None:
         "plug-in bad_nameless.Toy is left out: it has no name",
         "plug-in bad_thief.Toy is left out: there is a Solver 'tv' already",
         "plug-in bad_mute is left out: a command is a cyclopts App",
+        "plug-in bad_greedy is left out: there is a command recon already",
     ):
         assert complaint in done.stderr
     assert "recon" in run("-m", "medrecon", "--help").stdout

@@ -48,7 +48,7 @@ def doctor(*, out: Output = Output()) -> int:
 
 
 def stack() -> dict[str, str]:
-    """Versions of medrecon, Python, torch, CUDA and ASTRA."""
+    """Return the versions of medrecon, Python, torch, CUDA and ASTRA."""
     import torch
 
     cuda = f"{torch.version.cuda} ({torch.cuda.get_device_name(0)})" if torch.cuda.is_available() else "none"
@@ -98,7 +98,7 @@ def _weights() -> dict[str, str]:
 
 
 def examine() -> dict[str, Any]:
-    """All checks; `problems` lists what keeps medrecon from working."""
+    """Run all checks; `problems` lists what keeps medrecon from working."""
     found: dict[str, Any] = {"stack": stack(), "packages": {p: _installed(p) for p in PACKAGES}}
     try:
         found["projector"] = _projector()

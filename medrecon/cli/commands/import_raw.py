@@ -114,7 +114,7 @@ def facts(scan: Scan) -> dict[str, Any]:
 
 
 def parse_range(text: str | None) -> tuple[int, int] | None:
-    """'A:B' -> (A, B), ':B' -> (0, B), 'A' -> (A, A + 1): how many there are is known only when the file is read.
+    """Read 'A:B' as (A, B), ':B' as (0, B), 'A' as (A, A + 1): how many there are is known only when the file is read.
 
     Raises:
         UsageError: not of that form.

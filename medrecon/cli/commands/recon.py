@@ -121,7 +121,7 @@ def recon(
 
 
 def save(volume: Volume, report: dict[str, Any], output: str, overwrite: bool) -> None:
-    """The image, and the report as `output`.report.json beside it (a DICOM folder holds DICOM only)."""
+    """Write the image, and the report as `output`.report.json beside it (a DICOM folder holds DICOM only)."""
     import json
 
     from medrecon import formats
