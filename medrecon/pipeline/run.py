@@ -136,7 +136,7 @@ class Log:
             self.network[name] += number * items
 
     def report(self, count: int) -> dict[str, Any]:
-        """Return means over slices; `residuals` is the mean chi^2/m after every step, a finished slice keeping its last."""
+        """Return means over slices; of chi^2/m after every step too, a finished slice keeping its last."""
         longest = max(len(h) for _, h in self.histories)
         padded = [(n, h + h[-1:] * (longest - len(h))) for n, h in self.histories if h]
         mean = [sum(n * h[i] for n, h in padded) / sum(n for n, _ in padded) for i in range(longest)]

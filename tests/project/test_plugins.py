@@ -67,6 +67,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Python of a virtual environment that sees this one's packages, and the toy, installed by `pip install -e`."""
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(TOY, folder / "toy")  # building writes into the source folder
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(ROOT / "models" / "weights" / f"mri{suffix}", folder / "toy" / "medrecon_toy" / f"toy{suffix}")
     venv.create(folder / "env", with_pip=False)
     python = folder / "env" / "bin" / "python"
     (site,) = (folder / "env" / "lib").glob("python*/site-packages")
@@ -103,6 +105,12 @@ def test_an_installed_format_and_command(installed: Run, tmp_path: Path) -> None
     assert json.loads(installed("-c", code, tmp_path / "image.txt").stdout) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert json.loads(installed("-m", "medrecon", "toy", "hello", "--json").stdout) == {"toy": "hello"}
     assert "Say a word." in installed("-m", "medrecon", "--help").stdout
+
+
+def test_an_installed_prior(installed: Run) -> None:
+    code = "from medrecon.models.store import load_prior; print(load_prior('toy').modality); load_prior('none')"
+    done = installed("-c", code, code=1)
+    assert done.stdout == "MR\n" and "installed: ['toy'], or give a path" in done.stderr
 
 
 def test_the_contract_tests_find_what_is_installed(installed: Run) -> None:
