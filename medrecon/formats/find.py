@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medrecon.core.discover import classes
+from medrecon.core.discover import named
 from medrecon.formats.base import Format, ImageReader, ImageWriter, RawReader, ScanWriter
 from medrecon.formats.common import hdf5
 
 
 def found() -> list[Format]:
     """Return one of each format, sorted by name, those from outside medrecon last."""
-    known: list[Format] = [cls() for cls in classes("medrecon.formats", Format)]
+    classes = named("medrecon.formats", Format, "summary")  # type: ignore[type-abstract]  # a base
+    known = [cls() for cls in classes.values()]
     return sorted(known, key=lambda format: (not type(format).__module__.startswith("medrecon."), format.name))
 
 

@@ -39,14 +39,16 @@ def test_no_format_is_missed() -> None:
     assert {"measurement", "nifti", "npy_kspace", "twix", "two_detect"} < set(NAMES)
 
 
-TOY = (Path(__file__).parents[1] / "support" / "toy_format.py").read_text()
+TOY = (Path(__file__).parents[1] / "project" / "toy_plugin" / "medrecon_toy" / "toy_format.py").read_text()
+PLUG = TOY.replace("toy", "plug").replace("TOY1", "PLUG")
+"""The same under another name: the toy itself may be installed."""
 FAULTS = (
-    ("is_described", '(".toy",)', '(".nii",)'),
-    ("is_described", 'images = "a toy .toy"', 'images = ""'),
+    ("is_described", '(".plug",)', '(".nii",)'),
+    ("is_described", 'images = "a plug .plug"', 'images = ""'),
     ("is_recognised_by_it_alone", "path.read_bytes()[:4] == MARK", "False"),
     ("leaves_other_things_alone", " and path.read_bytes()[:4] == MARK", ""),
     ("is_read", "read_bytes()[4:]", "read_bytes()[5:]"),
-    ("is_told_by_info", '"kind": "toy"', '"kind": "toy", "patient": "SECRET"'),
+    ("is_told_by_info", '"kind": "plug"', '"kind": "plug", "patient": "SECRET"'),
     ("is_told_by_info", 'list(volume.data.shape), "units"', 'volume.data, "units"'),
     (
         "damage_is_named",
@@ -72,27 +74,27 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def plug(source: str) -> Format:
-        (folder / "toy.py").write_text(source)
+        (folder / "plug.py").write_text(source)
         importlib.invalidate_caches()
-        sys.modules.pop("medrecon.formats.toy", None)
-        return named("toy")
+        sys.modules.pop("medrecon.formats.plug", None)
+        return named("plug")
 
     yield plug
-    sys.modules.pop("medrecon.formats.toy", None)
-    vars(medrecon.formats).pop("toy", None)
+    sys.modules.pop("medrecon.formats.plug", None)
+    vars(medrecon.formats).pop("plug", None)
 
 
 def test_a_new_file_is_a_new_format_everywhere(
     plugged: Callable[[str], Format], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toy = plugged(TOY)
-    file = format_laws.example(toy, tmp_path / "example")
+    new = plugged(PLUG)
+    file = format_laws.example(new, tmp_path / "example")
     for law in format_laws.LAWS:
         folder = tmp_path / law.__name__
         folder.mkdir()
-        law(toy, file, folder)
+        law(new, file, folder)
     assert main(["info", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["kind"] == "toy"
+    assert json.loads(capsys.readouterr().out)["kind"] == "plug"
     assert main(["evaluate", str(file), str(file), "--json"]) == 0
 
 
@@ -100,9 +102,9 @@ def test_a_new_file_is_a_new_format_everywhere(
 def test_a_mistake_in_a_new_format_is_found(
     law: str, right: str, wrong: str, plugged: Callable[[str], Format], tmp_path: Path
 ) -> None:
-    file = format_laws.example(plugged(TOY), tmp_path / "example")
-    assert TOY.count(right) == 1
-    broken = plugged(TOY.replace(right, wrong))
+    file = format_laws.example(plugged(PLUG), tmp_path / "example")
+    assert PLUG.count(right) == 1
+    broken = plugged(PLUG.replace(right, wrong))
     (tmp_path / "law").mkdir()
     with pytest.raises((Exception, pytest.fail.Exception)):
         getattr(format_laws, law)(broken, file, tmp_path / "law")
