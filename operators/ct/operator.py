@@ -11,7 +11,6 @@ from torch import Tensor
 
 from medrecon.geometry.cone import ConeGeometry, VolumeGrid
 from medrecon.geometry.rays import FanGeometry, Geometry, ImageGrid, ParallelGeometry
-from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.astra.slices import Astra2D, check_model, require_gpu
 from medrecon.operators.ct.astra.volumes import Astra3D
 from medrecon.operators.ct.filtered.fbp import Window, fbp
@@ -21,6 +20,7 @@ from medrecon.operators.ct.joseph import planar as joseph
 from medrecon.operators.ct.joseph.on_device import JosephTorch
 from medrecon.operators.ct.matrix import SparseMatrix
 from medrecon.operators.ct.projector import CompiledProjector, Projector
+from medrecon.operators.views import ByViews
 
 __all__ = ["CTOperator", "ConeGeometry", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeometry", "VolumeGrid"]
 
@@ -32,7 +32,7 @@ MATRIX_LIMIT = 60_000_000
 """Estimated non-zeros up to which 'auto' stores the matrix: 0.48 GB, and as much for its transpose."""
 
 
-class CTOperator(LinearOperator):
+class CTOperator(ByViews):
     """y = A x: attenuation x [1/mm] -> line integrals y [unitless].
 
     Parallel and fan beams: x (..., H, W) -> y (..., V, D). Cone beams, circular and helical, with a `VolumeGrid`:
@@ -100,11 +100,15 @@ class CTOperator(LinearOperator):
             return "matrix" if small and batch < FEW else "joseph"
         return "matrix" if small else "astra"
 
-    def subset(self, view_indices: Sequence[int]) -> CTOperator:
-        """The operator of these views only, in the given order; what has been built is shared, not built again."""
+    @property
+    def angles(self) -> Sequence[float] | None:
+        """Directions of the views of a plane; of a helix none, where time is the better order."""
+        return None if isinstance(self.grid, VolumeGrid) else self.geometry.angles
+
+    def _subset(self, views: Sequence[int]) -> CTOperator:
         kind: Literal["exact", "fast"] = "fast" if self.fast else "exact"
-        part = CTOperator(self.geometry.subset(view_indices), self.grid, self.backend, self.model, kind)
-        part._built = {name: projector.subset(view_indices) for name, projector in self._built.items()}
+        part = CTOperator(self.geometry.subset(views), self.grid, self.backend, self.model, kind)
+        part._built = {name: projector.subset(views) for name, projector in self._built.items()}
         return part
 
     def fbp(self, sinogram: Tensor, window: Window = "ramp") -> Tensor:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
-from medrecon.numerics.linalg import dot, expand, power_norm
+from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.checks import unit_phase, validate
 from medrecon.operators.mri.line_prox import LineSystems
@@ -62,11 +63,11 @@ class CartesianMRI(LinearOperator):
         self.in_dtype = self.out_dtype = maps.dtype
         self._maps, self._mask, self._lines = maps, mask, lines
         self._phase = None if phase is None else unit_phase(phase, maps)
+        self.items = max(len(t) for t in (maps, mask, self._phase) if t is not None)
 
     def with_phase(self, phase: Tensor | None) -> CartesianMRI:
         """This operator with another phase, or none; maps, mask and factors of `prox` are shared."""
-        # Not a copy of the attributes: someone may have replaced methods of this object by wrappers around them.
-        other = object.__new__(type(self))
+        other = copy(self)
         other._set(self._maps, self._mask, self._lines, phase)
         return other
 
@@ -243,18 +244,12 @@ class CartesianMRI(LinearOperator):
             for _ in range(_ROUNDS):
                 step = lines.solve(r if phase is None else r * phase, weights)
                 d = d + (step if phase is None else step * phase.conj())
-                r = b - self._gram(d) - shift * d
+                r = b - self.gram_batch(d) - shift * d
                 if bool((dot(r, r, 2).sqrt() <= scale).all()):
                     break
             return d
 
         return z + self._run(self.adjoint(y) - self.gram(z), self.in_shape, inverse, inverse)
-
-    def norm(self, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> float:
-        """Largest singular value over all items, by 30 power iterations (a lower bound, within about 1 %)."""
-        g = generator if generator is not None else torch.Generator().manual_seed(0)
-        count = max(len(t) for t in (self._maps, self._mask, self._phase) if t is not None)
-        return power_norm(self.gram, torch.randn((count, *self.in_shape), dtype=self.in_dtype, generator=g).to(device))
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

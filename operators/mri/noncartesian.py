@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from copy import copy
 
 import torch
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
 from medrecon.numerics.fourier import centred_fft, crop_or_pad
-from medrecon.numerics.linalg import power_norm
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.nufft.density import as_area, voronoi
 from medrecon.operators.mri.nufft.transform import NUFFT, Backend, installed
@@ -62,14 +62,11 @@ class NonCartesianMRI(LinearOperator):
         self.out_shape = (self.maps.shape[1], *self.nufft.out_shape)
         self.phase = phase
         self._seen = self.maps if phase is None else self._with(phase)
+        self.items = len(self._seen)
 
     def with_maps(self, maps: Tensor) -> NonCartesianMRI:
         """This operator for other coils or slices and no phase; the plan is shared."""
-        # Not a copy of the attributes: someone may have replaced methods of this object by wrappers around them.
-        other = object.__new__(type(self))
-        other.nufft, other._density = self.nufft, self._density
-        if "density" in vars(self):
-            other.density = self.density
+        other = copy(self)
         other._set(maps, None)
         return other
 
@@ -126,13 +123,13 @@ class NonCartesianMRI(LinearOperator):
         y = x.new_empty((len(x), *self.out_shape))
         for part, maps in self._items(x):
             coils = (maps * x[part, None]).flatten(0, 1)
-            y[part] = self.nufft._forward(coils).view(-1, *self.out_shape)
+            y[part] = self.nufft.forward_batch(coils).view(-1, *self.out_shape)
         return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
         x = y.new_empty((len(y), *self.in_shape))
         for part, maps in self._items(y):
-            coils = self.nufft._adjoint(y[part].flatten(0, 1)).view(-1, *self.maps.shape[1:])
+            coils = self.nufft.adjoint_batch(y[part].flatten(0, 1)).view(-1, *self.maps.shape[1:])
             x[part] = (maps.conj() * coils).sum(1)
         return x
 
@@ -141,12 +138,6 @@ class NonCartesianMRI(LinearOperator):
         for part, maps in self._items(x):
             out[part] = self.nufft.toeplitz.sandwich(x[part], maps)
         return out
-
-    def norm(self, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> float:
-        """Largest singular value over all items, by 30 power iterations (a lower bound, within about 1 %)."""
-        g = generator if generator is not None else torch.Generator().manual_seed(0)
-        start = torch.randn((len(self._seen), *self.in_shape), dtype=self.in_dtype, generator=g).to(device)
-        return power_norm(self.gram, start)
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

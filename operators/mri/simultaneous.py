@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
-from medrecon.operators.base import LinearOperator
+from medrecon.operators.base import LinearOperator, common_items
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import random_mask
 
@@ -41,6 +41,7 @@ class SimultaneousMultiSlice(LinearOperator):
         self.phases = torch.ones(len(slices), 1, dtype=torch.complex64) if phases is None else phases
         self.in_shape, self.out_shape = (len(slices), *first.in_shape), first.out_shape
         self.in_dtype, self.out_dtype = first.in_dtype, first.out_dtype
+        self.items = common_items(*self.slices)
         self._check_phases()
 
     @classmethod
@@ -64,12 +65,12 @@ class SimultaneousMultiSlice(LinearOperator):
         y = x.new_zeros((len(x), *self.out_shape))
         phases = self.phases.to(x.device, x.dtype)
         for index, A in enumerate(self.slices):
-            y += phases[index] * A._forward(x[:, index])
+            y += phases[index] * A.forward_batch(x[:, index])
         return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
         phases = self.phases.to(y.device, y.dtype).conj()
-        return torch.stack([A._adjoint(phases[i] * y) for i, A in enumerate(self.slices)], dim=1)
+        return torch.stack([A.adjoint_batch(phases[i] * y) for i, A in enumerate(self.slices)], dim=1)
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

@@ -11,7 +11,8 @@ from medrecon.diffusion.latent import LatentSpace, pixel_error, unsure
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.solvers.diffusion.resample import ReSample, example_prior
 

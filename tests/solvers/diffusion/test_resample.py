@@ -12,7 +12,7 @@ from medrecon.diffusion.latent import LatentSpace
 from medrecon.models.exact.gaussian import smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.base import Monitor
 from medrecon.solvers.diffusion.dds import DDS
 from medrecon.solvers.diffusion.resample import ReSample, example_prior
