@@ -1,65 +1,16 @@
-"""The contracts of priors: Denoiser, Autoencoder, and Prior with its units."""
+"""Prior: a denoiser of latents, the way there and back, and the units of its images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from medrecon.models.autoencoder import Autoencoder
+from medrecon.models.denoiser import Conditional, Denoiser, Guidable
 from medrecon.models.values import ValueMap
-
-
-class Denoiser(Protocol):
-    """D(z, sigma) = E[z0 | z0 + sigma n], n ~ N(0, I): the one noise convention (variance exploding).
-
-    z (B, C, h, w); sigma a scalar or (B,) in [sigma_min, sigma_max]. Adapters bring other networks here.
-    """
-
-    @property
-    def sigma_min(self) -> float: ...
-    @property
-    def sigma_max(self) -> float: ...
-
-    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Conditional(Protocol):
-    """A denoiser that also knows classes of images by name; as it is, it is that of all of them together."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    def conditioned(self, label: str) -> Denoiser: ...
-
-
-@runtime_checkable
-class Guidable(Protocol):
-    """A denoiser that knows a poorer one, W, of the same images."""
-
-    def guided(self, weight: float) -> Denoiser:
-        """W + weight (D - W): autoguidance (arXiv 2406.02507, eq. 3)."""
-        ...
-
-
-class Autoencoder(Protocol):
-    """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back.
-
-    Images are real, or those of a complex prior complex; latents are real.
-    """
-
-    @property
-    def factor(self) -> int: ...
-    @property
-    def complex(self) -> bool:
-        """Takes and gives complex images, of any phase."""
-        ...
-
-    def encode(self, u: Tensor) -> Tensor: ...
-
-    def decode(self, z: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
-from medrecon.models.prior import Denoiser, Prior
+from medrecon.models.denoiser import Denoiser
+from medrecon.models.prior import Prior
 from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import check_fit

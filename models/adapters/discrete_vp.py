@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from medrecon.models.denoiser import Denoiser
+
 Parametrisation = Literal["epsilon", "v", "x0"]
 
 
@@ -25,7 +27,7 @@ def to_x0(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Paramet
 
 
 @dataclass(frozen=True, eq=False)
-class DiscreteVP:
+class DiscreteVP(Denoiser):
     """A network trained on T discrete variance-preserving steps, as a Denoiser in variance-exploding units.
 
     x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps, so sigma_t = sqrt((1 - abar_t) / abar_t) and

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from medrecon.models.autoencoder import Autoencoder
+from medrecon.models.denoiser import Denoiser
+
 
 @dataclass(frozen=True, eq=False)
-class GaussianPrior:
+class GaussianPrior(Denoiser):
     """z0 ~ N(mean, covariance) on latents of shape `shape` = (C, h, w); a Denoiser and its own oracle.
 
     mean (n,), covariance (n, n), n = C h w, float64 inside.
@@ -74,7 +77,7 @@ def smooth_gaussian(shape: tuple[int, int, int], length: float = 1.5, scale: flo
 
 
 @dataclass(frozen=True)
-class IdentityAutoencoder:
+class IdentityAutoencoder(Autoencoder):
     """Pixel space as its own latent space: z = u[:, None], or real and imaginary part where images are complex."""
 
     factor: int = 1

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from medrecon.models.denoiser import Denoiser
+
 COARSE = 16
 """side of the grid on which mean images are kept, and slices sorted to begin with: the layout of a body"""
 
 
 @dataclass(frozen=True, eq=False)
-class StationaryMixture:
+class StationaryMixture(Denoiser):
     """z0 ~ sum_k weights_k N(means_k, C_k), C_k diagonal over the frequencies of the DFT; a Denoiser in closed form.
 
     weights (K,); means (K, C, h, w); spectra (K, h, w / 2 + 1, C, C) complex Hermitian: cross-spectral densities of the

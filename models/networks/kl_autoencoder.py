@@ -9,6 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.models.autoencoder import Autoencoder
+
 
 class KLConfig(BaseModel):
     """Architecture of the autoencoder."""
@@ -41,7 +43,7 @@ class KLConfig(BaseModel):
         )
 
 
-class KLAutoencoder(nn.Module):
+class KLAutoencoder(nn.Module, Autoencoder):
     """Kullback-Leibler autoencoder (arXiv 2112.10752) around a linear one, latents normalised per channel.
 
     Encoder and decoder are a linear lapped block transform plus MONAI's network, as in residual autoencoding

@@ -8,6 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.models.autoencoder import Autoencoder
+
 
 class PixelConfig(BaseModel):
     """The pixels themselves in place of an autoencoder."""
@@ -23,7 +25,7 @@ class PixelConfig(BaseModel):
         return PixelSpace(self.factor)
 
 
-class PixelSpace(nn.Module):
+class PixelSpace(nn.Module, Autoencoder):
     """An Autoencoder that folds factor x factor pixels into channels and loses nothing.
 
     Folding is a permutation, thus orthogonal, and all channels share one mean and one deviation s: white noise of level

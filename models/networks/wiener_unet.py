@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.models.denoiser import Conditional, Guidable
 from medrecon.models.exact.wiener import Wiener
 
 Parametrisation = Literal["wiener", "v", "epsilon", "x0"]
@@ -97,7 +98,7 @@ class Expert(nn.Module):
         return nn.functional.pixel_shuffle(out, self.config.fold)[..., :h, :w]
 
 
-class WienerUNet(nn.Module):
+class WienerUNet(nn.Module, Conditional, Guidable):
     """D(z, sigma) = W_sigma z + e_sigma F(z - W_sigma z, W_sigma z, position, sigma).
 
     W is the exact denoiser of the stationary Gaussian fitted to the training latents, e_sigma its analytic

@@ -14,7 +14,8 @@ from medrecon.coils.combine import birdcage_maps
 from medrecon.numerics.fourier import centred_fft, crop_or_pad
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.nufft.density import as_area, voronoi
-from medrecon.operators.mri.nufft.transform import NUFFT, Backend, installed
+from medrecon.operators.mri.nufft.engine import Backend, installed
+from medrecon.operators.mri.nufft.transform import NUFFT
 
 
 class NonCartesianMRI(LinearOperator):

@@ -24,6 +24,7 @@ from medrecon.diagnose.run import diagnose, diagnostics, header, markdown
 from medrecon.diagnose.sources import load_case
 from medrecon.diagnose.stationary import Stationary, fitted
 from medrecon.diagnose.two_sample import told_apart
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.exact.wiener import Wiener
 from medrecon.models.prior import Prior
@@ -63,7 +64,7 @@ def stationary_gaussian():
 
 
 @dataclass(frozen=True)
-class Turned:
+class Turned(Denoiser):
     """A denoiser plus `amount` times an antisymmetric map: what no density has."""
 
     base: GaussianPrior

@@ -8,6 +8,7 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import SHARE, DataConsistency
 from medrecon.diffusion.latent import LatentSpace, pixel_error, unsure
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
@@ -134,7 +135,7 @@ def mean_square(error: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Halves:
+class Halves(Denoiser):
     """The exact denoiser of independent latents of variance 1 in the left half and 1/15 in the right one."""
 
     sigma_min: float = 0.01

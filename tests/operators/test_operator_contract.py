@@ -22,7 +22,7 @@ IN_FLOAT64 = ("matrix", "torch")
 
 
 def examples(of: type[LinearOperator]) -> list[LinearOperator]:
-    """The class's own examples; of the classes behind `A.H`, `@`, `+` and `*`, which are made of any operators, these."""
+    """The class's own examples; those here of the classes behind `A.H`, `@`, `+` and `*`, made of any operators."""
     projector = next(CTOperator.examples())
     cartesian, per_item = list(CartesianMRI.examples())[1:3]
     d = torch.arange(15.0).reshape(3, 5) - 4

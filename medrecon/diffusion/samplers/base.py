@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 
 class Estimate(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medrecon.diffusion.samplers.base import Estimate, denoise
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 
 def ddim_update(z: Tensor, z0: Tensor, sigma: float, sigma_next: float, eta: float, noise: Tensor) -> Tensor:

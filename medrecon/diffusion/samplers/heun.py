@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medrecon.diffusion.samplers.base import Estimate, denoise
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 MOST = math.sqrt(2) - 1
 """largest churn: more fresh noise than there is would be left"""

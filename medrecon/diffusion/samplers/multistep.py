@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medrecon.diffusion.samplers.base import Estimate, denoise
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)

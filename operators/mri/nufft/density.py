@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from medrecon.operators.mri.nufft.engine import checked_trajectory
 from medrecon.operators.mri.nufft.interpolation import Interpolation
-from medrecon.operators.mri.nufft.transform import checked_trajectory
 from medrecon.sampling.radial import readout
 
 
