@@ -51,11 +51,11 @@ class Prior:
 
     @property
     def complex(self) -> bool:
-        """Of complex images of any phase: it takes them as they are."""
+        """Return of complex images of any phase: it takes them as they are."""
         return self.autoencoder.complex
 
     def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
-        """The same prior for images x with physical value slope * x + intercept."""
+        """Return the same prior for images x with physical value slope * x + intercept."""
         return replace(
             self,
             slope=self.slope * slope,
@@ -64,7 +64,7 @@ class Prior:
         )
 
     def with_phase(self, phase: Tensor) -> Prior:
-        """The same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
+        """Return the same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
 
         The demodulated real part is used, not |x|: it has no Rician bias.
 
@@ -76,11 +76,11 @@ class Prior:
         return replace(self, phase=phase)
 
     def mirrored(self) -> Prior:
-        """The same prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
+        """Return the prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
         return replace(self, mirror=not self.mirror)
 
     def conditioned(self, label: str) -> Prior:
-        """The same prior, told what it is to see, such as "chest": one of the classes it was trained with.
+        """Return the same prior, told what it is to see, such as "chest": one of the classes it was trained with.
 
         Raises:
             ValueError: it was not trained with that class; names those it was.
@@ -93,7 +93,7 @@ class Prior:
             raise ValueError(f"{self.name}: {error}") from None
 
     def guided(self, weight: float) -> Prior:
-        """The same prior, more certain by `weight` than it is: for samples to look at, not for reconstruction.
+        """Return the same prior, more certain by `weight` than it is: for samples to look at, not for reconstruction.
 
         Raises:
             ValueError: weight is not positive, or the denoiser knows no poorer one to be guided away from.
@@ -107,7 +107,7 @@ class Prior:
         return replace(self, denoiser=self.denoiser.guided(weight))
 
     def network_values(self, x: Tensor) -> Tensor:
-        """Images (B, H, W) in image units -> network range."""
+        """Bring images (B, H, W) from image units to network range."""
         if self.phase is not None:
             x = (x * self.phase.conj()).real
         if x.is_complex() != self.complex:
@@ -116,16 +116,16 @@ class Prior:
         return self.values.forward(x * self.slope + self.intercept)
 
     def spread(self, x: Tensor) -> Tensor:
-        """|dx/du| at x (B, H, W), image units: an error of 1 in network range is one of `spread` in the image."""
+        """Return |dx/du| at x (B, H, W), image units: an error of 1 in network range is one of so much in the image."""
         return self.values.derivative(self.network_values(x)) / abs(self.slope)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Latent height and width of an image (H, W), padded up to a multiple of the factor."""
+        """Return the latent height and width of an image (H, W), padded up to a multiple of the factor."""
         h, w = (-(-n // self.autoencoder.factor) for n in shape[-2:])
         return h, w
 
     def encode(self, x: Tensor) -> Tensor:
-        """x (B, H, W) in image units -> z (B, C, h, w); pads by replication to a multiple of the factor."""
+        """Encode x (B, H, W) in image units to z (B, C, h, w); pads by replication to a multiple of the factor."""
         u = self.network_values(x)
         u = u.flip(-1) if self.mirror else u
         h, w = self.latent_shape(tuple(u.shape))
@@ -135,7 +135,7 @@ class Prior:
         return self.autoencoder.encode(u)
 
     def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """z (B, C, h, w) -> x (B, H, W) in image units, cropped to `shape`."""
+        """Decode z (B, C, h, w) to x (B, H, W) in image units, cropped to `shape`."""
         u = self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]]
         u = u.flip(-1) if self.mirror else u
         x = (self.values.inverse(u) - self.intercept) / self.slope

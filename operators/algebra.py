@@ -36,7 +36,7 @@ class Diagonal(LinearOperator):
     def prox(
         self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5
     ) -> Tensor:
-        """Closed form: (conj(d) y + weight z) / (|d|^2 + weight)."""
+        """Return the closed form (conj(d) y + weight z) / (|d|^2 + weight)."""
         self._check(z, self.in_shape, self.in_dtype, "prox")
         self._check(y, self.out_shape, self.out_dtype, "prox")
         mu = torch.as_tensor(weight, dtype=z.real.dtype, device=z.device)

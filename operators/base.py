@@ -52,7 +52,7 @@ class LinearOperator(abc.ABC):
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:
-        """Small cases, odd and not square, for the contract tests; none unless overridden."""
+        """Yield small cases, odd and not square, for the contract tests; none unless overridden."""
         yield from ()
 
     @cached_property
@@ -65,17 +65,17 @@ class LinearOperator(abc.ABC):
         return {name: value for name, value in vars(self).items() if name != "calls"}
 
     def forward_batch(self, x: Tensor) -> Tensor:
-        """(B, *in_shape) -> (B, *out_shape), counted, neither checked nor differentiable: to build operators of."""
+        """Apply A to (B, *in_shape), counted, neither checked nor differentiable: to build operators of."""
         self.calls.add(len(x), "forward")
         return self._forward(x)
 
     def adjoint_batch(self, y: Tensor) -> Tensor:
-        """(B, *out_shape) -> (B, *in_shape), counted, neither checked nor differentiable."""
+        """Apply A^H to (B, *out_shape), counted, neither checked nor differentiable."""
         self.calls.add(len(y), "adjoint")
         return self._adjoint(y)
 
     def gram_batch(self, x: Tensor) -> Tensor:
-        """(B, *in_shape) -> (B, *in_shape), counted as both passes, neither checked nor differentiable."""
+        """Apply A^H A to (B, *in_shape), counted as both passes, neither checked nor differentiable."""
         self.calls.add(len(x), "forward", "adjoint")
         return self._gram(x)
 
@@ -96,24 +96,24 @@ class LinearOperator(abc.ABC):
         return out.reshape(*lead, *out.shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """A x, (..., *out_shape). Raises ValueError or TypeError naming the operator and what it expected."""
+        """Return A x, (..., *out_shape). Raises ValueError or TypeError naming the operator and what it expected."""
         self._check(x, self.in_shape, self.in_dtype, "forward")
         return self._run(x, self.in_shape, self.forward_batch, self.adjoint_batch)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """A^H y, (..., *in_shape)."""
+        """Return A^H y, (..., *in_shape)."""
         self._check(y, self.out_shape, self.out_dtype, "adjoint")
         return self._run(y, self.out_shape, self.adjoint_batch, self.forward_batch)
 
     def gram(self, x: Tensor) -> Tensor:
-        """A^H A x, (..., *in_shape)."""
+        """Return A^H A x, (..., *in_shape)."""
         self._check(x, self.in_shape, self.in_dtype, "gram")
         return self._run(x, self.in_shape, self.gram_batch, self.gram_batch)
 
     def prox(
         self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5
     ) -> Tensor:
-        """argmin_x |A x - y|^2 + weight |x - z|^2, by CG from z; overridden by closed forms.
+        """Minimise |A x - y|^2 + weight |x - z|^2 over x by CG from z; overridden by closed forms.
 
         Args:
             z: (..., *in_shape). y: (..., *out_shape). weight: > 0, a number or one a batch item.
@@ -128,24 +128,24 @@ class LinearOperator(abc.ABC):
         return z + cg(lambda d: self.gram(d) + mu * d, misfit, ndim=ndim, iterations=iterations, tolerance=tolerance).x
 
     def norm(self, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> float:
-        """Largest singular value over all items, by 30 power iterations (a lower bound, within about 1 %)."""
+        """Estimate the largest singular value over all items by 30 power iterations (a lower bound, to about 1 %)."""
         g = generator if generator is not None else torch.Generator().manual_seed(0)
         start = torch.randn((self.items, *self.in_shape), dtype=self.in_dtype, generator=g).to(device)
         return power_norm(self.gram, start)
 
     @property
     def H(self) -> LinearOperator:
-        """The adjoint as an operator."""
+        """Return the adjoint as an operator."""
         return Adjoint(self)
 
     @property
     def sampled(self) -> Tensor | None:
-        """Which samples A gives at all, bool, broadcasts to (B, *out_shape); None: all of them."""
+        """Tell which samples A gives at all, bool, broadcasts to (B, *out_shape); None: all of them."""
         return None
 
     @property
     def support(self) -> Tensor | None:
-        """The pixels that A sees, bool, broadcasts to (B, *in_shape); None: all of them."""
+        """Tell which pixels A sees, bool, broadcasts to (B, *in_shape); None: all of them."""
         return None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -291,7 +291,7 @@ class Scaled(LinearOperator):
     def prox(
         self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5
     ) -> Tensor:
-        """The operator's own prox: |c A x - y|^2 = |c|^2 |A x - y / c|^2."""
+        """Minimise |A x - y|^2 + weight |x - z|^2 over x by CG from z; overridden by closed forms."""
         self._check(y, self.out_shape, self.out_dtype, "prox")
         weight = weight / abs(self.factor) ** 2
         return self.operator.prox(z, y / self.factor, weight, iterations=iterations, tolerance=tolerance)

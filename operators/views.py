@@ -18,7 +18,7 @@ class ByViews(LinearOperator):
 
     @property
     def angles(self) -> Sequence[float] | None:
-        """Direction of each view in rad, by which subsets are spread evenly; None: take the views as they come."""
+        """Return the direction of each view in rad, to spread subsets evenly; None: take the views as they come."""
         return None
 
     def subset(self, views: Sequence[int]) -> ByViews:

@@ -39,7 +39,7 @@ class StationaryMixture(Denoiser):
         object.__setattr__(self, "transforms", torch.stack([_transformed(mean[None]) for mean in self.means]))
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """E[z0 | z0 + sigma n] = sum_k r_k D_k for z (B, C, h, w), sigma a scalar or (B,): D_k the Wiener filters.
+        """Return E[z0 | z0 + sigma n] = sum_k r_k D_k, D_k the Wiener filters; z (B, C, h, w), sigma a scalar or (B,).
 
         Raises:
             ValueError: latents of another size.
@@ -54,15 +54,15 @@ class StationaryMixture(Denoiser):
         return torch.fft.irfft2(found.permute(3, 2, 0, 1), s=z.shape[-2:], norm="ortho").to(z.dtype)
 
     def responsibilities(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        """p(k | z) of z = z0 + sigma n, (B, K) float64."""
+        """Return p(k | z) of z = z0 + sigma n, (B, K) float64."""
         return self.joint(z, sigma).softmax(1)
 
     def log_density(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        """log p(z), natural, of z = z0 + sigma n; (B,) float64."""
+        """Return log p(z), natural, of z = z0 + sigma n; (B,) float64."""
         return self.joint(z, sigma).logsumexp(1)
 
     def joint(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        """log p(k) p(z | k), (B, K) float64: the coefficients in the eigenvectors are independent."""
+        """Return log p(k) p(z | k), (B, K) float64: the coefficients in the eigenvectors are independent."""
         variance, f, width = _variance(z, sigma), _transformed(z), z.shape[-1]
         # Columns 0 and Nyquist are there once; the others stand for their conjugates too.
         twice = 2.0 - (torch.arange(f.shape[1], device=z.device) * 2 % width == 0).double()
@@ -92,7 +92,7 @@ def _transformed(z: Tensor) -> Tensor:
 def fit_mixture(
     latents: Tensor, components: int, generator: torch.Generator, *, steps: int = 6, shrinkage: float = 50.0
 ) -> StationaryMixture:
-    """Expectation maximisation on latents (N, C, h, w), from k-means of their layout; what no slice chooses is dropped.
+    """Fit by expectation maximisation to latents (N, C, h, w), from k-means of their layout; what none chooses goes.
 
     shrinkage: how many slices the covariance of all residuals counts for beside a component's own.
     """

@@ -47,12 +47,12 @@ class PixelSpace(nn.Module, Autoencoder):
         self.latent_std.fill_((std.square() + (mean - mean.mean()).square()).mean().sqrt())
 
     def posterior(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The folded pixels of u (B, H, W), not normalised, and their deviation 0."""
+        """Return the folded pixels of u (B, H, W), not normalised, and their deviation 0."""
         z = nn.functional.pixel_unshuffle(u[:, None], self.factor)
         return z, torch.zeros_like(z)
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Image (B, H, W) of folded pixels that are not normalised."""
+        """Return the image (B, H, W) of folded pixels that are not normalised."""
         return nn.functional.pixel_shuffle(z, self.factor)[:, 0]
 
     def encode(self, u: Tensor) -> Tensor:

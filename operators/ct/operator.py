@@ -15,8 +15,7 @@ from medrecon.operators.ct.astra.slices import Astra2D, check_model, require_gpu
 from medrecon.operators.ct.astra.volumes import Astra3D
 from medrecon.operators.ct.filtered.fbp import Window, fbp
 from medrecon.operators.ct.filtered.fdk import fdk
-from medrecon.operators.ct.joseph import cone
-from medrecon.operators.ct.joseph import planar as joseph
+from medrecon.operators.ct.joseph import cone, planar
 from medrecon.operators.ct.joseph.on_device import JosephTorch
 from medrecon.operators.ct.matrix import SparseMatrix
 from medrecon.operators.ct.projector import CompiledProjector, Projector
@@ -79,7 +78,7 @@ class CTOperator(ByViews):
         self._built: dict[str, Projector] = {}
 
     def nonzeros(self) -> float:
-        """Estimated entries of the matrix: rays (or strips) that meet a pixel, over all pixels and views."""
+        """Estimate the entries of the matrix: rays (or strips) that meet a pixel, over all pixels and views."""
         pixels = math.prod(self.grid.shape) * len(self.geometry.angles)
         if isinstance(self.geometry, ConeGeometry):
             return math.inf
@@ -87,7 +86,7 @@ class CTOperator(ByViews):
         return pixels * {"line": footprint, "linear": 1.5 * footprint, "strip": footprint + 2}[self.model]
 
     def chosen(self, batch: int, device: str | torch.device = "cpu") -> Backend:
-        """The backend that serves this many slices or volumes on this device."""
+        """Return the backend that serves this many slices or volumes on this device."""
         if self.backend != "auto":
             return self.backend
         if torch.device(device).type == "cuda":
@@ -102,7 +101,7 @@ class CTOperator(ByViews):
 
     @property
     def angles(self) -> Sequence[float] | None:
-        """Directions of the views of a plane; of a helix none, where time is the better order."""
+        """Return the directions of the views of a plane; None of a helix, where time is the better order."""
         return None if isinstance(self.grid, VolumeGrid) else self.geometry.angles
 
     def _subset(self, views: Sequence[int]) -> CTOperator:
@@ -160,7 +159,7 @@ class CTOperator(ByViews):
 
 
 def build(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, backend: Backend, model: Model) -> Projector:
-    """The projector of a backend."""
+    """Build the projector of a backend."""
     if backend == "torch":
         return JosephTorch(geometry, grid)
     if isinstance(geometry, ConeGeometry) or (backend == "cuda" and isinstance(geometry, ParallelGeometry)):
@@ -170,10 +169,10 @@ def build(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, backe
         return CompiledProjector(cone.trace(geometry, grid), grid.shape, cone.forward, cone.adjoint)
     assert isinstance(grid, ImageGrid)
     if backend == "joseph" or (backend == "matrix" and model == "linear"):
-        rays = joseph.trace(geometry, grid)
+        rays = planar.trace(geometry, grid)
         if backend == "joseph":
-            return CompiledProjector(rays, grid.shape, joseph.forward, joseph.adjoint)
-        return SparseMatrix(joseph.matrix(rays, grid.shape), grid.shape, geometry.shape)
+            return CompiledProjector(rays, grid.shape, planar.forward, planar.adjoint)
+        return SparseMatrix(planar.matrix(rays, grid.shape), grid.shape, geometry.shape)
     astra = Astra2D(geometry, grid, "cuda" if backend == "cuda" else model)
     return SparseMatrix(astra.matrix(), grid.shape, geometry.shape) if backend == "matrix" else astra
 

@@ -66,19 +66,19 @@ class CartesianMRI(LinearOperator):
         self.items = max(len(t) for t in (maps, mask, self._phase) if t is not None)
 
     def with_phase(self, phase: Tensor | None) -> CartesianMRI:
-        """This operator with another phase, or none; maps, mask and factors of `prox` are shared."""
+        """Return this operator with another phase, or none; maps, mask and factors of `prox` are shared."""
         other = copy(self)
         other._set(self._maps, self._mask, self._lines, phase)
         return other
 
     @property
     def maps(self) -> Tensor:
-        """Coil sensitivity maps (1 or B, C, H, W)."""
+        """Return coil sensitivity maps (1 or B, C, H, W)."""
         return self._maps
 
     @property
     def mask(self) -> Tensor:
-        """Sampling mask (1 or B, H, W), real."""
+        """Return the sampling mask (1 or B, H, W), real."""
         return self._mask.to(self._maps.real.dtype)
 
     @property
@@ -91,7 +91,7 @@ class CartesianMRI(LinearOperator):
 
     @property
     def phase(self) -> Tensor | None:
-        """e^{i phi} (1 or B, H, W), or None."""
+        """Return e^{i phi} (1 or B, H, W), or None."""
         return self._phase
 
     def _parts(self, x: Tensor) -> Iterator[tuple[slice, Tensor | None]]:
@@ -161,7 +161,7 @@ class CartesianMRI(LinearOperator):
         return torch.stack([squared, -squared], dim=-1)
 
     def prox_method(self, weight: float | Tensor) -> Method:
-        """How `prox` would solve for this weight if it were called now.
+        """Tell how `prox` would solve for this weight if it were called now.
 
         - "closed form": one coil with |map| = 1, any mask.
         - "direct": a mask constant along one axis, for a weight that `prox` was asked for before (factors pay from the
@@ -185,7 +185,7 @@ class CartesianMRI(LinearOperator):
         tolerance: float = 1e-5,
         method: Method | None = None,
     ) -> Tensor:
-        """argmin_x |A x - y|^2 + weight |x - z|^2: exactly where that is possible, by CG from z elsewhere.
+        """Minimise |A x - y|^2 + weight |x - z|^2 over x: exactly where that is possible, by CG from z elsewhere.
 
         Args:
             z: (..., H, W). y: (..., C, H, W). weight: > 0, a number or one a batch item.

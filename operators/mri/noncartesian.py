@@ -66,13 +66,13 @@ class NonCartesianMRI(LinearOperator):
         self.items = len(self._seen)
 
     def with_maps(self, maps: Tensor) -> NonCartesianMRI:
-        """This operator for other coils or slices and no phase; the plan is shared."""
+        """Return this operator for other coils or slices and no phase; the plan is shared."""
         other = copy(self)
         other._set(maps, None)
         return other
 
     def with_phase(self, phase: Tensor | None) -> NonCartesianMRI:
-        """This operator with another phase, or none; the plan is shared."""
+        """Return this operator with another phase, or none; the plan is shared."""
         other = self.with_maps(self.maps)
         other._set(self.maps, phase)
         return other
@@ -89,13 +89,13 @@ class NonCartesianMRI(LinearOperator):
 
     @functools.cached_property
     def density(self) -> Tensor:
-        """(S,) float64: area of k-space each sample stands for, of the density given, else of its Voronoi cell (2D)."""
+        """Return the area of k-space each sample stands for, (S,) float64; without a density, its Voronoi cell."""
         if self._density is None:
             return voronoi(self.nufft.trajectory, (self.in_shape[0], self.in_shape[1]))
         return as_area(self._density, self.nufft.trajectory)
 
     def gridding(self, y: Tensor) -> Tensor:
-        """The conventional reconstruction (..., *shape): A^H of density * y over sum |map|^2, intensities right.
+        """Reconstruct by gridding (..., *shape): A^H of density * y over sum |map|^2, intensities right.
 
         Raises:
             ValueError: 3D without a density.
@@ -157,7 +157,7 @@ class NonCartesianMRI(LinearOperator):
 def calibration_kspace(
     y: Tensor, trajectory: Tensor, shape: tuple[int, int], density: Tensor | None = None, *, width: int = 24
 ) -> Tensor:
-    """Centre of Cartesian k-space (..., C, H, W) from samples (..., C, S), for `coils.espirit`; 0 outside.
+    """Estimate the centre of Cartesian k-space (..., C, H, W) from samples (..., C, S), for `coils.espirit`; 0 outside.
 
     Every coil is reconstructed by gridding, and transformed; the central `width` square is kept, where the trajectory
     is dense.

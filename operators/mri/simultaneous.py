@@ -46,7 +46,7 @@ class SimultaneousMultiSlice(LinearOperator):
 
     @classmethod
     def cartesian(cls, maps: Tensor, mask: Tensor, shift: float | None = None) -> SimultaneousMultiSlice:
-        """Slices of a Cartesian scan: maps (S, C, H, W), one mask (H, W), and `caipirinha` of that shift (1 / S)."""
+        """Combine Cartesian slices: maps (S, C, H, W), one mask (H, W), `caipirinha` of that shift (1 / S)."""
         if maps.ndim != 4:
             raise ValueError(f"SimultaneousMultiSlice: maps must be (S, C, H, W), got {tuple(maps.shape)}")
         return cls([CartesianMRI(m, mask) for m in maps], caipirinha(len(maps), maps.shape[-1], shift))
@@ -82,7 +82,7 @@ class SimultaneousMultiSlice(LinearOperator):
 
 
 def caipirinha(slices: int, columns: int, shift: float | None = None) -> Tensor:
-    """Phases (S, W) that move slice s by s * `shift` fields of view along the phase-encoding axis; 1 at zero frequency.
+    """Return phases (S, W) that move slice s by s * `shift` fields of view along phase encoding; 1 at zero frequency.
 
     exp(-2 pi i s shift n), n = -W//2 ...: s * shift * W pixels towards higher columns. With lines skipped R-fold in
     the plane, the aliases of a slice are 1 / R apart already, and 1 / (S R) is what spreads the slices best.

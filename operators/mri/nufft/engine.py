@@ -73,14 +73,14 @@ class Finufft:
 
 
 def installed() -> bool:
-    """Whether finufft can be imported."""
+    """Tell whether finufft can be imported."""
     from importlib.util import find_spec
 
     return find_spec("finufft") is not None
 
 
 def checked_trajectory(trajectory: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The trajectory as float64 (S, d) on the CPU, |k| <= N / 2; see `NUFFT` for what is refused."""
+    """Return the trajectory as float64 (S, d) on the CPU, |k| <= N / 2; see `NUFFT` for what is refused."""
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"NUFFT: the image is (H, W) or (D, H, W), got {tuple(shape)}")
     if trajectory.is_complex() or trajectory.ndim != 2 or trajectory.shape[-1] != len(shape) or not len(trajectory):

@@ -61,7 +61,7 @@ class Toeplitz(LinearOperator):
         return self._forward(y)
 
     def sandwich(self, x: Tensor, maps: Tensor) -> Tensor:
-        """sum over coils of conj(map) T (map x): x (B, *shape), maps (1 or B, C, *shape)."""
+        """Sum conj(map) T (map x) over coils: x (B, *shape), maps (1 or B, C, *shape)."""
         out = torch.zeros_like(x)
         step = 1 if x.device.type == "cpu" else maps.shape[1]
         for phase, transfer in self._parts(x):

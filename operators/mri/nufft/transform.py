@@ -53,7 +53,7 @@ class NUFFT(LinearOperator):
 
     @functools.cached_property
     def toeplitz(self) -> Toeplitz:
-        """A^H A by its point spread function: equal to adjoint(forward) to the accuracy eps."""
+        """Return A^H A by its point spread function: equal to adjoint(forward) to the accuracy eps."""
         eps = max(min(1e-9, self.eps), 1e-13)
         return Toeplitz(self.trajectory, self.in_shape, eps=eps, backend=self.backend)
 
