@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from medrecon.core.discover import outside
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder, KLConfig
 from medrecon.models.networks.pixel_space import PixelConfig, PixelSpace
 from medrecon.models.prior import Prior
@@ -86,6 +87,12 @@ def shipped() -> list[str]:
     return sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
 
 
+def installed() -> dict[str, Path]:
+    """Return the priors that other distributions bring, by name: in the folders of their modules in medrecon.priors."""
+    folders = [Path(str(module.__file__)).parent for module in outside("medrecon.priors")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.safetensors"))}
+
+
 def read_part(path: Path, part: str) -> dict[str, torch.Tensor]:
     """Read the float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", from a prior's file."""
     from safetensors.torch import load_file
@@ -105,9 +112,12 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
         path = SHIPPED / f"{name_or_path}.safetensors"
+        path = path if path.exists() else installed().get(name_or_path, path)
     if not path.exists() or not path.with_suffix(".json").exists():
+        others = f", installed: {sorted(installed())}" if installed() else ""
         raise FileNotFoundError(
-            f"no prior {name_or_path!r} (looked for {path} and its .json card); shipped: {shipped()}, or give a path"
+            f"no prior {name_or_path!r} (looked for {path} and its .json card); shipped: {shipped()}{others}, "
+            "or give a path"
         )
     card = json.loads(path.with_suffix(".json").read_text())
     if sha256(path) != card["sha256"]:
