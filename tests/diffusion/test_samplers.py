@@ -11,6 +11,7 @@ from medrecon.diffusion.samplers.base import NamedSampler
 from medrecon.diffusion.samplers.heun import Heun
 from medrecon.diffusion.schedules import discrete_vp, karras, log_uniform, vp_uniform
 from medrecon.models.adapters.discrete_vp import DiscreteVP, linear_beta_abar
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import smooth_gaussian
 
 SAMPLERS = [s for c in classes("medrecon.diffusion.samplers", NamedSampler) for s in c.examples()]
@@ -52,7 +53,7 @@ def test_churn_mends_what_the_denoiser_did_wrong_before(generator):
     """A denoiser that is wrong above sigma 4: the flow carries its error to the end, churned steps forget much."""
     prior = smooth_gaussian((1, 3, 4))
 
-    class Faulty:
+    class Faulty(Denoiser):
         sigma_min, sigma_max = prior.sigma_min, prior.sigma_max
 
         def __call__(self, z, sigma):
