@@ -1,0 +1,275 @@
+"""Mutation testing of the core: one planted fault at a time in a copy of the package, and the tests that concern it.
+
+python benchmarks/mutants.py -o out --count 250                  # goes on where it was stopped
+python benchmarks/mutants.py -o out --only medrecon/core operators/ct
+
+out/results.jsonl has a line per mutant, out/mutants.json and out/mutants.md all of them in tables. Faults are drawn by
+`--seed` from all places of CORE (benchmarks/faults.py says what is a fault); a fault stays drawn as the code around it
+changes, and is tried again if its file changed, or if it had survived and the tests changed. The heavy libraries are
+imported once; every run of tests is a fork of this process that imports medrecon from the copy. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+from faults import Fault, compiles, faults, rank
+
+ROOT = Path(__file__).parents[1]
+ROOMS = "core numerics geometry sampling kspace coils quality diffusion formats"
+CORE = (
+    *(f"medrecon/{room}" for room in ROOMS.split()),
+    *("medrecon/pipeline/mri_problem.py", "medrecon/pipeline/noise_level.py", "medrecon/pipeline/ct_problem.py"),
+    *("operators", "models/prior.py", "models/base.py", "models/values.py", "models/adapters", "models/exact"),
+)
+LEFT_OUT = {
+    "medrecon/core/discover.py": "finds plug-ins",
+    "medrecon/core/atomic.py": "writes files",
+    "medrecon/quality/picture.py": "draws",
+    "operators/check.py": "tests themselves",
+}
+ALSO = {
+    "medrecon/core/scan": "tests/formats/test_scan.py",
+    "medrecon/diffusion": "tests/solvers/diffusion tests/models/test_pixel_space.py tests/models/test_complex_prior.py",
+    "medrecon/formats": "tests/acquisition/test_helical.py",
+    "medrecon/geometry": "tests/operators/ct tests/formats/test_ct_pd.py tests/pipeline/test_cone_pipeline.py",
+    "medrecon/kspace": "tests/solvers/mri",
+    "medrecon/coils": "tests/solvers/mri tests/pipeline/test_mri_pipeline.py",
+    "medrecon/numerics": "tests/operators/test_operator_contract.py tests/solvers/test_solvers_classical.py "
+    "tests/coils/test_espirit.py tests/corrections/test_beam_hardening.py",
+    "medrecon/sampling": "tests/simulate",
+    "operators": "tests/operators/test_operator_contract.py",
+    "operators/ct/operator.py": "tests/solvers/test_solvers_classical.py",
+    "operators/mri": "tests/solvers/mri/test_solvers_mri.py",
+    "operators/mri/line_prox.py": "tests/operators/mri/test_mri_operator.py",
+    "operators/mri/self_consistency.py": "tests/solvers/mri/test_spirit.py",
+    "models": "tests/diffusion tests/models/test_prior.py",
+}
+"""Tests of a file besides those that lie where it lies, by the start of its path."""
+LIBRARIES = """torch torch.func numpy scipy.ndimage scipy.sparse scipy.optimize scipy.special scipy.io numba pytest
+hypothesis h5py pydicom nibabel sigpy astra einops pydantic cyclopts rich yaml safetensors.torch PIL.Image
+matplotlib.figure skimage.metrics monai.networks.nets finufft ismrmrd"""
+"""Imported once."""
+OPTIONS = "-x -q --no-header --tb=line -p no:cacheprovider -p no:xdist --hypothesis-seed=0 --import-mode=importlib -rfE"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of tests ended: passed, failed (`by` a test) or out of time; CPU seconds."""
+
+    outcome: str
+    seconds: float
+    by: str = ""
+
+
+class Workshop:
+    """A copy of the package and its tests, in which mutants live."""
+
+    def __init__(self, folder: Path) -> None:
+        self.copy, self.log = folder / "copy", folder / "pytest.log"
+        shutil.rmtree(self.copy, ignore_errors=True)
+        names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for name in filter(None, names.split("\0")):
+            source, target = ROOT / name, self.copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+            if not target.is_symlink():
+                os.utime(target, (1e9, 1e9))  # a mutant is newer: its bytecode is made anew
+        sys.dont_write_bytecode = True
+
+    def test(self, tests: Iterable[str], seconds: float, kernels: Path) -> Run:
+        """Run tests in a fork until the first fails; `kernels` is where numba keeps what it compiled."""
+        self.log.write_text("")
+        child = os.fork()
+        if child == 0:
+            self._child([*tests], seconds, kernels)
+        end, done = time.monotonic() + 60 + 12 * seconds, 0
+        while not done and time.monotonic() < end:
+            time.sleep(0.05)
+            done, status, usage = os.wait4(child, os.WNOHANG)
+        if not done:
+            os.killpg(child, signal.SIGKILL)
+            _, status, usage = os.wait4(child, 0)
+        used, lines = usage.ru_utime + usage.ru_stime, self.log.read_text(errors="replace").splitlines()
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
+            return Run("timeout", used)
+        if status == 0:
+            return Run("passed", used)
+        told = [line.split(" ")[1] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+        return Run("failed", used, told[0] if told else "a crash")
+
+    def _child(self, tests: list[str], seconds: float, kernels: Path) -> None:
+        os.setsid()
+        log = os.open(self.log, os.O_WRONLY)
+        os.dup2(log, 1), os.dup2(log, 2)
+        os.chdir(self.copy)
+        sys.path.insert(0, str(self.copy))
+        os.environ |= {"PYTHONPATH": str(self.copy), "NUMBA_CACHE_DIR": str(kernels), "PYTHONDONTWRITEBYTECODE": "1"}
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
+        import numba
+        import pytest
+
+        setattr(numba.config, "CACHE_DIR", str(kernels))  # noqa: B010  # its attributes are made at run time
+        code = pytest.main([*OPTIONS.split(), "-o", "addopts=", *tests])
+        sys.stdout.flush()
+        os._exit(int(code))
+
+
+def concerned(path: str, root: Path) -> list[list[str]]:
+    """Test files of a source file, in turn: those of its name, those beside them, those of ALSO."""
+    room, name = Path(path.removeprefix("medrecon/")).parent, Path(path).stem.lstrip("_")
+    while not any((root / "tests" / room).glob("test_*.py")):
+        room = room.parent
+    beside = sorted((root / "tests" / room).glob("test_*.py"))
+    own = [t for t in beside if name in t.stem or t.stem.removeprefix("test_") in name]
+    also = [root / t for start, tests in ALSO.items() if path.startswith(start) for t in tests.split()]
+    more = [f for t in also for f in (sorted(t.rglob("test_*.py")) if t.is_dir() else [t]) if f.exists()]
+    turns = own, [t for t in beside if t not in own], [t for t in dict.fromkeys(more) if t not in beside]
+    return [[str(f.relative_to(root)) for f in files] for files in turns if files]
+
+
+def digest(*paths: Path) -> str:
+    return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()[:16]
+
+
+class Campaign:
+    """Tries the drawn faults one after the other and writes down what became of each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.results = folder, folder / "results.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.shop, self.kernels = Workshop(folder), folder / "kernels"
+        self.clean: dict[str, float] = {}
+        lines = self.results.read_text().splitlines() if self.results.exists() else []
+        self.known = {r["place"]: r for r in map(json.loads, lines)}
+
+    def baseline(self, tests: Iterable[str]) -> float:
+        """CPU seconds of tests on the package as it is.
+
+        Raises:
+            SystemExit: they fail without a fault.
+        """
+        for test in tests:
+            if test not in self.clean:
+                sys.dont_write_bytecode = False
+                runs = [self.shop.test([test], 900, self.kernels) for _ in range(2 if not self.clean else 1)]
+                sys.dont_write_bytecode = True
+                if runs[-1].outcome != "passed" and "no tests ran" not in self.shop.log.read_text():
+                    sys.exit(f"{test} fails without a fault: {runs[-1]}\n{self.shop.log.read_text()[-3000:]}")
+                self.clean[test] = runs[-1].seconds
+                print(f"clean {runs[-1].seconds:6.1f} s  {test}", flush=True)
+        return sum(self.clean[test] for test in tests)
+
+    def attempt(self, fault: Fault) -> dict[str, object]:
+        """Plant a fault and run the tests that concern it until one fails, the quick ones of a turn first."""
+        target, run = self.shop.copy / fault.path, Run("passed", 0)
+        source, kernels = target.read_bytes(), self.kernels
+        if b"numba" in source or "kernels" in fault.path:  # callers keep compiled copies of what they call
+            kernels = self.folder / "mutated_kernels"
+            shutil.rmtree(kernels, ignore_errors=True)
+        for tests in concerned(fault.path, self.shop.copy):
+            seconds = self.baseline(tests)
+            budget = 30 + 4 * seconds + (120 if kernels != self.kernels else 0)
+            target.write_bytes(fault.plant(source))
+            try:
+                run = self.shop.test(sorted(tests, key=lambda t: self.clean[t]), budget, kernels)
+            finally:
+                target.write_bytes(source)
+                os.utime(target, (1e9, 1e9))
+            if run.outcome != "passed":
+                break
+        outcome = {"passed": "survived", "failed": "killed"}.get(run.outcome, run.outcome)
+        return asdict(fault) | {"outcome": outcome, "by": run.by, "seconds": round(run.seconds, 1)}
+
+    def run(self, drawn: list[Fault], pause: float) -> None:
+        for number, fault in enumerate(drawn, 1):
+            file = digest(ROOT / fault.path)
+            tests = digest(*(ROOT / t for turn in concerned(fault.path, ROOT) for t in turn))
+            before = self.known.get(fault.place, {})
+            if before.get("file") == file and (before["outcome"] == "killed" or before["tests"] == tests):
+                self.known[fault.place] = before | asdict(fault)
+                continue
+            result = self.attempt(fault) | {"file": file, "tests": tests}
+            self.known[fault.place] = result
+            with self.results.open("a") as f:
+                f.write(json.dumps(result) + "\n")
+            print(f"{number}/{len(drawn)} {result['outcome']} {fault.path}:{fault.line} {fault.kind}: {fault.before}"
+                  f"  ->  {fault.after}  [{result['by']}, {result['seconds']} s]", flush=True)  # fmt: skip
+            time.sleep(pause)
+
+
+def tables(results: list[dict[str, object]]) -> str:
+    """Markdown: outcomes by room and by kind of fault, and the survivors."""
+    columns = ("killed", "timeout", "survived")
+    lines = []
+    for title, key in (("Where", lambda r: str(Path(str(r["path"])).parent)), ("Fault", lambda r: str(r["kind"]))):
+        lines += [f"| {title} | Mutants | Killed | Out of time | Survived |", "|---|---|---|---|---|"]
+        for group in [*sorted({key(r) for r in results}), "all"]:
+            count = Counter(str(r["outcome"]) for r in results if group in (key(r), "all"))
+            lines.append(f"| {group} | {count.total()} | " + " | ".join(str(count[c]) for c in columns) + " |")
+        lines.append("")
+    lines += ["| Place | Fault | Line | With the fault |", "|---|---|---|---|"]
+    for r in results:
+        if r["outcome"] != "killed":
+            before, after = (str(r[k]).replace("|", "\\|") for k in ("before", "after"))
+            lines.append(f"| {r['path']}:{r['line']} ({r['outcome']}) | {r['kind']} | `{before}` | `{after}` |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(count: int, seed: int, only: list[str]) -> list[Fault]:
+    """The first `count` faults of CORE in the order of a seed, and of them those in `only`."""
+    files = [
+        f for part in CORE for f in ([ROOT / part] if part.endswith(".py") else sorted((ROOT / part).rglob("*.py")))
+    ]
+    paths = [str(f.relative_to(ROOT)) for f in files if f.is_file() and str(f.relative_to(ROOT)) not in LEFT_OUT]
+    ordered = sorted((f for p in paths for f in faults(p, (ROOT / p).read_bytes())), key=lambda f: rank(f, seed))
+    sound = (f for f in ordered if compiles(f.plant((ROOT / f.path).read_bytes())))
+    drawn = [fault for fault, _ in zip(sound, range(count))]
+    return [f for f in drawn if not only or f.path.startswith(tuple(only))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=250)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=[], help="starts of paths")
+    parser.add_argument("--list", action="store_true", help="say what would be tried")
+    parser.add_argument(
+        "--pause", type=float, default=0.0, help="seconds between mutants, for the machine's other users"
+    )
+    options = parser.parse_args()
+    drawn = draw(options.count, options.seed, options.only)
+    if options.list:
+        print(*(f"{f.path}:{f.line} {f.kind}: {f.before}  ->  {f.after}" for f in drawn), sep="\n")
+        return
+    os.nice(19)
+    for name in LIBRARIES.split():
+        if importlib.util.find_spec(name.split(".")[0]):
+            importlib.import_module(name)
+    campaign = Campaign(options.output.resolve())
+    campaign.run(drawn, options.pause)
+    results = [campaign.known[f.place] for f in drawn]
+    (options.output / "mutants.json").write_text(json.dumps(results, indent=1))
+    (options.output / "mutants.md").write_text(tables(results))
+    print(Counter(str(r["outcome"]) for r in results))
+
+
+if __name__ == "__main__":
+    main()
