@@ -197,10 +197,10 @@ class Campaign:
         outcome = {"passed": "survived", "failed": "killed"}.get(run.outcome, run.outcome)
         return asdict(fault) | {"outcome": outcome, "by": run.by, "seconds": round(run.seconds, 1)}
 
-    def run(self, drawn: list[Fault], pause: float) -> None:
+    def run(self, drawn: list[Fault]) -> None:
         for number, fault in enumerate(drawn, 1):
-            file = digest(ROOT / fault.path)
-            tests = digest(*(ROOT / t for turn in concerned(fault.path, ROOT) for t in turn))
+            file = digest(self.shop.copy / fault.path)
+            tests = digest(*(self.shop.copy / t for turn in concerned(fault.path, self.shop.copy) for t in turn))
             before = self.known.get(fault.place, {})
             if before.get("file") == file and (before["outcome"] == "killed" or before["tests"] == tests):
                 self.known[fault.place] = before | asdict(fault)
@@ -209,9 +209,8 @@ class Campaign:
             self.known[fault.place] = result
             with self.results.open("a") as f:
                 f.write(json.dumps(result) + "\n")
-            print(f"{number}/{len(drawn)} {result['outcome']} {fault.path}:{fault.line} {fault.kind}: {fault.before}"
-                  f"  ->  {fault.after}  [{result['by']}, {result['seconds']} s]", flush=True)  # fmt: skip
-            time.sleep(pause)
+            told = f"{fault.path}:{fault.line} {fault.before}  ->  {fault.after}"
+            print(f"{number}/{len(drawn)} {result['outcome']} in {result['seconds']} s: {told}", flush=True)
 
 
 def tables(results: list[dict[str, object]]) -> str:
@@ -234,10 +233,8 @@ def tables(results: list[dict[str, object]]) -> str:
 
 def draw(count: int, seed: int, only: list[str]) -> list[Fault]:
     """The first `count` faults of CORE in the order of a seed, and of them those in `only`."""
-    files = [
-        f for part in CORE for f in ([ROOT / part] if part.endswith(".py") else sorted((ROOT / part).rglob("*.py")))
-    ]
-    paths = [str(f.relative_to(ROOT)) for f in files if f.is_file() and str(f.relative_to(ROOT)) not in LEFT_OUT]
+    files = [f for part in CORE for f in [ROOT / part, *sorted((ROOT / part).rglob("*.py"))] if f.is_file()]
+    paths = [path for path in (str(f.relative_to(ROOT)) for f in files) if path not in LEFT_OUT]
     ordered = sorted((f for p in paths for f in faults(p, (ROOT / p).read_bytes())), key=lambda f: rank(f, seed))
     sound = (f for f in ordered if compiles(f.plant((ROOT / f.path).read_bytes())))
     drawn = [fault for fault, _ in zip(sound, range(count))]
@@ -251,9 +248,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="starts of paths")
     parser.add_argument("--list", action="store_true", help="say what would be tried")
-    parser.add_argument(
-        "--pause", type=float, default=0.0, help="seconds between mutants, for the machine's other users"
-    )
     options = parser.parse_args()
     drawn = draw(options.count, options.seed, options.only)
     if options.list:
@@ -264,7 +258,7 @@ def main() -> None:
         if importlib.util.find_spec(name.split(".")[0]):
             importlib.import_module(name)
     campaign = Campaign(options.output.resolve())
-    campaign.run(drawn, options.pause)
+    campaign.run(drawn)
     results = [campaign.known[f.place] for f in drawn]
     (options.output / "mutants.json").write_text(json.dumps(results, indent=1))
     (options.output / "mutants.md").write_text(tables(results))
