@@ -68,6 +68,8 @@ class Fault:
     new: str
     before: str
     after: str
+    inside: bool
+    """in a function, which is named by `where`; otherwise it acts where the module is imported"""
     place: str
     """what it is chosen and remembered by: stays as the code around it moves"""
 
@@ -76,14 +78,14 @@ class Fault:
 
 
 class Finder(ast.NodeVisitor):
-    """Collects (scope, change) of a file; leaves texts, types, effort and the settings of tests alone."""
+    """Collects (scope, whether it is a function, change); leaves texts, types, effort and examples alone."""
 
     def __init__(self, path: str, source: bytes) -> None:
         self.source = source
         self.physics = any(part in path for part in PHYSICS)
         self.scope: list[str] = []
         self.returned: list[str | None] = []
-        self.found: list[tuple[str, Change]] = []
+        self.found: list[tuple[str, bool, Change]] = []
         lines = source.splitlines(keepends=True)
         self.offsets = [sum(map(len, lines[:n])) for n in range(len(lines) + 1)]
 
@@ -96,8 +98,11 @@ class Finder(ast.NodeVisitor):
     def text(self, node: ast.expr) -> str:
         return self.source[self.start(node) : self.end(node)].decode()
 
+    def add(self, change: Change) -> None:
+        self.found.append((".".join(self.scope), bool(self.returned), change))
+
     def put(self, kind: str, node: ast.expr, new: str) -> None:
-        self.found.append((".".join(self.scope), (kind, self.start(node), self.end(node), new)))
+        self.add((kind, self.start(node), self.end(node), new))
 
     def swap(self, kind: str, left: ast.expr, right: ast.expr, op: ast.AST) -> None:
         """Another operator between two operands, where they are not texts or sequences."""
@@ -109,7 +114,7 @@ class Finder(ast.NodeVisitor):
             between = self.source[self.end(left) : self.start(right)].decode()
             if between.count(old) == 1:
                 start = self.end(left) + len(between[: between.index(old)].encode())
-                self.found.append((".".join(self.scope), (kind, start, start + len(old), new)))
+                self.add((kind, start, start + len(old), new))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         marks = [ast.unparse(d) for d in node.decorator_list]
@@ -117,6 +122,9 @@ class Finder(ast.NodeVisitor):
             return
         arguments = [*node.args.posonlyargs, *node.args.args]
         self.scope.append(node.name)
+        kind = ast.unparse(node.returns) if node.returns else ""
+        same = [a.arg for a in arguments if a.annotation and ast.unparse(a.annotation) == kind]
+        self.returned.append(same[0] if same else None)
         for names, defaults in (
             (arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults),
             (node.args.kwonlyargs, node.args.kw_defaults),
@@ -124,9 +132,6 @@ class Finder(ast.NodeVisitor):
             for name, default in zip(names, defaults):
                 if default is not None and name.arg not in effort():
                     self.visit(default)
-        kind = ast.unparse(node.returns) if node.returns else ""
-        same = [a.arg for a in arguments if a.annotation and ast.unparse(a.annotation) == kind]
-        self.returned.append(same[0] if same else None)
         for statement in node.body:
             self.visit(statement)
         self.returned.pop()
@@ -244,17 +249,16 @@ def faults(path: str, source: bytes) -> Iterator[Fault]:
     """All faults of a file, each once."""
     finder, seen, lines = Finder(path, source), dict[str, int](), source.decode().splitlines()
     finder.visit(ast.parse(source))
-    for where, (kind, start, end, new) in dict.fromkeys(finder.found):
+    for where, inside, (kind, start, end, new) in dict.fromkeys(finder.found):
         old, first = source[start:end].decode(), source.rfind(b"\n", 0, start) + 1
         line = source.count(b"\n", 0, start)
         after = (source[first:start].decode() + new + source[end:].decode().split("\n", 1)[0]).strip()
-        place = "|".join((path, where, kind, lines[line].strip(), old, new))
+        before = lines[line].strip()
+        place = "|".join((path, where, kind, before, old, new))
         seen[place] = seen.get(place, 0) + 1
-        fault = Fault(
-            path, where, kind, line + 1, start, end, new, lines[line].strip(), after, f"{place}|{seen[place]}"
-        )
         if new != old:
-            yield fault
+            known = f"{place}|{seen[place]}"
+            yield Fault(path, where, kind, line + 1, start, end, new, before, after, inside, known)
 
 
 def compiles(source: bytes) -> bool:

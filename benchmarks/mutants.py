@@ -12,6 +12,7 @@ imported once; every run of tests is a fork of this process that imports medreco
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import importlib.util
 import json
@@ -23,12 +24,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType, FrameType
 
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+import pytest
 from faults import Fault, compiles, faults, rank
 
 ROOT = Path(__file__).parents[1]
@@ -62,11 +65,13 @@ ALSO = {
     "models": "tests/diffusion tests/models/test_prior.py",
 }
 """Tests of a file besides those that lie where it lies, by the start of its path."""
-LIBRARIES = """torch torch.func numpy scipy.ndimage scipy.sparse scipy.optimize scipy.special scipy.io numba pytest
-hypothesis h5py pydicom nibabel sigpy astra einops pydantic cyclopts rich yaml safetensors.torch PIL.Image
-matplotlib.figure skimage.metrics monai.networks.nets finufft ismrmrd"""
+LIBRARIES = """torch torch.func torch.distributed.tensor torch.fx.experimental.symbolic_shapes numpy scipy.ndimage
+scipy.sparse.linalg scipy.optimize scipy.special scipy.io numba pytest hypothesis h5py pydicom nibabel sigpy astra
+einops pydantic cyclopts rich yaml safetensors.torch PIL.Image matplotlib.figure skimage.metrics monai.networks.nets
+finufft ismrmrd"""
 """Imported once."""
-OPTIONS = "-x -q --no-header --tb=line -p no:cacheprovider -p no:xdist --hypothesis-seed=0 --import-mode=importlib -rfE"
+OPTIONS = """-x -q --no-header --tb=line --import-mode=importlib -rfE -p no:cacheprovider -p no:unraisableexception
+-p _hypothesis_pytestplugin --hypothesis-seed=0 -W ignore -o addopts="""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,58 @@ class Run:
     outcome: str
     seconds: float
     by: str = ""
+
+
+class Watch:
+    """Writes down which functions of the package each test of a file calls, and for how long it runs."""
+
+    def __init__(self, copy: Path, file: Path) -> None:
+        self.copy, self.file = f"{copy}/", file
+        self.shared: set[CodeType] = set()
+        self.calls: set[CodeType] = set()
+        self.tests: dict[str, tuple[float, list[str]]] = {}
+
+    def _note(self, frame: FrameType, event: str, argument: object) -> None:
+        self.calls.add(frame.f_code)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.calls, start = set(), time.process_time()
+        sys.settrace(self._note)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            names = {self.name(code) for code in self.calls | self.shared}
+            self.tests[item.nodeid] = time.process_time() - start, sorted(n for n in names if n)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Iterator[None]:
+        """What a fixture of the file calls counts for all tests after it."""
+        before, self.calls = self.calls, set()
+        result = yield
+        self.shared |= self.calls if fixturedef.scope != "function" else set()
+        self.calls |= before
+        return result
+
+    def name(self, code: CodeType) -> str:
+        file = code.co_filename.replace("/medrecon/operators/", "/operators/").replace("/medrecon/models/", "/models/")
+        if not file.startswith(self.copy) or "/tests/" in file:
+            return ""
+        return f"{file.removeprefix(self.copy)}:{code.co_qualname.replace('.<locals>', '')}"
+
+    def pytest_sessionfinish(self) -> None:
+        self.file.write_text(json.dumps(self.tests))
+
+
+class Choose:
+    """Keeps only the tests asked for, in their order."""
+
+    def __init__(self, wanted: list[str]) -> None:
+        self.place = {test: n for n, test in enumerate(wanted)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((i for i in items if i.nodeid in self.place), key=lambda i: self.place[i.nodeid])
 
 
 class Workshop:
@@ -93,13 +150,13 @@ class Workshop:
                 os.utime(target, (1e9, 1e9))  # a mutant is newer: its bytecode is made anew
         sys.dont_write_bytecode = True
 
-    def test(self, tests: Iterable[str], seconds: float, kernels: Path) -> Run:
+    def test(self, tests: Iterable[str], seconds: float, kernels: Path, plugin: object) -> Run:
         """Run tests in a fork until the first fails; `kernels` is where numba keeps what it compiled."""
         self.log.write_text("")
         child = os.fork()
         if child == 0:
-            self._child([*tests], seconds, kernels)
-        end, done = time.monotonic() + 60 + 12 * seconds, 0
+            self._child([*tests], seconds, kernels, plugin)
+        end, done = time.monotonic() + 60 + 30 * seconds, 0
         while not done and time.monotonic() < end:
             time.sleep(0.05)
             done, status, usage = os.wait4(child, os.WNOHANG)
@@ -114,19 +171,19 @@ class Workshop:
         told = [line.split(" ")[1] for line in lines if line.startswith(("FAILED ", "ERROR "))]
         return Run("failed", used, told[0] if told else "a crash")
 
-    def _child(self, tests: list[str], seconds: float, kernels: Path) -> None:
+    def _child(self, tests: list[str], seconds: float, kernels: Path, plugin: object) -> None:
         os.setsid()
         log = os.open(self.log, os.O_WRONLY)
         os.dup2(log, 1), os.dup2(log, 2)
         os.chdir(self.copy)
         sys.path.insert(0, str(self.copy))
         os.environ |= {"PYTHONPATH": str(self.copy), "NUMBA_CACHE_DIR": str(kernels), "PYTHONDONTWRITEBYTECODE": "1"}
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
         import numba
-        import pytest
 
         setattr(numba.config, "CACHE_DIR", str(kernels))  # noqa: B010  # its attributes are made at run time
-        code = pytest.main([*OPTIONS.split(), "-o", "addopts=", *tests])
+        code = pytest.main([*OPTIONS.split(), "--basetemp", str(self.copy.parent / "temp"), *tests], [plugin])
         sys.stdout.flush()
         os._exit(int(code))
 
@@ -155,57 +212,74 @@ class Campaign:
         self.folder, self.results = folder, folder / "results.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         self.shop, self.kernels = Workshop(folder), folder / "kernels"
-        self.clean: dict[str, float] = {}
+        self.clean: dict[str, dict[str, tuple[float, list[str]]]] = {}
+        self.package = digest(*sorted(f for part in CORE for f in (self.shop.copy / part).rglob("*.py")))
         lines = self.results.read_text().splitlines() if self.results.exists() else []
         self.known = {r["place"]: r for r in map(json.loads, lines)}
 
-    def baseline(self, tests: Iterable[str]) -> float:
-        """CPU seconds of tests on the package as it is.
+    def baseline(self, test: str) -> dict[str, tuple[float, list[str]]]:
+        """CPU seconds and called functions of the tests of a file on the package as it is; kept between campaigns.
 
         Raises:
             SystemExit: they fail without a fault.
         """
-        for test in tests:
-            if test not in self.clean:
+        if test not in self.clean:
+            file = self.folder / "clean" / f"{digest(self.shop.copy / test)}{self.package}.json"
+            file.parent.mkdir(exist_ok=True)
+            if not file.exists():
                 sys.dont_write_bytecode = False
-                runs = [self.shop.test([test], 900, self.kernels) for _ in range(2 if not self.clean else 1)]
+                run = self.shop.test([test], 1200, self.kernels, Watch(self.shop.copy, file))
                 sys.dont_write_bytecode = True
-                if runs[-1].outcome != "passed" and "no tests ran" not in self.shop.log.read_text():
-                    sys.exit(f"{test} fails without a fault: {runs[-1]}\n{self.shop.log.read_text()[-3000:]}")
-                self.clean[test] = runs[-1].seconds
-                print(f"clean {runs[-1].seconds:6.1f} s  {test}", flush=True)
-        return sum(self.clean[test] for test in tests)
+                if run.outcome != "passed":
+                    file.unlink(missing_ok=True)
+                    sys.exit(f"{test} fails without a fault: {run}\n{self.shop.log.read_text()[-3000:]}")
+                print(f"clean {run.seconds:6.1f} s  {test}", flush=True)
+            self.clean[test] = json.loads(file.read_text())
+        return self.clean[test]
+
+    def chosen(self, fault: Fault, files: list[str], compiled: bool) -> dict[str, float]:
+        """Tests of the files that call the faulty function, the quick first; all, if that is not known."""
+        wanted, times = f"{fault.path}:{fault.where}", list[tuple[float, dict[str, float]]]()
+        everything = compiled or not fault.inside
+        for file in files:
+            tests = {t: s for t, (s, called) in self.baseline(file).items() if everything or wanted in called}
+            times.append((sum(tests.values()), dict(sorted(tests.items(), key=lambda item: item[1]))))
+        return {test: s for _, tests in sorted(times, key=lambda t: t[0]) for test, s in tests.items()}
 
     def attempt(self, fault: Fault) -> dict[str, object]:
-        """Plant a fault and run the tests that concern it until one fails, the quick ones of a turn first."""
-        target, run = self.shop.copy / fault.path, Run("passed", 0)
+        """Plant a fault and run the tests that call the faulty function, turn by turn, until one fails."""
+        target, run, count = self.shop.copy / fault.path, Run("passed", 0), 0
         source, kernels = target.read_bytes(), self.kernels
-        if b"numba" in source or "kernels" in fault.path:  # callers keep compiled copies of what they call
+        compiled = b"numba" in source or "kernels" in fault.path
+        if compiled:  # callers keep compiled copies of what they call
             kernels = self.folder / "mutated_kernels"
             shutil.rmtree(kernels, ignore_errors=True)
-        for tests in concerned(fault.path, self.shop.copy):
-            seconds = self.baseline(tests)
-            budget = 30 + 4 * seconds + (120 if kernels != self.kernels else 0)
+        for files in concerned(fault.path, self.shop.copy):
+            tests = self.chosen(fault, files, compiled)
+            if not tests:
+                continue
+            seconds, count = 20 + 4 * sum(tests.values()) + 150 * compiled, count + len(tests)
             target.write_bytes(fault.plant(source))
             try:
-                run = self.shop.test(sorted(tests, key=lambda t: self.clean[t]), budget, kernels)
+                wanted = dict.fromkeys(test.split("::")[0] for test in tests)
+                run = self.shop.test(wanted, seconds, kernels, Choose([*tests]))
             finally:
                 target.write_bytes(source)
                 os.utime(target, (1e9, 1e9))
             if run.outcome != "passed":
                 break
         outcome = {"passed": "survived", "failed": "killed"}.get(run.outcome, run.outcome)
-        return asdict(fault) | {"outcome": outcome, "by": run.by, "seconds": round(run.seconds, 1)}
+        return asdict(fault) | {"outcome": outcome, "by": run.by, "tests": count, "seconds": round(run.seconds, 1)}
 
     def run(self, drawn: list[Fault]) -> None:
         for number, fault in enumerate(drawn, 1):
             file = digest(self.shop.copy / fault.path)
-            tests = digest(*(self.shop.copy / t for turn in concerned(fault.path, self.shop.copy) for t in turn))
+            suite = digest(*(self.shop.copy / t for turn in concerned(fault.path, self.shop.copy) for t in turn))
             before = self.known.get(fault.place, {})
-            if before.get("file") == file and (before["outcome"] == "killed" or before["tests"] == tests):
+            if before.get("file") == file and (before["outcome"] == "killed" or before["suite"] == suite):
                 self.known[fault.place] = before | asdict(fault)
                 continue
-            result = self.attempt(fault) | {"file": file, "tests": tests}
+            result = self.attempt(fault) | {"file": file, "suite": suite}
             self.known[fault.place] = result
             with self.results.open("a") as f:
                 f.write(json.dumps(result) + "\n")
@@ -257,6 +331,7 @@ def main() -> None:
     for name in LIBRARIES.split():
         if importlib.util.find_spec(name.split(".")[0]):
             importlib.import_module(name)
+    gc.freeze()
     campaign = Campaign(options.output.resolve())
     campaign.run(drawn)
     results = [campaign.known[f.place] for f in drawn]
