@@ -84,10 +84,21 @@ class Watch:
 
 
 class Choose:
-    """Keeps only the tests asked for, in their order."""
+    """Keeps only the tests asked for, in their order, and ends the process when one takes too long.
 
-    def __init__(self, wanted: list[str]) -> None:
-        self.place = {test: n for n, test in enumerate(wanted)}
+    Args:
+        clean: CPU seconds of each test without a fault.
+        more: seconds that a test may take besides three times that.
+    """
+
+    def __init__(self, clean: dict[str, float], more: float) -> None:
+        self.clean, self.more = clean, more
+        self.place = {test: n for n, test in enumerate(clean)}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_PROF, self.more + 3 * self.clean[item.nodeid])
+        return (yield)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = sorted((i for i in items if i.nodeid in self.place), key=lambda i: self.place[i.nodeid])
@@ -126,7 +137,7 @@ class Workshop:
             os.killpg(child, signal.SIGKILL)
             _, status, usage = os.wait4(child, 0)
         used, lines = usage.ru_utime + usage.ru_stime, self.log.read_text(errors="replace").splitlines()
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGXCPU, signal.SIGKILL):
             return Run("timeout", used)
         if status == 0:
             return Run("passed", used)
