@@ -22,15 +22,15 @@ from compare_solvers import SUBJECTS
 from corpus import CORPUS
 from torch import Tensor
 
-from medrecon import io
+from medrecon import formats
+from medrecon.data.manifest import load_manifest
 from medrecon.data.values import COUNTS, counts, magnitude_scale, resized
 from medrecon.diagnose.base import Case, Settings, spread
-from medrecon.diagnose.round_trip import tissue, window_scores
-from medrecon.manifest import load_manifest
-from medrecon.models.base import Prior
+from medrecon.diagnose.findings.round_trip import tissue, window_scores
+from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
-from medrecon.training.slices import Slices
-from medrecon.training.sources import load_slices
+from medrecon.training.images.slices import Slices
+from medrecon.training.images.sources import load_slices
 
 ORGANS = (-20.0, 100.0)
 """HU of the mean over 5 x 5 pixels"""
@@ -40,7 +40,7 @@ def test_series(modality: str, slices: int) -> Iterator[tuple[str, Tensor]]:
     """Test subjects and slices of their series."""
     for name in SUBJECTS[modality]:
         folder, _, series = name.partition("#")
-        data = io.read(CORPUS / folder, series=series or None).data
+        data = formats.read(CORPUS / folder, series=series or None).data
         yield Path(folder).name, data[spread(list(range(len(data))), slices)]
 
 
@@ -76,8 +76,10 @@ def figures(case: Case) -> dict[str, dict[str, float]]:
         own = torch.tensor([s == subject for s in case.subjects])
         row = {"slices": float(own.sum()), "worst": float(scores["full"][own].min())}
         for name in scores:
-            row |= {name: float(scores[name][own].mean()),
-                    f"{name}_bf16": float((changed[name] - scores[name])[own].mean())}  # fmt: skip
+            row |= {
+                name: float(scores[name][own].mean()),
+                f"{name}_bf16": float((changed[name] - scores[name])[own].mean()),
+            }
         if case.prior.units == "HU":
             row["bias"] = float((y - x)[own][tissue(x[own], *ORGANS)].double().mean())
         found[subject] = row
@@ -151,10 +153,12 @@ def main() -> None:
             for threads, words in ((1, "CPU time of one thread"), (2, "wall time of two threads"))
         }
     if options.only != "times":
-        sets = {"CT, validation, 256 x 256": ("ct", validation("ct")),
-                "CT, test, 512 x 512": ("ct", native_ct(options.slices)),
-                "MRI, validation, 256 x 256": ("mri", validation("mri")),
-                "MRI, test, 256 x 256": ("mri", test_mri(options.slices))}  # fmt: skip
+        sets = {
+            "CT, validation, 256 x 256": ("ct", validation("ct")),
+            "CT, test, 512 x 512": ("ct", native_ct(options.slices)),
+            "MRI, validation, 256 x 256": ("mri", validation("mri")),
+            "MRI, test, 256 x 256": ("mri", test_mri(options.slices)),
+        }
         report["round_trip"] = {}
         for name, (prior, held_out) in sets.items():
             case = Case(priors[prior], held_out, None, Settings(slices=options.slices))

@@ -20,16 +20,16 @@ import torch
 from corpus import CORPUS
 from torch import Tensor
 
-from medrecon import io
-from medrecon.evaluate import evaluate
-from medrecon.io.scan import Scan
-from medrecon.picture import comparison, display_window
+from medrecon import formats
+from medrecon.core.scan import Scan
+from medrecon.core.units import hu_to_mu, mu_to_hu
+from medrecon.core.volume import Volume
 from medrecon.pipeline import reconstruct
 from medrecon.pipeline.choose import suitable
+from medrecon.quality.evaluate import evaluate
+from medrecon.quality.picture import comparison, display_window
 from medrecon.simulate import simulate_ct, simulate_mri, simulate_noncartesian
 from medrecon.simulate.ct import reconstruction_grid, resize
-from medrecon.units import hu_to_mu, mu_to_hu
-from medrecon.volume import Volume
 
 SUBJECTS = {
     # The head CT holds two stacks, the T2 series misses slice 35: one part of each, by its short UID.
@@ -60,7 +60,7 @@ def pick(volume: Volume, count: int) -> Volume:
 def subject(path: str, modality: str, slices: int) -> Volume:
     """Slices of a test subject; MRI averaged down by a whole factor until it is below 320 pixels (time on a CPU)."""
     folder, _, series = path.partition("#")
-    volume = pick(io.read(CORPUS / folder, series=series or None), slices)
+    volume = pick(formats.read(CORPUS / folder, series=series or None), slices)
     if modality == "ct":
         return volume
     rows, columns = volume.data.shape[-2:]
@@ -108,35 +108,61 @@ def run(
     truth = reference(volume, settings["modality"], size)
     scores = evaluate(image, truth)
     row = {
-        "case": case, "subject": Path(path).name, "solver": label_of(solver, mode, prior), "slices": slices,
-        "psnr_db": scores["psnr_db"], "ssim": scores["ssim"], "rmse": scores["rmse"], "chi2": report["chi2"],
-        "seconds": report["seconds"] / slices, "operator_calls": sum(report["operator_calls_per_slice"].values()),
+        "case": case,
+        "subject": Path(path).name,
+        "solver": label_of(solver, mode, prior),
+        "slices": slices,
+        "psnr_db": scores["psnr_db"],
+        "ssim": scores["ssim"],
+        "rmse": scores["rmse"],
+        "chi2": report["chi2"],
+        "seconds": report["seconds"] / slices,
+        "operator_calls": sum(report["operator_calls_per_slice"].values()),
         "network_calls": sum(report.get("network_calls_per_slice", {}).values()),
-    }  # fmt: skip
+    }
     if settings["modality"] == "ct":
         soft = scores["windows"]["soft"]
         row |= {"soft_psnr_db": soft["psnr_db"], "soft_rmse": soft["rmse"], "soft_bias": soft["bias"]}
     return row, image.data[0]
 
 
-def draw(case: str, path: str, images: dict[str, tuple[dict[str, Any], Tensor]], folder: Path, size: int,
-         slices: int) -> None:  # fmt: skip
+def draw(
+    case: str, path: str, images: dict[str, tuple[dict[str, Any], Tensor]], folder: Path, size: int, slices: int
+) -> None:
     """All solvers of a case on a subject beside the reference, the first slice."""
     volume, _ = measured(case, path, slices, size)
     truth = reference(volume, CASES[case]["modality"], size)
     window, error = display_window(truth)
     name = f"{case} {Path(path).name}"
     comparison(
-        truth.data[0].float(), {label: image for label, (_, image) in images.items()},
-        folder / f"{name.replace(' ', '_').replace('/', '-')}.png", title=name, units=truth.units, window=window,
-        error=error, captions={label: f"{row['psnr_db']:.1f} dB" for label, (row, _) in images.items()},
-    )  # fmt: skip
+        truth.data[0].float(),
+        {label: image for label, (_, image) in images.items()},
+        folder / f"{name.replace(' ', '_').replace('/', '-')}.png",
+        title=name,
+        units=truth.units,
+        window=window,
+        error=error,
+        captions={label: f"{row['psnr_db']:.1f} dB" for label, (row, _) in images.items()},
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, mean over subjects."""
-    head = ("case", "solver", "subjects", "PSNR dB", "soft PSNR dB", "SSIM", "RMSE HU", "soft RMSE HU", "soft bias HU",
-            "χ²/m", "s/slice", "operator calls", "network calls")  # fmt: skip
+    head = (
+        "case",
+        "solver",
+        "subjects",
+        "PSNR dB",
+        "soft PSNR dB",
+        "SSIM",
+        "RMSE HU",
+        "soft RMSE HU",
+        "soft bias HU",
+        "χ²/m",
+        "s/slice",
+        "operator calls",
+        "network calls",
+    )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     hu = ("soft_psnr_db", "rmse", "soft_rmse", "soft_bias")
     keys = (*hu, "psnr_db", "ssim", "chi2", "seconds", "operator_calls", "network_calls")
@@ -146,10 +172,19 @@ def table(rows: list[dict[str, Any]]) -> str:
             mean = {k: sum(r.get(k, math.nan) for r in mine) / len(mine) for k in keys}
             ct = CASES[case]["modality"] == "ct"
             errors = [f"{mean[k]:.1f}" if ct else "" for k in hu[1:]]
-            cells = [case, solver, f"{len(mine)} × {mine[0]['slices']}", f"{mean['psnr_db']:.2f}",
-                     f"{mean['soft_psnr_db']:.2f}" if ct else "", f"{mean['ssim']:.4f}", *errors, f"{mean['chi2']:.2f}",
-                     f"{mean['seconds']:.1f}", f"{mean['operator_calls']:.0f}",
-                     f"{mean['network_calls']:.0f}"]  # fmt: skip
+            cells = [
+                case,
+                solver,
+                f"{len(mine)} × {mine[0]['slices']}",
+                f"{mean['psnr_db']:.2f}",
+                f"{mean['soft_psnr_db']:.2f}" if ct else "",
+                f"{mean['ssim']:.4f}",
+                *errors,
+                f"{mean['chi2']:.2f}",
+                f"{mean['seconds']:.1f}",
+                f"{mean['operator_calls']:.0f}",
+                f"{mean['network_calls']:.0f}",
+            ]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from projectors import cpu_seconds
 
-from medrecon.operators import cone, joseph
-from medrecon.operators.cone_geometry import ConeGeometry, VolumeGrid
-from medrecon.operators.fdk import fdk
+from medrecon.geometry.cone import ConeGeometry, VolumeGrid
+from medrecon.operators.ct.filtered.fdk import fdk
+from medrecon.operators.ct.joseph import cone
+from medrecon.operators.ct.joseph import planar as joseph
 
 CASES = {"128": (128, 180, (128, 192)), "256": (256, 360, (256, 384))}
 SLICES = 64

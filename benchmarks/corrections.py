@@ -1,6 +1,6 @@
 """Artefacts and their corrections on analytic phantoms: HU errors before and after, as one table.
 
-    python benchmarks/corrections.py               # about a minute on one core
+python benchmarks/corrections.py               # about a minute on one core
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from ct_phantoms import THORAX, Ellipse, thorax, views
 
+from medrecon.core.noise import CTNoise
+from medrecon.core.units import MU_WATER, mu_to_hu
 from medrecon.corrections.beam_hardening import apply_polynomial, fit_polynomial, water_precorrection
 from medrecon.corrections.field_of_view import field_of_view_mask
 from medrecon.corrections.metal import reduce_metal
 from medrecon.corrections.rings import defective_elements, remove_rings, repair_elements
 from medrecon.corrections.truncation import pad_truncated
-from medrecon.noise import CTNoise
-from medrecon.operators.ct import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
-from medrecon.operators.fbp import fbp
+from medrecon.numerics.spectrum import Spectrum
+from medrecon.operators.ct.filtered.fbp import fbp
+from medrecon.operators.ct.operator import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.simulate.dose import insert_noise
 from medrecon.simulate.metal import metal_scan
 from medrecon.simulate.rings import add_rings
 from medrecon.simulate.tube_current import tube_current
-from medrecon.spectrum import Spectrum
-from medrecon.units import MU_WATER, mu_to_hu
 
 FAN = FanGeometry(views(480), 280, 2.6, 595.0, 490.6, det_offset=0.65)
 GRID = ImageGrid((192, 192), (2.0, 2.0))
@@ -88,9 +88,10 @@ def sorting(p: Tensor, window: int = 7) -> Tensor:
 
 
 RING_METHODS: dict[str, Callable[[Tensor], Tensor]] = {
-    "`remove_rings`": remove_rings, "(smoothed mean, for comparison)": smoothed_mean,
+    "`remove_rings`": remove_rings,
+    "(smoothed mean, for comparison)": smoothed_mean,
     "(sorting, for comparison)": sorting,
-}  # fmt: skip
+}
 
 
 def dead() -> Iterator[Row]:

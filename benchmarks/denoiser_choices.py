@@ -22,16 +22,16 @@ import torch
 from corpus import CORPUS
 from torch import Tensor
 
-from medrecon.models.kl_autoencoder import KLAutoencoder
+from medrecon.models.exact.wiener import Wiener
+from medrecon.models.networks.kl_autoencoder import KLAutoencoder
+from medrecon.models.networks.wiener_unet import Parametrisation, skip_and_scale
 from medrecon.models.store import load_prior
-from medrecon.models.wiener import Wiener
-from medrecon.models.wiener_unet import Parametrisation, skip_and_scale
-from medrecon.training.augment import Augment, crops
 from medrecon.training.autoencoder import AutoencoderConfig, AutoencoderTask, Window
 from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTraining, Weighting, weights
-from medrecon.training.latents import encode_slices, fingerprint, statistics, stored
-from medrecon.training.loop import LoopConfig, Optimizer, fit
-from medrecon.training.slices import Slices, read_sheets
+from medrecon.training.images.augment import Augment, crops
+from medrecon.training.images.latents import encode_slices, fingerprint, statistics, stored
+from medrecon.training.images.slices import Slices, read_sheets
+from medrecon.training.loop.steps import LoopConfig, Optimizer, fit
 
 LEVELS = (0.06, 0.25, 1.0, 4.0, 16.0)
 MOVED: dict[str, Any] = {"plain": 0.4, "zoom": 1.25, "rotate": 10, "shift": 0.05}
@@ -88,17 +88,20 @@ def runs() -> list[Run]:
         Run("experts", "two: fine to 1.5, coarse folded 2 x 2", experts=two),
         Run("weighting", "edm", {"weighting": "edm"}),
         Run("crops", "whole latents, 64 x 64, batch 2", {"crop": 64, "batch": 2}),
-        few[1], few[0],
+        few[1],
+        few[0],
         Run("parametrisation", "x0", {"parametrisation": "x0"}),
         Run("baseline", "baseline", seed=2),
-        few[3], every[0],
+        few[3],
+        every[0],
         Run("parametrisation", "epsilon", {"parametrisation": "epsilon"}),
         Run("crops", "without positions", positions=False),
         Run("weighting", "min-snr", {"weighting": "min-snr"}),
-        few[2], few[4],
+        few[2],
+        few[4],
         Run("few", "turned", data="few", seed=1),
         *every[1:],
-    ]  # fmt: skip
+    ]
 
 
 def subset(data: str) -> Slices:
@@ -130,8 +133,10 @@ class Latents:
             g = torch.Generator().manual_seed(0)
             views = 1 if augment == "none" else 3 if data == "few" else 1
             size = slices.data.shape[-1]
-            one = [Slices(slices.data[i : i + 1], ("",), slices.slope, slices.intercept)
-                   for i in range(len(slices.subjects))]  # fmt: skip
+            one = [
+                Slices(slices.data[i : i + 1], ("",), slices.slope, slices.intercept)
+                for i in range(len(slices.subjects))
+            ]
             x = torch.cat([crops(s, size, views, AUGMENTS[augment], g) for s in one])
             return {"z": encode_slices(self.autoencoder, self.prior.values, x, "cpu", True)}
 
@@ -206,8 +211,7 @@ def gaussians(latents: Latents) -> dict[str, Any]:
 
     whole = errors("all", "none")
     ratios = {
-        name: {f"{s:g}": e / w for s, e, w in zip(LEVELS, errors("few", name), whole, strict=True)}
-        for name in AUGMENTS
+        name: {f"{s:g}": e / w for s, e, w in zip(LEVELS, errors("few", name), whole, strict=True)} for name in AUGMENTS
     }
     return {"Gaussian of 20 subjects over that of all": ratios}
 
@@ -257,8 +261,10 @@ def table(results: dict[str, Any]) -> None:
 
     deviation, freedom = spread(results)
     least = float(t.ppf(0.975, freedom)) * deviation * math.sqrt(2) if freedom else math.inf
-    print(f"Run-to-run deviation {100 * deviation:.1f} % ({freedom} degrees of freedom); "
-          f"two runs differ at 95 % above {100 * math.expm1(least):.1f} %\n")  # fmt: skip
+    print(
+        f"Run-to-run deviation {100 * deviation:.1f} % ({freedom} degrees of freedom); "
+        f"two runs differ at 95 % above {100 * math.expm1(least):.1f} %\n"
+    )
     print("| change | " + " | ".join(f"σ = {s:g}" for s in LEVELS) + " | geometric mean | change | trained | CPU s |")
     print("|---" * (len(LEVELS) + 5) + "|")
     for run in sorted(runs(), key=lambda r: list(dict.fromkeys(q.table for q in runs())).index(r.table)):
@@ -279,8 +285,10 @@ def table(results: dict[str, Any]) -> None:
             print(f"| {kind} | " + " | ".join(f"{row[f'{s:g}']:.4g}" for s in LEVELS) + " |")
     for name, r in results.items():
         if name.startswith("autoencoder"):
-            parts = "; ".join(f"{k} " + ", ".join(f"{w} {v:.2f} dB" for w, v in r[k].items())
-                              for k in ("start", "held_out", "trained"))  # fmt: skip
+            parts = "; ".join(
+                f"{k} " + ", ".join(f"{w} {v:.2f} dB" for w, v in r[k].items())
+                for k in ("start", "held_out", "trained")
+            )
             print(f"\n{name}: {parts}; {r['cpu_s']:.0f} CPU s")
 
 
@@ -298,17 +306,20 @@ def main() -> None:
         return
     latents = Latents(options.cache)
     jobs: dict[str, Callable[[], dict[str, Any]]] = {
-        "before": lambda: before(latents), "gaussians": lambda: gaussians(latents),
-    }  # fmt: skip
+        "before": lambda: before(latents),
+        "gaussians": lambda: gaussians(latents),
+    }
     jobs |= {
         run.name: lambda run=run: train(run, options.steps, latents, options.cache / "runs")  # type: ignore[misc]
         for run in runs()
     }
     jobs |= {
-        f"autoencoder few, deform {d:g}, seed {seed}":
-            lambda d=d, seed=seed: autoencoder(d, seed, options.steps, options.cache / "runs")  # type: ignore[misc]
-        for seed in (0, 1, 2) for d in (0.0, 0.02)
-    }  # fmt: skip
+        f"autoencoder few, deform {d:g}, seed {seed}": lambda d=d, seed=seed: autoencoder(
+            d, seed, options.steps, options.cache / "runs"
+        )  # type: ignore[misc]
+        for seed in (0, 1, 2)
+        for d in (0.0, 0.02)
+    }
     for name, job in jobs.items():
         if name not in results and name.startswith(tuple(options.only) or ""):
             result = job()

@@ -23,14 +23,14 @@ import yaml
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from medrecon.models.kl_autoencoder import KLAutoencoder
+from medrecon.models.networks.kl_autoencoder import KLAutoencoder
 from medrecon.models.store import value_map
-from medrecon.training.augment import crops
 from medrecon.training.autoencoder import AutoencoderConfig, AutoencoderTask
 from medrecon.training.config import TrainConfig
-from medrecon.training.loop import fit
+from medrecon.training.images.augment import crops
+from medrecon.training.images.slices import Slices
+from medrecon.training.loop.steps import fit
 from medrecon.training.run import load_data
-from medrecon.training.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ def decoder_cost(net: KLAutoencoder) -> dict[str, float]:
     return {"decode_ms": min(spent) / 8 * 1e3, "decode_gmac": counter.get_total_flops() / 2 / 8 / 1e9}
 
 
-def run(design: Design, config: TrainConfig, train: Slices, held_out: Slices, seconds: float,
-        folder: Path) -> dict[str, Any]:  # fmt: skip
+def run(
+    design: Design, config: TrainConfig, train: Slices, held_out: Slices, seconds: float, folder: Path
+) -> dict[str, Any]:
     """Train one design; its figures."""
     loop, values = config.autoencoder_loop, value_map(config.values)
     assert isinstance(config.autoencoder, AutoencoderConfig)
@@ -124,18 +125,29 @@ def run(design: Design, config: TrainConfig, train: Slices, held_out: Slices, se
     average = fit(net, training.loss, lambda _: {}, loop, folder / "fit", lambda *_: None)
     assert isinstance(average, KLAutoencoder)
     return {
-        **planned, "start": start, **exact.validate(average), **decoder_cost(average),
+        **planned,
+        "start": start,
+        **exact.validate(average),
+        **decoder_cost(average),
         "parameters": sum(p.numel() for p in average.parameters()),
-    }  # fmt: skip
+    }
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     head = ("design", "steps", "PSNR full", "soft", "at the start, full", "soft", "decoder ms", "10⁹ mult.", "10⁶ par.")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, r in rows.items():
-        cells = [name, str(r["steps"]), f"{r['psnr_full']:.2f}", f"{r['psnr_soft']:.2f}",
-                 f"{r['start']['psnr_full']:.2f}", f"{r['start']['psnr_soft']:.2f}", f"{r['decode_ms']:.0f}",
-                 f"{r['decode_gmac']:.2f}", f"{r['parameters'] / 1e6:.2f}"]  # fmt: skip
+        cells = [
+            name,
+            str(r["steps"]),
+            f"{r['psnr_full']:.2f}",
+            f"{r['psnr_soft']:.2f}",
+            f"{r['start']['psnr_full']:.2f}",
+            f"{r['start']['psnr_soft']:.2f}",
+            f"{r['decode_ms']:.0f}",
+            f"{r['decode_gmac']:.2f}",
+            f"{r['parameters'] / 1e6:.2f}",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

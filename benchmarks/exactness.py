@@ -1,6 +1,6 @@
 """How exact the CT operators are: adjoints by geometry, backend and batch; analytic phantoms; FBP and FDK in HU.
 
-    python benchmarks/exactness.py        # three markdown tables
+python benchmarks/exactness.py        # three markdown tables
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from medrecon.core.units import mu_to_hu
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.check import adjoint_error
-from medrecon.operators.ct import (
+from medrecon.operators.ct.operator import (
     ConeGeometry,
     CTOperator,
     FanGeometry,
@@ -24,9 +25,8 @@ from medrecon.operators.ct import (
     ParallelGeometry,
     VolumeGrid,
 )
-from medrecon.units import mu_to_hu
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from ct_phantoms import Ellipse, Ellipsoid, views
 
 BATCHES = (1, 3, 16, 65)
@@ -42,12 +42,16 @@ def pairs() -> Iterator[tuple[str, CTOperator]]:
     flat = ConeGeometry(ANGLES, (7, 23), (2.9, 3.1), 90.0, 60.0, det_offset=(0.3, 0.8))
     helix = tuple(float(z) for z in range(-3, 3))
     scans: dict[str, Geometry | ConeGeometry] = {
-        "parallel": ParallelGeometry(ANGLES, 67, 1.1, 0.3), "fan, flat": fan, "fan, arc": replace(fan, detector="arc"),
+        "parallel": ParallelGeometry(ANGLES, 67, 1.1, 0.3),
+        "fan, flat": fan,
+        "fan, arc": replace(fan, detector="arc"),
         "fan, arc, flying focus": replace(fan, detector="arc", focal_shifts=SHIFTS),
-        "cone, flat": flat, "cone, arc": replace(flat, detector="arc"),
-        "helix, arc, flying focus": replace(flat, detector="arc", heights=helix,
-                                            focal_shifts=tuple((*s, 0.5) for s in SHIFTS)),
-    }  # fmt: skip
+        "cone, flat": flat,
+        "cone, arc": replace(flat, detector="arc"),
+        "helix, arc, flying focus": replace(
+            flat, detector="arc", heights=helix, focal_shifts=tuple((*s, 0.5) for s in SHIFTS)
+        ),
+    }
     for name, scan in scans.items():
         if isinstance(scan, ConeGeometry):
             for backend in ("joseph", "torch"):
@@ -72,7 +76,7 @@ class Unmatched(LinearOperator):
         return self.A._forward(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        from medrecon.operators.backprojection import backproject
+        from medrecon.operators.ct.filtered.backprojection import backproject
 
         assert not isinstance(self.A.geometry, ConeGeometry) and isinstance(self.A.grid, ImageGrid)
         scale = math.prod(self.A.grid.spacing) / self.A.geometry.iso_spacing
@@ -104,8 +108,11 @@ def phantoms() -> None:
     few = views(60)
     print("\n| geometry | model | sinogram error |\n|---|---|---|")
     fan = FanGeometry(few, 350, 2.2, 600.0, 500.0)
-    for name, geometry in (("parallel", ParallelGeometry(few, 300, 1.4)), ("fan, flat", fan),
-                           ("fan, arc", replace(fan, detector="arc"))):  # fmt: skip
+    for name, geometry in (
+        ("parallel", ParallelGeometry(few, 300, 1.4)),
+        ("fan, flat", fan),
+        ("fan, arc", replace(fan, detector="arc")),
+    ):
         for model in ("linear", "line", "strip") if name != "fan, arc" else ("linear",):
             A = CTOperator(geometry, GRID, model=model)
             exact = BODY.sinogram(geometry)
@@ -131,8 +138,9 @@ def hounsfield() -> None:
         "fan, arc, short scan": replace(FAN, angles=SHORT, detector="arc"),
         "fan, arc, quarter offset, 360°": replace(FAN, det_offset=0.35, detector="arc"),
         "fan, arc, two focal positions, 360°": replace(
-            FAN, detector="arc", focal_shifts=tuple((0.0006 * (-1) ** i, 0.0) for i in range(720))),
-    }  # fmt: skip
+            FAN, detector="arc", focal_shifts=tuple((0.0006 * (-1) ** i, 0.0) for i in range(720))
+        ),
+    }
     for name, geometry in scans.items():
         A = CTOperator(geometry, GRID)
         values = mu_to_hu(A.fbp(BODY.sinogram(geometry)))[inside]

@@ -16,8 +16,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from medrecon.linalg import dot
-from medrecon.operators.ct import ConeGeometry, CTOperator, FanGeometry, ImageGrid, ParallelGeometry, VolumeGrid
+from medrecon.numerics.linalg import dot
+from medrecon.operators.ct.operator import (
+    ConeGeometry,
+    CTOperator,
+    FanGeometry,
+    ImageGrid,
+    ParallelGeometry,
+    VolumeGrid,
+)
 
 
 def cases(scale: int) -> Iterator[tuple[str, CTOperator, CTOperator, int]]:
@@ -36,8 +43,9 @@ def cases(scale: int) -> Iterator[tuple[str, CTOperator, CTOperator, int]]:
         yield f"cone, {detector}, {n}³, {views} views", *pair(cone, volume), 1
 
 
-def pair(geometry: ParallelGeometry | FanGeometry | ConeGeometry,
-         grid: ImageGrid | VolumeGrid) -> tuple[CTOperator, CTOperator]:  # fmt: skip
+def pair(
+    geometry: ParallelGeometry | FanGeometry | ConeGeometry, grid: ImageGrid | VolumeGrid
+) -> tuple[CTOperator, CTOperator]:
     return CTOperator(geometry, grid, "torch"), CTOperator(geometry, grid, "cuda", adjoint="fast")
 
 
@@ -66,8 +74,11 @@ def main() -> None:
             found, back = A(x), A.adjoint(y)
             ahead = dot(found.double(), y.double(), y.ndim)
             gap = abs(ahead - dot(x.double(), back.double(), x.ndim)) / (found.double().norm() * y.double().norm())
-            print(f"| {name} | {label} | {seconds(A.forward, x):.3f} | {seconds(A.adjoint, y):.3f} "
-                  f"| {float(gap):.1e} | {float((found - seen).norm() / seen.norm()):.1e} |", flush=True)  # fmt: skip
+            print(
+                f"| {name} | {label} | {seconds(A.forward, x):.3f} | {seconds(A.adjoint, y):.3f} "
+                f"| {float(gap):.1e} | {float((found - seen).norm() / seen.norm()):.1e} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """On a GPU: the MRI operators equal to the CPU's to 1e-5, and their times. Ends with a message where there is none.
 
-    python benchmarks/gpu_mri.py
+python benchmarks/gpu_mri.py
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from medrecon.coils.combine import birdcage_maps
+from medrecon.coils.maps.espirit import espirit
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.espirit import espirit
-from medrecon.operators.masks import random_mask
-from medrecon.operators.masks_2d import poisson_mask
-from medrecon.operators.mri import CartesianMRI
-from medrecon.operators.noncartesian import NonCartesianMRI
-from medrecon.operators.trajectories import golden_angles, radial
+from medrecon.operators.mri.cartesian import CartesianMRI
+from medrecon.operators.mri.noncartesian import NonCartesianMRI
+from medrecon.sampling.lines import random_mask
+from medrecon.sampling.radial import golden_angles, radial
+from medrecon.sampling.two_axes import poisson_mask
 
 SIZE, COILS, SLICES = 320, 16, 30
 

@@ -77,8 +77,9 @@ def run(commands: dict[str, list[str]], out: Path, until: float) -> bool:
     started = {}
     for name, command in commands.items():
         with (out / f"{name}.log").open("a") as log:
-            started[name] = subprocess.Popen([sys.executable, "-m", "medrecon", "train", *command], cwd=ROOT,
-                                             stdout=log, stderr=log)  # fmt: skip
+            started[name] = subprocess.Popen(
+                [sys.executable, "-m", "medrecon", "train", *command], cwd=ROOT, stdout=log, stderr=log
+            )
     while any(p.poll() is None for p in started.values()) and time.monotonic() < until:
         time.sleep(0.5)
     late = [p for p in started.values() if p.poll() is None]
@@ -105,10 +106,16 @@ def train(recipes: list[Path], until: float) -> None:
     if not done:  # experts of an earlier call would not fit to it
         return
     experts = [(r, name) for r in recipes for name in yaml.safe_load(r.read_text())["diffusion"]["experts"]]
-    run({f"{r.stem}-{name}": ["diffusion", str(r.absolute()), *place[r], "--expert", name] for r, name in experts},
-        out, until)  # fmt: skip
-    whole = [r for r in recipes if all((out / r.stem / "diffusion" / n / CHECKPOINT).exists()
-                                       for other, n in experts if other == r)]  # fmt: skip
+    run(
+        {f"{r.stem}-{name}": ["diffusion", str(r.absolute()), *place[r], "--expert", name] for r, name in experts},
+        out,
+        until,
+    )
+    whole = [
+        r
+        for r in recipes
+        if all((out / r.stem / "diffusion" / n / CHECKPOINT).exists() for other, n in experts if other == r)
+    ]
     if whole:
         run({f"{r.stem}-prior": ["prior", str(r.absolute()), *place[r]] for r in whole}, out, until + SPARE / 2)
 

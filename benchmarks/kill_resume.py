@@ -22,21 +22,28 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from medrecon.training.checkpoint import NAME, training_facts
-from medrecon.training.log import read_log
+from medrecon.training.loop.checkpoint import NAME, training_facts
+from medrecon.training.loop.log import read_log
 
 ROOT = Path(__file__).parents[1]
 
 
 def write_config(path: Path, steps: int, save_seconds: float) -> None:
     settings = {
-        "manifest": str(ROOT / "data_manifests" / "corpus_ct.toml"), "modality": "CT", "size": 128,
+        "manifest": str(ROOT / "data_manifests" / "corpus_ct.toml"),
+        "modality": "CT",
+        "size": 128,
         "values": {"type": "asinh"},
         "windows": {"full": {"low": -1024, "high": 3071, "target_db": 44}, "soft": {"low": -160, "high": 240}},
         "autoencoder": {"channels": [16, 16], "crop": 64, "batch": 2},
-        "autoencoder_loop": {"steps": steps, "warmup": 20, "validate_every": 100, "log_every": 10,
-                             "save_seconds": save_seconds},
-    }  # fmt: skip
+        "autoencoder_loop": {
+            "steps": steps,
+            "warmup": 20,
+            "validate_every": 100,
+            "log_every": 10,
+            "save_seconds": save_seconds,
+        },
+    }
     path.write_text(yaml.safe_dump(settings))
 
 
@@ -71,10 +78,12 @@ def kill_once(config: Path, folder: Path, delay: float, startup: bool) -> dict[s
     process.wait()
     log = (run / "log.jsonl").read_text() if (run / "log.jsonl").exists() else ""
     return {
-        "step": steps_done(run), "lost": f"{now - _saved(run):.2f} s" if _saved(run) > began else "the start alone",
+        "step": steps_done(run),
+        "lost": f"{now - _saved(run):.2f} s" if _saved(run) > began else "the start alone",
         "beyond": sum(row["step"] > steps_done(run) for row in read_log(run / "log.jsonl")),
-        "torn": bool(log) and not log.endswith("\n"), "partial": (run / (NAME + ".partial")).exists(),
-    }  # fmt: skip
+        "torn": bool(log) and not log.endswith("\n"),
+        "partial": (run / (NAME + ".partial")).exists(),
+    }
 
 
 def _saved(run: Path) -> float:
@@ -85,13 +94,17 @@ def _saved(run: Path) -> float:
 def compare(whole: Path, killed: Path) -> None:
     curves = [read_log(folder / "log.jsonl") for folder in (whole, killed)]
     steps = [[row["step"] for row in rows] for rows in curves]
-    print(f"log lines {len(steps[0])} and {len(steps[1])}, same steps: {steps[0] == steps[1]}, "
-          f"duplicates: {len(steps[1]) - len(set(steps[1]))}")  # fmt: skip
+    print(
+        f"log lines {len(steps[0])} and {len(steps[1])}, same steps: {steps[0] == steps[1]}, "
+        f"duplicates: {len(steps[1]) - len(set(steps[1]))}"
+    )
     pairs = list(zip(*curves, strict=True))
     for key in [k for k in curves[0][-1] if k not in ("step", "seconds")]:
         values = [(a[key], b[key]) for a, b in pairs if key in a]
-        print(f"{key}: from {values[0][0]:.5g} to {values[-1][0]:.5g}, "
-              f"largest difference {max(abs(a - b) for a, b in values):.3g}")  # fmt: skip
+        print(
+            f"{key}: from {values[0][0]:.5g} to {values[-1][0]:.5g}, "
+            f"largest difference {max(abs(a - b) for a, b in values):.3g}"
+        )
     tensors = [load_file(folder / NAME) for folder in (whole, killed)]
     for part in ("module", "average", "optimizer", "generator"):
         names = [k for k in tensors[0] if k.startswith(part)]
@@ -115,8 +128,11 @@ def main() -> None:
     finish(config, options.output / "whole")
     length = read_log(options.output / "whole" / "autoencoder" / "log.jsonl")[-1]["seconds"]
     startup = max(0.0, time.time() - began - length)
-    print(f"{options.steps} steps in {length:.0f} s after {startup:.0f} s of starting, "
-          f"a checkpoint every {options.save_seconds:g} s", flush=True)  # fmt: skip
+    print(
+        f"{options.steps} steps in {length:.0f} s after {startup:.0f} s of starting, "
+        f"a checkpoint every {options.save_seconds:g} s",
+        flush=True,
+    )
     for number in range(options.kills):
         early = draw.random() < 0.25  # while it loads its data, or has just begun
         delay = draw.uniform(0, startup if early else 2 * length / options.kills)
@@ -124,9 +140,12 @@ def main() -> None:
         if found is None:
             print("done before the kill")
             break
-        print(f"kill {number + 1}, {delay:.1f} s after its {'start' if early else 'first checkpoint'}: "
-              f"back to step {found['step']}, {found['lost']} lost, {found['beyond']} log lines dropped, "
-              f"torn line {found['torn']}, unfinished checkpoint {found['partial']}", flush=True)  # fmt: skip
+        print(
+            f"kill {number + 1}, {delay:.1f} s after its {'start' if early else 'first checkpoint'}: "
+            f"back to step {found['step']}, {found['lost']} lost, {found['beyond']} log lines dropped, "
+            f"torn line {found['torn']}, unfinished checkpoint {found['partial']}",
+            flush=True,
+        )
     finish(config, options.output / "killed")
     compare(options.output / "whole" / "autoencoder", options.output / "killed" / "autoencoder")
 

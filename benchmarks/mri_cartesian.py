@@ -1,7 +1,7 @@
 """Our Cartesian SENSE operator beside SigPy's on the CPU: CPU milliseconds (all threads), one run, and peak memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/mri_cartesian.py            # 320^2, 16 coils, 16 slices with maps of their own
-    OMP_NUM_THREADS=1 python benchmarks/mri_cartesian.py --memory   # each case in a process of its own
+OMP_NUM_THREADS=1 python benchmarks/mri_cartesian.py            # 320^2, 16 coils, 16 slices with maps of their own
+OMP_NUM_THREADS=1 python benchmarks/mri_cartesian.py --memory   # each case in a process of its own
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medrecon.coils.combine import birdcage_maps
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.masks import random_mask
-from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.mri.cartesian import CartesianMRI
+from medrecon.sampling.lines import random_mask
 
 SIZE, COILS, SLICES = 320, 16, 16
 

@@ -23,18 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from bart_tool import bart, from_bart, to_bart
 from coil_phantom import overlap, scan
 
-from medrecon.linalg import cg
-from medrecon.operators.coil_compression import compress, compress_geometric
-from medrecon.operators.coils import acs_images
-from medrecon.operators.espirit import espirit
-from medrecon.operators.jsense import jsense_maps
-from medrecon.operators.masks import acceleration, random_mask
-from medrecon.operators.mri import CartesianMRI
-from medrecon.operators.walsh import walsh_maps
+from medrecon.coils.combine import acs_images
+from medrecon.coils.compression import compress, compress_geometric
+from medrecon.coils.maps.espirit import espirit
+from medrecon.coils.maps.jsense import jsense_maps
+from medrecon.coils.maps.walsh import walsh_maps
+from medrecon.numerics.linalg import cg
+from medrecon.operators.mri.cartesian import CartesianMRI
+from medrecon.sampling.lines import acceleration, random_mask
 
 SHAPE = (320, 320)
 Timed = Callable[[], tuple[Tensor, float]]
@@ -112,9 +112,12 @@ def compare_maps(coils: int, repeats: int) -> None:
         error = 1 - overlap(maps, truth)[seen]
         same = overlap(maps, ours)
         part = float((maps.abs().sum(0) > 0).float().mean())
-        print(f"| {coils} | {name} | {took:.2f} | {took / seconds:.1f} | {part:.3f} "
-              f"| {float(error.median()):.1e} | {float(error.quantile(0.99)):.1e} "
-              f"| {float(same[same > 0].median()):.7f} | {peak(name, kspace)} |", flush=True)  # fmt: skip
+        print(
+            f"| {coils} | {name} | {took:.2f} | {took / seconds:.1f} | {part:.3f} "
+            f"| {float(error.median()):.1e} | {float(error.quantile(0.99)):.1e} "
+            f"| {float(same[same > 0].median()):.7f} | {peak(name, kspace)} |",
+            flush=True,
+        )
 
 
 def compare_images(repeats: int) -> None:
@@ -122,8 +125,10 @@ def compare_images(repeats: int) -> None:
     mask = random_mask(SHAPE, 3.8, 24, torch.Generator().manual_seed(0))
     kspace = kspace * mask
     maps = espirit(kspace)
-    methods = {"medrecon": timed(lambda: tikhonov(kspace, maps, mask)),
-               "SigPy": timed(lambda: sigpy_tikhonov(kspace, maps))}  # fmt: skip
+    methods = {
+        "medrecon": timed(lambda: tikhonov(kspace, maps, mask)),
+        "SigPy": timed(lambda: sigpy_tikhonov(kspace, maps)),
+    }
     if shutil.which("bart"):
         methods["BART"] = lambda: bart_tikhonov(kspace, maps)
     found = measure(methods, repeats)

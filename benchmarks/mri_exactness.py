@@ -14,17 +14,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from medrecon.coils.combine import birdcage_maps
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.masks import random_mask
-from medrecon.operators.masks_2d import poisson_mask
-from medrecon.operators.mri import CartesianMRI
-from medrecon.operators.noncartesian import NonCartesianMRI
-from medrecon.operators.nufft import NUFFT
-from medrecon.operators.off_resonance import OffResonance
-from medrecon.operators.real_image import RealImage
-from medrecon.operators.simultaneous import SimultaneousMultiSlice
-from medrecon.operators.trajectories import golden_angles, radial, stack_of_stars
+from medrecon.operators.mri.cartesian import CartesianMRI
+from medrecon.operators.mri.noncartesian import NonCartesianMRI
+from medrecon.operators.mri.nufft.transform import NUFFT
+from medrecon.operators.mri.off_resonance import OffResonance
+from medrecon.operators.mri.real_image import RealImage
+from medrecon.operators.mri.simultaneous import SimultaneousMultiSlice
+from medrecon.sampling.lines import random_mask
+from medrecon.sampling.radial import golden_angles, radial, stack_of_stars
+from medrecon.sampling.two_axes import poisson_mask
 
 ODD = (77, 93)
 WIDE = {torch.complex64: torch.complex128, torch.float32: torch.float64}
@@ -104,8 +104,11 @@ def main() -> None:
         method = A._methods()[0] if isinstance(A, CartesianMRI) else None
         both = relative(A.gram(x), A.adjoint(A(x)))
         label = f" ({method})" if method else " (cg)"
-        print(f"| {name} | {mismatch(A, False):.1e} | {mismatch(A, True):.1e} | {both:.1e} "
-              f"| {prox_residual(A, method):.1e}{label} |", flush=True)  # fmt: skip
+        print(
+            f"| {name} | {mismatch(A, False):.1e} | {mismatch(A, True):.1e} | {both:.1e} "
+            f"| {prox_residual(A, method):.1e}{label} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from medrecon.linalg import cg
-from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.noncartesian import NonCartesianMRI
-from medrecon.operators.nufft import NUFFT
-from medrecon.operators.trajectories import golden_angles, radial
+from medrecon.coils.combine import birdcage_maps
+from medrecon.numerics.linalg import cg
+from medrecon.operators.mri.noncartesian import NonCartesianMRI
+from medrecon.operators.mri.nufft.transform import NUFFT
+from medrecon.sampling.radial import golden_angles, radial
 
 SHAPE, COILS = (320, 320), 8
 Call = Callable[[], Tensor]
@@ -65,10 +65,11 @@ def main() -> None:
     print(f"plan, first use (and compilation, where it is new): {time.process_time() - start:.2f} CPU-s")
     sharp = NUFFT(k, SHAPE, eps=1e-12, backend="finufft")
     engines = {
-        "ours": ours, "ours, eps 3e-4": NUFFT(k, SHAPE, eps=3e-4),
+        "ours": ours,
+        "ours, eps 3e-4": NUFFT(k, SHAPE, eps=3e-4),
         "FINUFFT 1e-4 (single)": NUFFT(k, SHAPE, eps=1e-4, backend="finufft"),
         "FINUFFT 2e-6 (double)": NUFFT(k, SHAPE, eps=2e-6, backend="finufft"),
-    }  # fmt: skip
+    }
     xn, yn, kn = x.numpy(), y.numpy(), k.numpy()
 
     def by_sigpy(oversamp: float, width: int) -> tuple[Call, Call]:
@@ -111,9 +112,11 @@ def normal(k: Tensor, g: torch.Generator) -> None:
         return sum((m.conj() * torch.from_numpy(one * c) for m, c in zip(maps, coils, strict=True)), torch.zeros(1))
 
     calls: dict[str, Call] = {
-        "SigPy Sense.N": lambda: torch.from_numpy(S.N * x.numpy()), "SigPy NUFFT(toeplitz=True), looped": by_psf,
-        "ours, Toeplitz": lambda: A.gram(x), "ours, both passes": lambda: A.adjoint(A(x)),
-    }  # fmt: skip
+        "SigPy Sense.N": lambda: torch.from_numpy(S.N * x.numpy()),
+        "SigPy NUFFT(toeplitz=True), looped": by_psf,
+        "ours, Toeplitz": lambda: A.gram(x),
+        "ours, both passes": lambda: A.adjoint(A(x)),
+    }
     table("normal operator", calls, sharp)
 
 
@@ -130,8 +133,9 @@ def reconstruction(g: torch.Generator) -> None:
     y = y + 0.01 * y.abs().square().mean().sqrt() * torch.randn(y.shape, dtype=y.dtype, generator=g) / math.sqrt(2)
 
     def sense() -> Tensor:
-        app = sigpy.mri.app.SenseRecon(y.numpy(), maps.numpy(), lamda=1e-3, coord=k.numpy(), max_iter=20,
-                                       show_pbar=False)  # fmt: skip
+        app = sigpy.mri.app.SenseRecon(
+            y.numpy(), maps.numpy(), lamda=1e-3, coord=k.numpy(), max_iter=20, show_pbar=False
+        )
         return torch.from_numpy(app.run())
 
     def toeplitz() -> Tensor:

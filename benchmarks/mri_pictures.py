@@ -1,6 +1,6 @@
 """Pictures of the MRI solvers on a public scan, the abdominal MR that the pydicom wheel ships.
 
-    python benchmarks/mri_pictures.py --out docs/images      # the pictures of docs/mri.md
+python benchmarks/mri_pictures.py --out docs/images      # the pictures of docs/guide/mri.md
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from medrecon import io
-from medrecon.evaluate import evaluate
-from medrecon.io.scan import Scan
-from medrecon.picture import comparison, display_window
+from medrecon import formats
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Volume
 from medrecon.pipeline import reconstruct
 from medrecon.pipeline.choose import suitable
+from medrecon.quality.evaluate import evaluate
+from medrecon.quality.picture import comparison, display_window
 from medrecon.simulate import simulate_mri, simulate_noncartesian
-from medrecon.volume import Volume
 
 CASES: dict[str, dict[str, Any]] = {
     "poisson": {"accel": 6.0, "mask": "poisson", "acs": 24},
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    volume = io.read(Path(str(get_testdata_file("examples_overlay.dcm", download=False))))
+    volume = formats.read(Path(str(get_testdata_file("examples_overlay.dcm", download=False))))
     window, error = display_window(volume)
     for case in options.case:
         scan = measure(volume, CASES[case])
@@ -52,8 +52,16 @@ def main() -> None:
             captions[name] = f"{evaluate(found, volume)['psnr_db']:.1f} dB"
             print(case, name, captions[name], flush=True)
         path = options.out / f"mri_{case}.png"
-        comparison(volume.data[0].float(), images, path, title=f"{case.replace('_', ' ')}, 8 coils, 30 dB",
-                   units="a.u.", window=window, error=error, captions=captions)  # fmt: skip
+        comparison(
+            volume.data[0].float(),
+            images,
+            path,
+            title=f"{case.replace('_', ' ')}, 8 coils, 30 dB",
+            units="a.u.",
+            window=window,
+            error=error,
+            captions=captions,
+        )
         Image.open(path).convert("RGB").reduce(2).save(path, optimize=True)
 
 

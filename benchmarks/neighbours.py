@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.manifest import Manifest, Split, load_manifest
-from medrecon.models.base import Prior
+from medrecon.data.manifest import Manifest, Split, load_manifest
+from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
 from medrecon.training.diffusion import LEVELS
 
@@ -142,8 +142,11 @@ def main() -> None:
             correlation = run.correlation(options.step)
             kept = correlation >= LEAST
             parts += [triplets(prior, run, options.step, manifest)] if kept else []
-            print(f"{split} {run.source}: {len(run.numbers)} slices, correlation {correlation:.3f}, "
-                  f"{len(parts[-1]) if kept else 0} triplets", flush=True)  # fmt: skip
+            print(
+                f"{split} {run.source}: {len(run.numbers)} slices, correlation {correlation:.3f}, "
+                f"{len(parts[-1]) if kept else 0} triplets",
+                flush=True,
+            )
         stacks[split] = torch.cat(parts)
     report(stacks["train"], stacks["val"])
 

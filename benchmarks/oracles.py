@@ -27,21 +27,21 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 from validation_slices import validation_slices
 
+from medrecon.core.measurement import Measurement
+from medrecon.core.units import hu_to_mu
+from medrecon.core.volume import Volume
 from medrecon.diagnose.stationary import Stationary
-from medrecon.evaluate import evaluate
-from medrecon.measurement import Measurement
-from medrecon.models.base import Denoiser, Prior
+from medrecon.diffusion.consistency import DataConsistency
+from medrecon.models.networks.wiener_unet import WienerUNet
+from medrecon.models.prior import Denoiser, Prior
 from medrecon.models.store import load_prior
-from medrecon.models.wiener_unet import WienerUNet
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.mri import CartesianMRI
+from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.pipeline.problem import build_problem
+from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_mri
-from medrecon.solvers.consistency import DataConsistency
-from medrecon.solvers.resample import ReSample
-from medrecon.solvers.tv import TV
-from medrecon.units import hu_to_mu
-from medrecon.volume import Volume
+from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.variational.tv import TV
 
 SLICES = {"ct": [10, 100, 102, 105], "mri": [21, 69, 229]}
 """CT: four subjects (chest, abdomen, chest, pelvis); MRI: FLAIR, T1, T2 of the one subject there is."""
@@ -74,8 +74,9 @@ class KnowingPrior(Prior):
             known["denoiser"] = Nearer(prior.denoiser, prior.encode(truth), q)
         return cls(**known, plain=prior, truth=truth, exact=exact, q=q)
 
-    def mirrored(self) -> KnowingPrior:
-        return KnowingPrior.of(self.plain.mirrored(), self.truth, exact=self.exact, q=self.q)
+    def repeated(self, count: int, mirror: Tensor | None = None) -> KnowingPrior:
+        truth = self.truth.repeat(count, 1, 1)
+        return KnowingPrior.of(self.plain.repeated(count, mirror), truth, exact=self.exact, q=self.q)
 
     @cached_property
     def lost(self) -> Tensor:
@@ -123,7 +124,15 @@ class TrueError(DataConsistency):
         super().__init__(A, y, iterations)
         self.truth, self.size = truth, size
 
-    def prox(self, v: Tensor, tau: Tensor) -> Tensor:
+    def repeated(self, count: int) -> TrueError:
+        other = super().repeated(count)
+        assert isinstance(other, TrueError)
+        if count > 1:
+            other.truth = self.truth.repeat(count, 1, 1)
+        return other
+
+    def prox(self, v: Tensor, tau: Tensor | float) -> Tensor:
+        assert isinstance(tau, Tensor)
         error = blur((v - self.truth).abs().square(), 1.5).sqrt().clamp_min(1e-12)
         if not self.size:
             rms = lambda t: t.square().flatten(1).mean(1).sqrt().view(-1, 1, 1)  # noqa: E731
@@ -136,9 +145,8 @@ class TrueError(DataConsistency):
 
 @dataclass(frozen=True, eq=False)
 class Oracle(ReSample):
-    """ReSample from a given image, and with data consistency that knows `truth` if it is given."""
+    """ReSample with data consistency that knows `truth` if it is given."""
 
-    first: Tensor | None = None
     truth: Tensor | None = None
     true_size: bool = False
 
@@ -146,9 +154,6 @@ class Oracle(ReSample):
         if self.truth is None:
             return super().consistency(A, y)
         return TrueError(A, y, self.cg_iterations, self.truth, self.true_size)
-
-    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> Tensor | None:
-        return super().warm_start(A, y, generator) if self.first is None else self.first
 
 
 class Case:
@@ -182,9 +187,10 @@ class Case:
         row = {"psnr": scores["psnr_db"] or 99.0, "ssim": scores["ssim"], "chi2": chi2}  # None: no error at all
         return row | ({"soft": scores["windows"]["soft"]["psnr_db"] or 99.0} if self.modality == "ct" else {})
 
-    def solve(self, prior: Prior, seed: int = 0, **settings: Any) -> Tensor:
-        solver = Oracle(prior, **{"first": self.tv, **settings})
-        return solver(self.A, self.y, generator=torch.Generator().manual_seed(seed)).image
+    def solve(self, prior: Prior, seed: int = 0, warm: Tensor | None = None, **settings: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        first = self.tv if warm is None else warm
+        return Oracle(prior, **settings)(self.A, self.y, generator=generator, warm=first).image
 
     def measured_share(self, image: Tensor) -> float:
         """Share of the squared error that the data could still mend: prox of the error alone, noiseless data."""
@@ -218,7 +224,8 @@ def phased(c: Case) -> Prior:
 
 def starting(c: Case, sigma: float) -> dict[str, Any]:
     """Another first level, the ratio of two levels as it is."""
-    octaves = math.log(sigma / c.prior.end) / math.log(c.prior.start / c.prior.end)
+    start, end = ReSample(c.prior).span()
+    octaves = math.log(sigma / end) / math.log(start / end)
     return {"start": sigma, "steps": 1 + max(0, round((ReSample.steps - 1) * octaves))}
 
 
@@ -228,8 +235,7 @@ def anatomy(c: Case) -> Iterator[tuple[str, Tensor]]:
     yield "TV", c.tv
     yield "D(E(truth))", c.prior.decode(c.prior.encode(c.truth), c.A.in_shape)
     yield "D(E(TV))", c.prior.decode(c.prior.encode(c.tv), c.A.in_shape)
-    solver = Oracle(c.prior, first=c.tv)
-    solution = solver(c.A, c.y, generator=torch.Generator().manual_seed(0))
+    solution = Oracle(c.prior)(c.A, c.y, generator=torch.Generator().manual_seed(0), warm=c.tv)
     seen = 1 if c.A.support is None else c.A.support
     yield "before the polish", solution.diagnostics["latent_image"] * seen
     yield "ReSample fast", solution.image
@@ -258,7 +264,7 @@ def experiments() -> dict[str, Experiment]:
         runs[f"both: autoencoder exact, denoiser error x {q}"] = lambda c, q=q: c.solve(knowing(c, exact=True, q=q))  # type: ignore[misc]
     for sigma in (0.1, 0.2, 0.4, 0.8, 1.6, 6.4, 25.6):
         runs[f"start: TV + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, **starting(c, s))  # type: ignore[misc]
-        runs[f"start: truth + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, first=c.truth, **starting(c, s))  # type: ignore[misc]
+        runs[f"start: truth + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, warm=c.truth, **starting(c, s))  # type: ignore[misc]
     for sigma in (0.01, 0.06, 0.12, 0.25, 0.4, 0.6):
         runs[f"end at {sigma}"] = lambda c, s=sigma: c.solve(c.prior, end=s)  # type: ignore[misc]
     return runs

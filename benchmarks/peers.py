@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from projectors import cpu_seconds
 
-from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
 
 Pair = tuple[str, int, Callable[[], Any], Callable[[], Any]]
 """Name, slices, forward (returns (slices, views, detectors)) and adjoint."""
@@ -41,17 +41,26 @@ def skimage(size: int, views: int, x: np.ndarray, y: np.ndarray) -> Iterator[Pai
     from skimage.transform import iradon, radon
 
     degrees = np.arange(views) * 180 / views
-    yield ("scikit-image radon / iradon", 1, lambda: radon(x[0], degrees, circle=True).T[None],
-           lambda: iradon(y[0, :, :size].T, degrees, filter_name=None))  # fmt: skip
+    yield (
+        "scikit-image radon / iradon",
+        1,
+        lambda: radon(x[0], degrees, circle=True).T[None],
+        lambda: iradon(y[0, :, :size].T, degrees, filter_name=None),
+    )
 
 
 def svmbir(size: int, views: int, x: np.ndarray, y: np.ndarray) -> Iterator[Pair]:
     import svmbir
 
     angles, options = np.arange(views) * np.pi / views, {"verbose": 0, "roi_radius": 1.5 * size}
-    yield ("svmbir", len(x), lambda: svmbir.project(x, angles, y.shape[2], **options).swapaxes(0, 1),
-           lambda: svmbir.backproject(np.ascontiguousarray(y.swapaxes(0, 1)), angles, num_rows=size, num_cols=size,
-                                      **options))  # fmt: skip
+    yield (
+        "svmbir",
+        len(x),
+        lambda: svmbir.project(x, angles, y.shape[2], **options).swapaxes(0, 1),
+        lambda: svmbir.backproject(
+            np.ascontiguousarray(y.swapaxes(0, 1)), angles, num_rows=size, num_cols=size, **options
+        ),
+    )
 
 
 def mbirjax(size: int, views: int, x: np.ndarray, y: np.ndarray) -> Iterator[Pair]:
@@ -60,8 +69,12 @@ def mbirjax(size: int, views: int, x: np.ndarray, y: np.ndarray) -> Iterator[Pai
     model = mbirjax.ParallelBeamModel((views, len(x), y.shape[2]), np.arange(views) * np.pi / views)
     model.set_params(recon_shape=(size, size, len(x)))
     volume, sinogram = np.moveaxis(x, 0, -1), np.ascontiguousarray(y.swapaxes(0, 1))
-    yield ("mbirjax", len(x), lambda: np.asarray(model.forward_project(volume)).swapaxes(0, 1),
-           lambda: np.asarray(model.back_project(sinogram)))  # fmt: skip
+    yield (
+        "mbirjax",
+        len(x),
+        lambda: np.asarray(model.forward_project(volume)).swapaxes(0, 1),
+        lambda: np.asarray(model.back_project(sinogram)),
+    )
 
 
 def main() -> None:
@@ -87,8 +100,11 @@ def main() -> None:
         for name, slices, ahead, back, error in rows:
             base = best[slices]
             same = f"{error:.3f}" if error < 0.1 else ""
-            print(f"| {size}, {views} views | {name} | {slices} | {ahead * 1e3:.1f} | {ahead / base[2]:.1f} "
-                  f"| {back * 1e3:.1f} | {back / base[3]:.1f} | {same} |", flush=True)
+            print(
+                f"| {size}, {views} views | {name} | {slices} | {ahead * 1e3:.1f} | {ahead / base[2]:.1f} "
+                f"| {back * 1e3:.1f} | {back / base[3]:.1f} | {same} |",
+                flush=True,
+            )
 
 
 def phantom(size: int, views: int, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Our CT projectors beside ASTRA's on the CPU: CPU seconds a slice (all threads), forward and adjoint, one run.
 
-    python benchmarks/projectors.py                # 256^2 and 512^2; 1, 4, 16, 32 and 64 slices
-    python benchmarks/projectors.py --memory       # peak memory beside image and sinogram, each in a process of its own
+python benchmarks/projectors.py                # 256^2 and 512^2; 1, 4, 16, 32 and 64 slices
+python benchmarks/projectors.py --memory       # peak memory beside image and sinogram, each in a process of its own
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 
-from medrecon.operators.ct import Backend, CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import Backend, CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
 
 SIZES = {"256, 60 views": (256, 60), "512, 180 views": (512, 180)}
 

@@ -1,7 +1,7 @@
 """Real raw data of the corpus through every applicable solver: brain and phantom k-space, HTC2022 fan beam, tooth.
 
-    python benchmarks/raw_data.py --out runs/raw                                  # all: files, pictures, raw.json
-    python benchmarks/raw_data.py --out runs/raw --case tooth --solver fbp cgls  # some of them
+python benchmarks/raw_data.py --out runs/raw                                  # all: files, pictures, raw.json
+python benchmarks/raw_data.py --out runs/raw --case tooth --solver fbp cgls  # some of them
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Any
 
 from corpus import CORPUS
 
-from medrecon.evaluate import evaluate
-from medrecon.io.scan import Scan, save_scan
-from medrecon.operators.espirit import espirit
-from medrecon.operators.sampling import draw
+from medrecon.acquisition.options import RawOptions
+from medrecon.coils.maps.espirit import espirit
+from medrecon.core.scan import Scan, save_scan
+from medrecon.core.volume import Volume
+from medrecon.formats.raw_data import read_raw
 from medrecon.pipeline import reconstruct
 from medrecon.pipeline.choose import solver_classes, suitable
-from medrecon.raw import RawOptions, read_raw
+from medrecon.quality.evaluate import evaluate
+from medrecon.sampling.pattern import draw
 from medrecon.simulate.undersample import undersample
-from medrecon.volume import Volume
 
 RAW = CORPUS / "raw"
 
@@ -107,8 +108,15 @@ def main() -> None:
         names = [n for n in suitable(scan) if case != "tooth" or not solver_classes()[n].needs_prior]
         for solver in (name for name in names if name in (options.solver or names)):
             images[solver], report = reconstruct(scan, solver)
-            rows.append({"case": case, "solver": solver, "chi2": report["chi2"], "seconds": report["seconds"],
-                         "converged": report["converged"]})  # fmt: skip
+            rows.append(
+                {
+                    "case": case,
+                    "solver": solver,
+                    "chi2": report["chi2"],
+                    "seconds": report["seconds"],
+                    "converged": report["converged"],
+                }
+            )
             if whole is not None:
                 scores = evaluate(images[solver], whole)
                 rows[-1] |= {"psnr_db": scores["psnr_db"], "ssim": scores["ssim"]}

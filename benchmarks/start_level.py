@@ -12,14 +12,14 @@ import argparse
 import torch
 from validation_slices import validation_slices
 
+from medrecon.core.volume import Volume
 from medrecon.demo import CASES
-from medrecon.evaluate import evaluate
 from medrecon.models.store import load_prior
 from medrecon.pipeline.problem import build_problem
+from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_ct
-from medrecon.solvers.resample import ReSample
-from medrecon.solvers.tv import TV
-from medrecon.volume import Volume
+from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.variational.tv import TV
 
 
 def chests() -> tuple[Volume, Volume]:

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from validation_slices import validation_slices
 
-from medrecon.evaluate import evaluate
-from medrecon.operators.ct import CTOperator
+from medrecon.core.units import hu_to_mu, mu_to_hu
+from medrecon.core.volume import Volume
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.pipeline.choose import make_solver, solver_classes
 from medrecon.pipeline.problem import build_problem
+from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_ct
 from medrecon.simulate.ct import reconstruction_grid, resize
-from medrecon.units import hu_to_mu, mu_to_hu
-from medrecon.volume import Volume
 
 SLICES = [10, 98, 100, 102, 105, 110]
 """One slice a subject: chest, chest, abdomen, chest, pelvis, abdomen."""
@@ -59,9 +59,11 @@ class Case:
         reference = Volume(mu_to_hu(self.truth), self.affine, "HU", "CT")
         scores = evaluate(Volume(self.problem.values(solution.image), self.affine, "HU", "CT"), reference)
         soft, label = scores["windows"]["soft"], " ".join([name, *(f"{k}={v}" for k, v in settings.items())])
-        return (f"{label} | {scores['psnr_db']:.2f} | {soft['psnr_db']:.2f} | {scores['rmse']:.1f} | "
-                f"{float(solution.chi2.mean()):.2f} | {len(solution.residuals)}{'' if solution.converged else '+'} | "
-                f"{seconds:.2f}")  # fmt: skip
+        return (
+            f"{label} | {scores['psnr_db']:.2f} | {soft['psnr_db']:.2f} | {scores['rmse']:.1f} | "
+            f"{float(solution.chi2.mean()):.2f} | {len(solution.residuals)}{'' if solution.converged else '+'} | "
+            f"{seconds:.2f}"
+        )
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from corpus import CORPUS
 
-from medrecon.training.slices import read_sheets
-from medrecon.volume import Volume
+from medrecon.core.volume import Volume
+from medrecon.training.images.slices import read_sheets
 
 PITCH = {"ct": 1.4, "mri": 1.0}
 """mm, assumed: the sheets do not carry it."""

@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 import torch
 
-from medrecon import io
-from medrecon.evaluate import evaluate
-from medrecon.io.scan import Scan
-from medrecon.picture import comparison, display_window
+from medrecon import formats
+from medrecon.core.scan import Scan
+from medrecon.core.units import hu_to_mu, mu_to_hu
+from medrecon.core.volume import Volume
 from medrecon.pipeline import reconstruct, solver_classes
 from medrecon.pipeline.choose import scans_of
+from medrecon.quality.evaluate import evaluate
+from medrecon.quality.picture import comparison, display_window
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
-from medrecon.units import hu_to_mu, mu_to_hu
-from medrecon.volume import Volume
 
 OnProgress = Callable[[float, int], None]
 SUFFIXES = (".json", ".png", ".gz", ".dcm")
@@ -45,7 +45,7 @@ class Case:
         path = get_testdata_file(self.file, download=False)
         if path is None:
             raise FileNotFoundError(f"{self.file} is not in this installation of pydicom; reinstall pydicom")
-        return io.read(Path(str(path)))
+        return formats.read(Path(str(path)))
 
     def simulate(self, volume: Volume, generator: torch.Generator) -> Scan:
         """60 low-dose fan views, or 4-fold undersampled 8-coil k-space."""
@@ -78,10 +78,15 @@ def _silent(done: float, total: int) -> None:
 
 
 def run_demo(
-    folder: Path, *, device: str = "cpu", seed: int = 0, cases: Collection[str] | None = None,
-    solvers: Collection[str] | None = None, settings: Mapping[str, Mapping[str, Any]] | None = None,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    cases: Collection[str] | None = None,
+    solvers: Collection[str] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     on_progress: OnProgress = _silent,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Simulate, reconstruct and compare; `folder` appears whole, an earlier demo there is replaced.
 
     Args:
@@ -95,8 +100,12 @@ def run_demo(
         FileExistsError: `folder` holds something that is not a demo's output.
     """
     refuse_foreign(folder)
-    plan = [(case, names) for case in CASES if cases is None or case.name in cases
-            if (names := applicable(case.modality, solvers))]  # fmt: skip
+    plan = [
+        (case, names)
+        for case in CASES
+        if cases is None or case.name in cases
+        if (names := applicable(case.modality, solvers))
+    ]
     total = sum(len(names) for _, names in plan)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -119,22 +128,29 @@ def applicable(modality: str, chosen: Collection[str] | None) -> list[str]:
     from medrecon.models.store import shipped
 
     return [
-        name for name, cls in solver_classes().items()
-        if modality in cls.modalities and scans_of(cls) in ("any", "cartesian")
+        name
+        for name, cls in solver_classes().items()
+        if modality in cls.modalities
+        and scans_of(cls) in ("any", "cartesian")
         and (modality in shipped() or not cls.needs_prior)
         and (chosen is None or name in chosen)
-    ]  # fmt: skip
+    ]
 
 
 def run_case(
-    case: Case, solvers: list[str], folder: Path, device: str, seed: int,
-    settings: Mapping[str, Mapping[str, Any]], on_done: Callable[[float], None],
-) -> list[dict[str, Any]]:  # fmt: skip
+    case: Case,
+    solvers: list[str],
+    folder: Path,
+    device: str,
+    seed: int,
+    settings: Mapping[str, Mapping[str, Any]],
+    on_done: Callable[[float], None],
+) -> list[dict[str, Any]]:
     """One scan, all solvers: volumes and a picture in `folder`, and the rows."""
     original = case.load()
     scan = case.simulate(original, torch.Generator().manual_seed(seed))
     reference = case.reference(original)
-    io.write(reference, folder / case.name / "reference.nii.gz")
+    formats.write(reference, folder / case.name / "reference.nii.gz")
     rows: list[dict[str, Any]] = []
     images, captions = {}, {}
 
@@ -142,30 +158,44 @@ def run_case(
         on_done(len(rows) + part / whole)
 
     for name in solvers:
-        volume, report = reconstruct(scan, name, device=device, seed=seed, settings=settings.get(name),
-                                     on_progress=progress)  # fmt: skip
+        volume, report = reconstruct(
+            scan, name, device=device, seed=seed, settings=settings.get(name), on_progress=progress
+        )
         scores = evaluate(volume, reference)
         description = f"{case.title}; medrecon {name}"
-        io.write(volume, folder / case.name / f"{name}.nii.gz", description=description)
-        io.write(volume, folder / case.name / f"{name}_dicom", description=description)
+        formats.write(volume, folder / case.name / f"{name}.nii.gz", description=description)
+        formats.write(volume, folder / case.name / f"{name}_dicom", description=description)
         rows.append(_row(case, name, scores, report))
         images[name] = volume.data[0]
         captions[name] = f"{rows[-1]['psnr_db']:.1f} dB, SSIM {rows[-1]['ssim']:.3f}"
         on_done(len(rows))
     window, error = display_window(reference)
-    comparison(reference.data[0].float(), images, folder / f"{case.name}.png", title=case.title,
-               units=reference.units, window=window, error=error, captions=captions)  # fmt: skip
+    comparison(
+        reference.data[0].float(),
+        images,
+        folder / f"{case.name}.png",
+        title=case.title,
+        units=reference.units,
+        window=window,
+        error=error,
+        captions=captions,
+    )
     return rows
 
 
 def _row(case: Case, solver: str, scores: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     row = {
-        "case": case.name, "solver": solver,
-        **{key: scores[key] for key in ("psnr_db", "ssim", "rmse", "nmse")}, "units": scores["units"],
-        "data_range": scores["data_range"], "chi2": report["chi2"], "seconds": round(report["seconds"], 3),
+        "case": case.name,
+        "solver": solver,
+        **{key: scores[key] for key in ("psnr_db", "ssim", "rmse", "nmse")},
+        "units": scores["units"],
+        "data_range": scores["data_range"],
+        "chi2": report["chi2"],
+        "seconds": round(report["seconds"], 3),
         "operator_calls": report["operator_calls_per_slice"],
-        "network_calls": report.get("network_calls_per_slice", {}), "settings": report["settings"],
-    }  # fmt: skip
+        "network_calls": report.get("network_calls_per_slice", {}),
+        "settings": report["settings"],
+    }
     if "windows" in scores:
         row["soft"] = {key: scores["windows"]["soft"][key] for key in ("psnr_db", "ssim", "rmse")}
     return row

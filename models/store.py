@@ -13,9 +13,9 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from medrecon.models.base import Prior
-from medrecon.models.kl_autoencoder import KLAutoencoder, KLConfig
-from medrecon.models.pixel_space import PixelConfig, PixelSpace
+from medrecon.models.networks.kl_autoencoder import KLAutoencoder, KLConfig
+from medrecon.models.networks.pixel_space import PixelConfig, PixelSpace
+from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -100,7 +100,7 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         FileNotFoundError: no such prior; lists the shipped ones.
         ValueError: the weights do not match the sha256 of their card.
     """
-    from medrecon.models.wiener_unet import ExpertConfig, WienerUNet
+    from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
@@ -123,6 +123,12 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
     return Prior(
-        autoencoder, denoiser, value_map(card["values"]), card["units"], card["modality"], card["error"],
-        name=path.stem, card=card,
-    )  # fmt: skip
+        autoencoder,
+        denoiser,
+        value_map(card["values"]),
+        card["units"],
+        card["modality"],
+        card["error"],
+        name=path.stem,
+        card=card,
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.linalg import cg, power_norm
+from medrecon.numerics.linalg import cg, power_norm
 
 
 class _Linear(torch.autograd.Function):
@@ -68,8 +68,9 @@ class LinearOperator(abc.ABC):
             kind = "complex" if dtype.is_complex else "real floating-point"
             raise TypeError(f"{who}: expected a {kind} tensor such as {dtype}, got {x.dtype}")
 
-    def _run(self, x: Tensor, item: tuple[int, ...], apply: Callable[[Tensor], Tensor],
-             back: Callable[[Tensor], Tensor]) -> Tensor:  # fmt: skip
+    def _run(
+        self, x: Tensor, item: tuple[int, ...], apply: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         lead = x.shape[: x.ndim - len(item)]
         flat = x.resolve_conj().resolve_neg().reshape(-1, *item)
         out: Tensor = _Linear.apply(flat, apply, back)
@@ -90,8 +91,9 @@ class LinearOperator(abc.ABC):
         self._check(x, self.in_shape, self.in_dtype, "gram")
         return self._run(x, self.in_shape, self._gram, self._gram)
 
-    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor, *,
-             iterations: int = 30, tolerance: float = 1e-5) -> Tensor:  # fmt: skip
+    def prox(
+        self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5
+    ) -> Tensor:
         """argmin_x |A x - y|^2 + weight |x - z|^2, by CG from z; overridden by closed forms.
 
         Args:
@@ -215,8 +217,9 @@ class Diagonal(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.diagonal.conj() * y
 
-    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor, *,
-             iterations: int = 30, tolerance: float = 1e-5) -> Tensor:  # fmt: skip
+    def prox(
+        self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5
+    ) -> Tensor:
         """Closed form: (conj(d) y + weight z) / (|d|^2 + weight)."""
         self._check(z, self.in_shape, self.in_dtype, "prox")
         self._check(y, self.out_shape, self.out_dtype, "prox")

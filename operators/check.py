@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.linalg import dot
+from medrecon.numerics.linalg import dot
 from medrecon.operators.base import LinearOperator
 
 
-def adjoint_error(A: LinearOperator, batch: int = 3, seed: int = 0, device: str | torch.device = "cpu",
-                  double: bool = False) -> float:  # fmt: skip
+def adjoint_error(
+    A: LinearOperator, batch: int = 3, seed: int = 0, device: str | torch.device = "cpu", double: bool = False
+) -> float:
     """|Re<Ax, y> - Re<x, A^H y>| / (|Ax| |y|), worst of a batch, for zero-mean Gaussian x and y.
 
     Zero-mean vectors matter: positive ones hide an inexact adjoint a thousandfold. `double` applies A in float64 and

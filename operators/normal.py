@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from medrecon.linalg import expand
+from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
 
 

@@ -35,16 +35,20 @@ class Repeated(LinearOperator):
     def _gram(self, x: Tensor) -> Tensor:
         return self._each(self.operator._gram, x)
 
-    def prox(self, z: Tensor, y: Tensor, weight: float | Tensor, *,
-             iterations: int = 30, tolerance: float = 1e-5) -> Tensor:  # fmt: skip
-        """Return what the operator itself makes of each batch; z (N, *in_shape), weight a number or (N,)."""
+    def prox(
+        self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5
+    ) -> Tensor:
+        """Return what the operator itself makes of each batch; z (..., *in_shape), weight a number or one an item."""
         self._check(z, self.in_shape, self.in_dtype, "prox")
-        solve = lambda *parts: self.operator.prox(*parts, iterations=iterations, tolerance=tolerance)  # noqa: E731
-        weights = torch.as_tensor(weight, dtype=z.real.dtype, device=z.device).expand(len(z))
-        y = y.expand(len(z), *self.out_shape)
-        if len(z) <= self.count:
-            return solve(z, y, weights)
-        return torch.cat([solve(*parts) for parts in zip(*(v.chunk(self.count) for v in (z, y, weights)))])
+        self._check(y, self.out_shape, self.out_dtype, "prox")
+        lead = z.shape[: z.ndim - len(self.in_shape)]
+        weights = torch.as_tensor(weight, dtype=z.real.dtype, device=z.device).expand(lead).reshape(-1)
+        y = y.expand(*lead, *self.out_shape).reshape(-1, *self.out_shape)
+        flat = z.reshape(-1, *self.in_shape)
+        size = max(len(flat) // self.count, 1) if len(flat) > self.count else max(len(flat), 1)
+        parts = zip(flat.split(size), y.split(size), weights.split(size))
+        done = [self.operator.prox(*part, iterations=iterations, tolerance=tolerance) for part in parts]
+        return torch.cat(done).reshape(z.shape)
 
     @property
     def sampled(self) -> Tensor | None:

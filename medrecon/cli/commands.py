@@ -14,21 +14,28 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 if TYPE_CHECKING:
     from torch import Generator
 
-    from medrecon.io.scan import Scan
+    from medrecon.core.scan import Scan
+    from medrecon.core.volume import Volume
     from medrecon.simulate.source import OnProgress
-    from medrecon.volume import Volume
 
 Out = Annotated[Path, Parameter(name=["--output", "-o"])]
 
 
 def simulate(
-    source: Path, /, *, output: Out, modality: Literal["ct", "mri"], slices: str | None = None,
-    series: str | None = None, seed: int = 0,
+    source: Path,
+    /,
+    *,
+    output: Out,
+    modality: Literal["ct", "mri"],
+    slices: str | None = None,
+    series: str | None = None,
+    seed: int = 0,
     matched: Annotated[bool, Parameter(negative="")] = False,
     ct: Annotated[CTOptions, Parameter(name="*")] = CTOptions(),
     mri: Annotated[MRIOptions, Parameter(name="*")] = MRIOptions(),
-    writing: Writing = Writing(), out: Output = Output(),
-) -> int:  # fmt: skip
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
     """Simulate an undersampled, noisy measurement of a scan.
 
     Parameters
@@ -56,17 +63,23 @@ def simulate(
 
     import torch
 
-    from medrecon import io
-    from medrecon.io.scan import save_scan
+    from medrecon import formats
+    from medrecon.core.scan import save_scan
     from medrecon.simulate import simulate_ct
 
-    volume = io.read(source, series=series, modality="CT" if modality == "ct" else "MR")
+    volume = formats.read(source, series=series, modality="CT" if modality == "ct" else "MR")
     volume = volume.slices(*parse_slices(slices, volume.data.shape[0]))
     chosen = ct if modality == "ct" else mri
     plan = {
-        "source": str(source), "output": str(output), "modality": modality, "grid": list(volume.data.shape),
-        "spacing_mm": list(volume.spacing), **chosen.model_dump(), "seed": seed, "matched": matched,
-    }  # fmt: skip
+        "source": str(source),
+        "output": str(output),
+        "modality": modality,
+        "grid": list(volume.data.shape),
+        "spacing_mm": list(volume.spacing),
+        **chosen.model_dump(),
+        "seed": seed,
+        "matched": matched,
+    }
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
@@ -74,10 +87,19 @@ def simulate(
     with progress(f"simulate {source.name}", out.quiet) as report:
         if modality == "ct":
             scan = simulate_ct(
-                volume, geometry=ct.geometry, views=ct.views, arc=None if ct.arc is None else ct.arc * torch.pi / 180,
-                i0=ct.i0, sigma_e=ct.sigma_e, tube_current=ct.tube_current, size=ct.size, couch=ct.couch,
-                matched=matched, generator=generator, on_progress=report,
-            )  # fmt: skip
+                volume,
+                geometry=ct.geometry,
+                views=ct.views,
+                arc=None if ct.arc is None else ct.arc * torch.pi / 180,
+                i0=ct.i0,
+                sigma_e=ct.sigma_e,
+                tube_current=ct.tube_current,
+                size=ct.size,
+                couch=ct.couch,
+                matched=matched,
+                generator=generator,
+                on_progress=report,
+            )
         else:
             scan = _mri_scan(volume, mri, matched, generator, report)
     save_scan(scan, output, overwrite=writing.overwrite)
@@ -93,13 +115,28 @@ def _mri_scan(volume: Volume, mri: MRIOptions, matched: bool, generator: Generat
 
     if mri.trajectory == "cartesian":
         return simulate_mri(
-            volume, accel=mri.accel, mask=mri.mask, acs=mri.acs, partial_fourier=mri.partial_fourier,
-            coils=mri.coils, snr_db=mri.snr, phase_encoding=mri.phase_encoding, matched=matched,
-            generator=generator, on_progress=report,
-        )  # fmt: skip
+            volume,
+            accel=mri.accel,
+            mask=mri.mask,
+            acs=mri.acs,
+            partial_fourier=mri.partial_fourier,
+            coils=mri.coils,
+            snr_db=mri.snr,
+            phase_encoding=mri.phase_encoding,
+            matched=matched,
+            generator=generator,
+            on_progress=report,
+        )
     readouts = mri.readouts or (16 if mri.trajectory == "spiral" else 64)
-    return simulate_noncartesian(volume, pattern=mri.trajectory, readouts=readouts, coils=mri.coils, snr_db=mri.snr,
-                                 generator=generator, on_progress=report)  # fmt: skip
+    return simulate_noncartesian(
+        volume,
+        pattern=mri.trajectory,
+        readouts=readouts,
+        coils=mri.coils,
+        snr_db=mri.snr,
+        generator=generator,
+        on_progress=report,
+    )
 
 
 GRID_ONLY = {"accel", "mask", "acs", "partial_fourier", "phase_encoding"}
@@ -122,13 +159,23 @@ def _no_foreign_options(modality: str, ct: CTOptions, mri: MRIOptions) -> None:
 
 
 def recon(
-    measurement: Path, /, *, output: Annotated[str, Parameter(name=["--output", "-o"])], solver: str,
+    measurement: Path,
+    /,
+    *,
+    output: Annotated[str, Parameter(name=["--output", "-o"])],
+    solver: str,
     mode: Literal["fast", "paper", "reference"] | None = None,
-    slices: str | None = None, device: str = "cpu", seed: int = 0, batch: int | None = None,
-    settings: dict[str, str] | None = None, prior: str | None = None, label: str | None = None,
+    slices: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    batch: int | None = None,
+    settings: dict[str, str] | None = None,
+    prior: str | None = None,
+    label: str | None = None,
     maps: Maps = "auto",
-    writing: Writing = Writing(), out: Output = Output(),
-) -> int:  # fmt: skip
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
     """Reconstruct a measurement file to NIfTI or DICOM, with a JSON report beside it.
 
     Parameters
@@ -161,7 +208,7 @@ def recon(
     """
     check_free(Path(output), writing.overwrite)
 
-    from medrecon.io.scan import load_scan
+    from medrecon.core.scan import load_scan
     from medrecon.pipeline import reconstruct, solver_class
 
     scan = load_scan(measurement)
@@ -173,22 +220,39 @@ def recon(
     options |= {"mode": mode} if mode else {}
     try:
         scan.within(some)
-        chosen = solver_class(solver, scan.modality, options, volumetric=scan.volumetric,
-                              noncartesian=scan.noncartesian)  # fmt: skip
+        chosen = solver_class(
+            solver, scan.modality, options, volumetric=scan.volumetric, noncartesian=scan.noncartesian
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
     plan = {
-        "measurement": str(measurement), "output": output, "solver": solver, "class": chosen.__name__,
-        "settings": options, "slices": [start, stop], "device": device, "seed": seed, "maps": maps,
-    }  # fmt: skip
+        "measurement": str(measurement),
+        "output": output,
+        "solver": solver,
+        "class": chosen.__name__,
+        "settings": options,
+        "slices": [start, stop],
+        "device": device,
+        "seed": seed,
+        "maps": maps,
+    }
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
     with progress(f"recon {solver}", out.quiet) as report:
         volume, result = reconstruct(
-            scan, solver, slices=some, device=device, seed=seed, batch=batch, settings=options, prior=prior,
-            label=label, maps=maps, on_progress=report,
-        )  # fmt: skip
+            scan,
+            solver,
+            slices=some,
+            device=device,
+            seed=seed,
+            batch=batch,
+            settings=options,
+            prior=prior,
+            label=label,
+            maps=maps,
+            on_progress=report,
+        )
     save(volume, {**plan, **result}, output, writing.overwrite)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g}, {result['seconds']:.1f} s")
     if out.json:
@@ -200,12 +264,12 @@ def save(volume: Volume, report: dict[str, Any], output: str, overwrite: bool) -
     """The image, and the report as `output`.report.json beside it (a DICOM folder holds DICOM only)."""
     import json
 
-    from medrecon import io
+    from medrecon import formats
     from medrecon.cli.show import plain
-    from medrecon.io import atomic
+    from medrecon.core import atomic
 
     settings = ", ".join(f"{k}={v}" for k, v in report["settings"].items())
-    io.write(volume, output, overwrite=overwrite, description=f"medrecon {report['solver']}({settings})")
+    formats.write(volume, output, overwrite=overwrite, description=f"medrecon {report['solver']}({settings})")
     target = Path(output)
     name = target.name.removesuffix(".gz").removesuffix(".nii")
     with atomic.file(target.parent / f"{name}.report.json", overwrite=True) as path:
@@ -224,9 +288,9 @@ def evaluate(recon: Path, reference: Path, /, *, series: str | None = None, out:
     series
         which series of a reference folder with several, `medrecon info` lists them; of a fastMRI file rss or esc
     """
-    from medrecon import io
-    from medrecon.evaluate import evaluate as compare
+    from medrecon import formats
+    from medrecon.quality.evaluate import evaluate as compare
 
-    result = compare(io.read(recon), io.read(reference, series=series))
+    result = compare(formats.read(recon), formats.read(reference, series=series))
     (show_json if out.json else show_tree)(result)
     return 0

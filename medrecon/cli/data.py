@@ -12,7 +12,7 @@ from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
-    from medrecon.manifest import Manifest
+    from medrecon.data.manifest import Manifest
 
 app = App(name="data", help="Data sets: check them, split them by subject, index them for training, fetch them.")
 OutputPath = Annotated[Path, Parameter(name=["--output", "-o"])]
@@ -20,7 +20,7 @@ OutputPath = Annotated[Path, Parameter(name=["--output", "-o"])]
 
 def _manifest(path: Path, modality: Literal["CT", "MR"] | None = None) -> Manifest:
     from medrecon.data.describe import describe
-    from medrecon.manifest import load_manifest
+    from medrecon.data.manifest import load_manifest
 
     if not path.is_dir():
         return load_manifest(path)
@@ -29,9 +29,14 @@ def _manifest(path: Path, modality: Literal["CT", "MR"] | None = None) -> Manife
 
 @app.command
 def check(
-    data: Path, /, *, root: Path | None = None, modality: Literal["CT", "MR"] | None = None, near: float = 0.9,
+    data: Path,
+    /,
+    *,
+    root: Path | None = None,
+    modality: Literal["CT", "MR"] | None = None,
+    near: float = 0.9,
     out: Output = Output(),
-) -> int:  # fmt: skip
+) -> int:
     """Verify files, read every slice, list subjects, find slices and subjects in two splits; exit code 1 if any.
 
     Parameters
@@ -43,7 +48,7 @@ def check(
     modality
         of a folder of NIfTI files or sheets, which do not tell it
     near
-        likeness from which two slices are near-duplicates, see docs/data.md
+        likeness from which two slices are near-duplicates, see docs/guide/data.md
     """
     from medrecon.data.check import check_data
 
@@ -64,9 +69,8 @@ def check(
 
 @app.command
 def index(
-    manifest: Path, /, *, output: OutputPath, root: Path | None = None, size: int | None = None,
-    out: Output = Output(),
-) -> int:  # fmt: skip
+    manifest: Path, /, *, output: OutputPath, root: Path | None = None, size: int | None = None, out: Output = Output()
+) -> int:
     """Build, or go on building, a training store: 16-bit slices in memory-mapped files, by subject and split.
 
     Parameters
@@ -95,10 +99,20 @@ def index(
 
 @app.command
 def split(
-    folder: Path, /, *, output: OutputPath, val: float = 0.1, test: float = 0.1, seed: int = 0,
-    modality: Literal["CT", "MR"] | None = None, subject: str | None = None, name: str | None = None,
-    licence: str | None = None, overwrite: Annotated[bool, Parameter(negative="")] = False, out: Output = Output(),
-) -> int:  # fmt: skip
+    folder: Path,
+    /,
+    *,
+    output: OutputPath,
+    val: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    modality: Literal["CT", "MR"] | None = None,
+    subject: str | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    out: Output = Output(),
+) -> int:
     """Write a manifest for a folder of yours, split by subject, never by slice.
 
     Parameters
@@ -124,9 +138,9 @@ def split(
     overwrite
         replace an existing manifest
     """
+    from medrecon.core import atomic
     from medrecon.data.describe import split_folder
     from medrecon.data.toml import manifest_text
-    from medrecon.io import atomic
 
     if output.suffix != ".toml":
         raise UsageError(f"-o {output}: a manifest ends in .toml")

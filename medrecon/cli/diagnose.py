@@ -13,12 +13,25 @@ from medrecon.cli.show import check_free, note, show_json
 
 
 def diagnose(
-    prior: str, /, *, data: Path, output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    prior: str,
+    /,
+    *,
+    data: Path,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    slices: int = 16, few: int = 6, samples: int = 16, steps: int = 40,
-    churn: float = 0.4, guidance: float = 1.0, size: int = 256, label: str | None = None,
-    device: str = "cpu", seed: int = 0, writing: Writing = Writing(), out: Output = Output(),
-) -> int:  # fmt: skip
+    slices: int = 16,
+    few: int = 6,
+    samples: int = 16,
+    steps: int = 40,
+    churn: float = 0.4,
+    guidance: float = 1.0,
+    size: int = 256,
+    label: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
     """Judge a prior on held-out subjects: round trip, latents, denoising, samples, memorisation, likelihood and more.
 
     Parameters

@@ -9,9 +9,20 @@ from typing import Any
 from medrecon import __version__
 
 PACKAGES = (
-    "monai", "einops", "astra-toolbox", "sigpy", "pydicom", "highdicom", "nibabel", "h5py", "pydantic", "cyclopts",
-    "rich", "matplotlib", "safetensors",
-)  # fmt: skip
+    "monai",
+    "einops",
+    "astra-toolbox",
+    "sigpy",
+    "pydicom",
+    "highdicom",
+    "nibabel",
+    "h5py",
+    "pydantic",
+    "cyclopts",
+    "rich",
+    "matplotlib",
+    "safetensors",
+)
 CODECS = {
     "RLE": "1.2.840.10008.1.2.5",
     "JPEG baseline": "1.2.840.10008.1.2.4.50",
@@ -28,9 +39,12 @@ def stack() -> dict[str, str]:
 
     cuda = f"{torch.version.cuda} ({torch.cuda.get_device_name(0)})" if torch.cuda.is_available() else "none"
     return {
-        "medrecon": __version__, "python": platform.python_version(), "torch": str(torch.__version__),
-        "cuda": cuda, "astra": _installed("astra-toolbox"),
-    }  # fmt: skip
+        "medrecon": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": cuda,
+        "astra": _installed("astra-toolbox"),
+    }
 
 
 def _installed(package: str) -> str:
@@ -44,7 +58,7 @@ def _projector() -> str:
     """Project a disc and look at the middle ray: is ASTRA alive and in the right units?"""
     import torch
 
-    from medrecon.operators.ct import CTOperator
+    from medrecon.operators.ct.operator import CTOperator
 
     A = next(iter(CTOperator.examples()))
     y = A(torch.ones(1, *A.in_shape, dtype=A.in_dtype))

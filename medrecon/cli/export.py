@@ -12,9 +12,15 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 
 
 def export(
-    measurement: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], format: str,
-    slices: str | None = None, writing: Writing = Writing(), out: Output = Output(),
-) -> int:  # fmt: skip
+    measurement: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    format: str,
+    slices: str | None = None,
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
     """Write the k-space of an MRI measurement file in a format of other programs.
 
     Parameters
@@ -24,17 +30,17 @@ def export(
     output
         file to write: .cfl for bart (its .hdr, coil maps and sampling pattern go beside it), .h5 for the others
     format
-        bart, fastmri or ismrmrd; docs/raw_data.md says what each one keeps
+        bart, fastmri or ismrmrd; docs/guide/raw_data.md says what each one keeps
     slices
         A:B, slices A to B-1 only
     """
-    from medrecon import io
-    from medrecon.io.scan import load_scan
+    from medrecon import formats
+    from medrecon.core.scan import load_scan
 
-    if format not in io.exports():
-        raise UsageError(f"--format {format}: known are {', '.join(io.exports())}")
-    if output.suffix != io.exports()[format].SUFFIX:
-        raise UsageError(f"-o {output}: a {format} file ends in {io.exports()[format].SUFFIX}")
+    if format not in formats.exports():
+        raise UsageError(f"--format {format}: known are {', '.join(formats.exports())}")
+    if output.suffix != formats.exports()[format].SUFFIX:
+        raise UsageError(f"-o {output}: a {format} file ends in {formats.exports()[format].SUFFIX}")
     check_free(output, writing.overwrite)
     scan = load_scan(measurement)
     if slices:
@@ -43,7 +49,7 @@ def export(
     if writing.dry_run:
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0
-    io.export(scan, output, format, overwrite=writing.overwrite)
+    formats.export(scan, output, format, overwrite=writing.overwrite)
     (show_json if out.json else show_tree)(result)
     note(f"wrote {output}")
     return 0

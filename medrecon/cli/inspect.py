@@ -17,23 +17,26 @@ def inspect(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file or folder")
     if path.suffix == ".h5":
         return _measurement(path)
-    from medrecon.io import nifti
+    from medrecon.formats import nifti
 
     return _volume(path) if nifti.reads(path) else _dicom(path)
 
 
 def _measurement(path: Path) -> dict[str, Any]:
-    from medrecon.io.scan import load_scan
+    from medrecon.core.scan import load_scan
 
     scan = load_scan(path)
     found: dict[str, Any] = {
-        "path": str(path), "kind": f"{scan.modality} measurement", "data": list(scan.data.shape),
-        "image_shape": list(scan.image_shape), "units": scan.units,
-    }  # fmt: skip
+        "path": str(path),
+        "kind": f"{scan.modality} measurement",
+        "data": list(scan.data.shape),
+        "image_shape": list(scan.image_shape),
+        "units": scan.units,
+    }
     if scan.modality == "ct":
         found["geometry"], found["views"] = brief(scan.geometry), len(scan.geometry["angles"])
     if scan.mask is not None:
-        from medrecon.operators.masks import acceleration
+        from medrecon.sampling.lines import acceleration
 
         found["coils"], found["acceleration"] = scan.data.shape[1], round(acceleration(scan.mask), 3)
     noise = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in scan.noise.items()}
@@ -43,35 +46,46 @@ def _measurement(path: Path) -> dict[str, Any]:
 def brief(geometry: dict[str, Any]) -> dict[str, Any]:
     """The geometry of a scan without its angles; of what else changes from view to view the range."""
     found = {k: v for k, v in geometry.items() if k != "angles"}
-    return {k: {"min": v.amin(0).tolist(), "max": v.amax(0).tolist()} if hasattr(v, "amin") else v
-            for k, v in found.items()}  # fmt: skip
+    return {
+        k: {"min": v.amin(0).tolist(), "max": v.amax(0).tolist()} if hasattr(v, "amin") else v for k, v in found.items()
+    }
 
 
 def _volume(path: Path) -> dict[str, Any]:
-    from medrecon import io
+    from medrecon import formats
 
-    volume = io.read(path)
+    volume = formats.read(path)
     data = volume.data
     return {
-        "path": str(path), "kind": "NIfTI", "modality": volume.modality, "units": volume.units,
-        "shape_zyx": list(data.shape), "spacing_xyz_mm": [round(s, 5) for s in volume.spacing],
-        "range": [float(data.min()), float(data.max())], "affine_ras": volume.affine.tolist(),
-    }  # fmt: skip
+        "path": str(path),
+        "kind": "NIfTI",
+        "modality": volume.modality,
+        "units": volume.units,
+        "shape_zyx": list(data.shape),
+        "spacing_xyz_mm": [round(s, 5) for s in volume.spacing],
+        "range": [float(data.min()), float(data.max())],
+        "affine_ras": volume.affine.tolist(),
+    }
 
 
 def _dicom(path: Path) -> dict[str, Any]:
-    from medrecon.io import dicom_series
+    from medrecon.formats.dicom import series as dicom_series
 
     series = []
     for stack in dicom_series.stacks(dicom_series.headers(path)):
         first = stack.headers[0]
         syntax = getattr(getattr(first, "file_meta", None), "TransferSyntaxUID", None)
-        series.append({
-            "label": stack.label, "modality": str(first.Modality),
-            "description": str(first.get("SeriesDescription", "")),
-            "slices": len(stack.headers), "rows_columns": [int(first.Rows), int(first.Columns)],
-            "pixel_spacing_mm": [float(s) for s in first.get("PixelSpacing") or []],
-            "slice_thickness_mm": float(first.SliceThickness) if first.get("SliceThickness") else None,
-            "compression": getattr(syntax, "name", str(syntax)), "problem": stack.problem,
-        })  # fmt: skip
+        series.append(
+            {
+                "label": stack.label,
+                "modality": str(first.Modality),
+                "description": str(first.get("SeriesDescription", "")),
+                "slices": len(stack.headers),
+                "rows_columns": [int(first.Rows), int(first.Columns)],
+                "pixel_spacing_mm": [float(s) for s in first.get("PixelSpacing") or []],
+                "slice_thickness_mm": float(first.SliceThickness) if first.get("SliceThickness") else None,
+                "compression": getattr(syntax, "name", str(syntax)),
+                "problem": stack.problem,
+            }
+        )
     return {"path": str(path), "kind": "DICOM", "series": {s["label"]: s for s in series}}

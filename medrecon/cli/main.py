@@ -26,12 +26,26 @@ def version() -> str:
 
 
 app = App(
-    name="medrecon", version=version, version_flags=["--version"], help_flags=["--help", "-h"],
+    name="medrecon",
+    version=version,
+    version_flags=["--version"],
+    help_flags=["--help", "-h"],
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
-)  # fmt: skip
-for command in (commands.simulate, undersample.undersample, commands.recon, commands.evaluate, noise.noise,
-                export.export, tools.info, tools.solvers, tools.doctor, tools.train, diagnose.diagnose,
-                tools.demo):  # fmt: skip
+)
+for command in (
+    commands.simulate,
+    undersample.undersample,
+    commands.recon,
+    commands.evaluate,
+    noise.noise,
+    export.export,
+    tools.info,
+    tools.solvers,
+    tools.doctor,
+    tools.train,
+    diagnose.diagnose,
+    tools.demo,
+):
     app.command(command)
 app.command(raw.import_raw, name="import")
 app.command(data.app)

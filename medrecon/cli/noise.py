@@ -13,12 +13,21 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 
 
 def noise(
-    measurement: Path, /, *, output: Annotated[str, Parameter(name=["--output", "-o"])], solver: str,
-    replicas: int = 50, slices: str | None = None, device: str = "cpu", seed: int = 0,
-    settings: dict[str, str] | None = None, prior: str | None = None,
+    measurement: Path,
+    /,
+    *,
+    output: Annotated[str, Parameter(name=["--output", "-o"])],
+    solver: str,
+    replicas: int = 50,
+    slices: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    settings: dict[str, str] | None = None,
+    prior: str | None = None,
     maps: Maps = "auto",
-    writing: Writing = Writing(), out: Output = Output(),
-) -> int:  # fmt: skip
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
     """Map the standard deviation of a reconstruction, voxel by voxel, by adding the scan's own noise anew.
 
     Parameters
@@ -50,22 +59,38 @@ def noise(
         raise UsageError(f"--replicas {replicas}: at least 2")
     check_free(Path(output), writing.overwrite)
 
-    from medrecon import io
-    from medrecon.io.scan import load_scan
+    from medrecon import formats
+    from medrecon.core.scan import load_scan
     from medrecon.pipeline.noise_map import noise_map
 
     scan = load_scan(measurement)
     some = parse_slices(slices, scan.slice_count) if slices else None
     options = solver_settings(settings)
-    plan = {"measurement": str(measurement), "output": output, "solver": solver, "settings": options,
-            "replicas": replicas, "seed": seed}  # fmt: skip
+    plan = {
+        "measurement": str(measurement),
+        "output": output,
+        "solver": solver,
+        "settings": options,
+        "replicas": replicas,
+        "seed": seed,
+    }
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
     with progress(f"noise {solver}", out.quiet) as report:
-        volume = noise_map(scan, solver, replicas=replicas, slices=some, device=device, seed=seed, settings=options,
-                           prior=prior, maps=maps, on_progress=report)  # fmt: skip
-    io.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
+        volume = noise_map(
+            scan,
+            solver,
+            replicas=replicas,
+            slices=some,
+            device=device,
+            seed=seed,
+            settings=options,
+            prior=prior,
+            maps=maps,
+            on_progress=report,
+        )
+    formats.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
     if out.json:
         show_json({**plan, "median": float(volume.data.median()), "max": float(volume.data.max())})
     note(f"wrote {output}")

@@ -46,8 +46,13 @@ def progress(label: str, quiet: bool = False) -> Iterator[OnProgress]:
         from rich import progress as rich
         from rich.console import Console
 
-        columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
-                   rich.TimeElapsedColumn(), rich.TimeRemainingColumn())  # fmt: skip
+        columns = (
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TimeRemainingColumn(),
+        )
         with rich.Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)

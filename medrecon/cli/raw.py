@@ -13,23 +13,36 @@ from medrecon.cli.options import Output, UsageError, Writing
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
-    from medrecon.io.scan import Scan
+    from medrecon.core.scan import Scan
 
 
 def import_raw(
-    raw: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], slices: str | None = None,
-    size: int | None = None, pixel: float | None = None, pixel_size: float | None = None, centre: float | None = None,
-    slice_spacing: float | None = None, direct: Annotated[bool, Parameter(negative="")] = False,
-    format: str | None = None, contrast: int | None = None, phase: int | None = None, repetition: int | None = None,
-    set: int | None = None, coils: int | None = None,
-    writing: Writing = Writing(), out: Output = Output(),
-) -> int:  # fmt: skip
+    raw: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    slices: str | None = None,
+    size: int | None = None,
+    pixel: float | None = None,
+    pixel_size: float | None = None,
+    centre: float | None = None,
+    slice_spacing: float | None = None,
+    direct: Annotated[bool, Parameter(negative="")] = False,
+    format: str | None = None,
+    contrast: int | None = None,
+    phase: int | None = None,
+    repetition: int | None = None,
+    set: int | None = None,
+    coils: int | None = None,
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
     """Make a measurement file of raw scanner data: geometry, flat field, rotation centre, noise.
 
     Parameters
     ----------
     raw
-        file or folder; its format is recognised, see docs/raw_data.md
+        file or folder; its format is recognised, see docs/guide/raw_data.md
     output
         measurement file (.h5) to write
     slices
@@ -63,13 +76,25 @@ def import_raw(
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
 
-    from medrecon.io.scan import save_scan
-    from medrecon.raw import OptionError, RawOptions, read_raw, recognise
+    from medrecon.acquisition.options import OptionError, RawOptions
+    from medrecon.core.scan import save_scan
+    from medrecon.formats.raw_data import read_raw, recognise
 
     try:
         options = RawOptions(
-            parse_range(slices), size, pixel, pixel_size, centre, slice_spacing, direct or None, format,
-            contrast, phase, repetition, set, coils,
+            parse_range(slices),
+            size,
+            pixel,
+            pixel_size,
+            centre,
+            slice_spacing,
+            direct or None,
+            format,
+            contrast,
+            phase,
+            repetition,
+            set,
+            coils,
         )
         name, _ = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}
@@ -88,13 +113,18 @@ def import_raw(
 
 def facts(scan: Scan) -> dict[str, Any]:
     """What the file said and what had to be found or assumed."""
-    noise = {k: {"shape": list(v.shape), "mean": float(v.double().mean())} if hasattr(v, "shape") else v
-             for k, v in scan.noise.items()}  # fmt: skip
+    noise = {
+        k: {"shape": list(v.shape), "mean": float(v.double().mean())} if hasattr(v, "shape") else v
+        for k, v in scan.noise.items()
+    }
     return {
-        "data": list(scan.data.shape), "image_shape": list(scan.image_shape), "units": scan.units,
+        "data": list(scan.data.shape),
+        "image_shape": list(scan.image_shape),
+        "units": scan.units,
         "geometry": brief(scan.geometry),
-        "noise": noise or "estimated from the data", "provenance": scan.provenance,
-    }  # fmt: skip
+        "noise": noise or "estimated from the data",
+        "provenance": scan.provenance,
+    }
 
 
 def parse_range(text: str | None) -> tuple[int, int] | None:

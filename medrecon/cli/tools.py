@@ -34,8 +34,10 @@ def solvers(*, out: Output = Output()) -> int:
     if out.json:
         show_json(rows)
     else:
-        show_table([{**row, "modalities": ", ".join(row["modalities"])} for row in rows],
-                   ("name", "modalities", "needs_prior", "summary"))  # fmt: skip
+        show_table(
+            [{**row, "modalities": ", ".join(row["modalities"])} for row in rows],
+            ("name", "modalities", "needs_prior", "summary"),
+        )
     return 0
 
 
@@ -49,10 +51,15 @@ def doctor(*, out: Output = Output()) -> int:
 
 
 def train(
-    what: Literal["autoencoder", "diffusion", "prior"], configuration: Path, /, *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])], expert: str | None = None,
-    device: str | None = None, out: Output = Output(),
-) -> int:  # fmt: skip
+    what: Literal["autoencoder", "diffusion", "prior"],
+    configuration: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    expert: str | None = None,
+    device: str | None = None,
+    out: Output = Output(),
+) -> int:
     """Train, or resume training, a prior: first its autoencoder, then its diffusion model; then write the prior.
 
     The diffusion model may consist of several networks, "experts" for a range of noise. `diffusion` trains them one
@@ -66,7 +73,7 @@ def train(
     what
         which part of the prior
     configuration
-        YAML file, see models/weights/*.yaml and docs/train_your_own.md
+        YAML file, see models/weights/*.yaml and docs/guide/train_your_own.md
     output
         folder of checkpoints and of the finished prior; a run found there is resumed
     expert
@@ -75,7 +82,7 @@ def train(
         cpu, cuda or cuda:N; overrides the configuration
     """
     from medrecon.cli.training import load_config, summary, train_parts
-    from medrecon.training.distributed import process_group, rank
+    from medrecon.training.loop.distributed import process_group, rank
 
     if expert is not None and what != "diffusion":
         raise UsageError(f"--expert {expert}: only for `train diffusion`")
@@ -95,9 +102,12 @@ def train(
 
 
 def demo(
-    *, output: Annotated[Path, Parameter(name=["--output", "-o"])], device: str = "cpu", seed: int = 0,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    device: str = "cpu",
+    seed: int = 0,
     out: Output = Output(),
-) -> int:  # fmt: skip
+) -> int:
     """Reconstruct three real scans with every solver: table, pictures, NIfTI, DICOM. Needs no network.
 
     Parameters

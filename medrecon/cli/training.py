@@ -14,7 +14,7 @@ from medrecon.cli.show import note
 
 if TYPE_CHECKING:
     from medrecon.training.config import TrainConfig
-    from medrecon.training.loop import LoopConfig, Report
+    from medrecon.training.loop.steps import LoopConfig, Report
     from medrecon.training.run import Data
 
 
@@ -69,7 +69,7 @@ def _explain(model: Any, entry: dict[str, Any]) -> str:
 def train_parts(what: str, config: TrainConfig, folder: Path, expert: str | None, quiet: bool) -> dict[str, Any]:
     """The scores of the autoencoder or of one expert; or the card of the prior that is complete now."""
     from medrecon.training import run
-    from medrecon.training.distributed import rank
+    from medrecon.training.loop.distributed import rank
 
     experts = config.diffusion.experts
     if expert is not None and expert not in experts:
@@ -90,20 +90,24 @@ def train_parts(what: str, config: TrainConfig, folder: Path, expert: str | None
 def _tell_data(config: TrainConfig, data: Data) -> None:
     counts = [(len(part.subjects), len(set(part.subjects))) for part in data]
     (slices, subjects), (held_out, others) = counts
-    note(f"{config.manifest}: training on {slices} slices of {subjects} subjects, "
-         f"validation on {held_out} slices of {others}")  # fmt: skip
+    note(
+        f"{config.manifest}: training on {slices} slices of {subjects} subjects, "
+        f"validation on {held_out} slices of {others}"
+    )
     for split, count in (("training", subjects), ("validation", others)):
         if count < 5:
-            note(f"warning: {count} {split} subject{'s' * (count > 1)}: what is learned, or measured, on so few says "
-                 "little about others")  # fmt: skip
+            note(
+                f"warning: {count} {split} subject{'s' * (count > 1)}: what is learned, or measured, on so few says "
+                "little about others"
+            )
 
 
 @contextmanager
 def _part(name: str, loop: LoopConfig, folder: Path, quiet: bool) -> Iterator[Report]:
     """Progress of one network, and what an earlier run left of it."""
-    from medrecon.training.checkpoint import NAME, training_facts
-    from medrecon.training.distributed import rank
-    from medrecon.training.schedule import progress as share
+    from medrecon.training.loop.checkpoint import NAME, training_facts
+    from medrecon.training.loop.distributed import rank
+    from medrecon.training.loop.schedule import progress as share
 
     if (folder / NAME).exists() and rank() == 0:
         facts = training_facts(folder)
@@ -131,11 +135,13 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
         for name, table in result["validation"]["denoising_mse"].items()
     }
     return {
-        "prior": result["name"], "data": result["validation"]["data"],
+        "prior": result["name"],
+        "data": result["validation"]["data"],
         "steps": {part: facts["steps"] for part, facts in result["history"].items()},
-        "round_trip_db": result["validation"]["round_trip_db"], f"round_trip_rms_{result['units']}": result["error"],
+        "round_trip_db": result["validation"]["round_trip_db"],
+        f"round_trip_rms_{result['units']}": result["error"],
         "denoising_error_over_gaussian": ratios,
-    }  # fmt: skip
+    }
 
 
 def _kinds(annotation: Any) -> dict[str, Any]:

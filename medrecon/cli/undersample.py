@@ -12,11 +12,19 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 
 
 def undersample(
-    measurement: Path, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], accel: float = 4.0,
-    mask: Pattern = "random", acs: int = 24, seed: int = 0,
-    slices: str | None = None, keep_maps: Annotated[bool, Parameter(negative="")] = False,
-    writing: Writing = Writing(), out: Output = Output(),
-) -> int:  # fmt: skip
+    measurement: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    accel: float = 4.0,
+    mask: Pattern = "random",
+    acs: int = 24,
+    seed: int = 0,
+    slices: str | None = None,
+    keep_maps: Annotated[bool, Parameter(negative="")] = False,
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
     """Leave samples of a measured Cartesian MRI scan out, retrospectively.
 
     Parameters
@@ -42,8 +50,8 @@ def undersample(
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
 
-    from medrecon.io.scan import load_scan, save_scan
-    from medrecon.operators.sampling import draw
+    from medrecon.core.scan import load_scan, save_scan
+    from medrecon.sampling.pattern import draw
     from medrecon.simulate.undersample import undersample as leave_out
 
     scan = load_scan(measurement)
@@ -54,8 +62,12 @@ def undersample(
     shape = (scan.image_shape[0], scan.image_shape[1])
     pattern = draw(mask, shape, accel, acs, seed=seed)
     scan = leave_out(scan, pattern.mask, details=pattern.describe(), keep_maps=keep_maps)
-    result = {"measurement": str(measurement), "output": str(output), "data": list(scan.data.shape),
-              **scan.provenance["undersampled"]}  # fmt: skip
+    result = {
+        "measurement": str(measurement),
+        "output": str(output),
+        "data": list(scan.data.shape),
+        **scan.provenance["undersampled"],
+    }
     if writing.dry_run:
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.spectrum import Spectrum
-from medrecon.units import MU_WATER
+from medrecon.core.units import MU_WATER
+from medrecon.numerics.spectrum import Spectrum
 
 STEP = 0.25
 """mm of water between the nodes of the inverted curve; interpolation between them errs by less than 1e-5 mm."""
@@ -47,8 +47,10 @@ def fit_polynomial(measured: Tensor, ideal: Tensor, degree: int = 4) -> Tensor:
         ValueError: different shapes, too few samples, or a fit that does not rise over the range of the samples.
     """
     if measured.shape != ideal.shape or degree < 1 or measured.numel() < degree:
-        raise ValueError(f"fit_polynomial: needs {max(degree, 1)} or more pairs of alike shapes, "
-                         f"got {tuple(measured.shape)} and {tuple(ideal.shape)}")  # fmt: skip
+        raise ValueError(
+            f"fit_polynomial: needs {max(degree, 1)} or more pairs of alike shapes, "
+            f"got {tuple(measured.shape)} and {tuple(ideal.shape)}"
+        )
     x = measured.detach().cpu().double().flatten()
     scale = x.abs().max().clamp_min(1e-12)
     powers = torch.stack([(x / scale) ** k for k in range(1, degree + 1)], dim=1)
@@ -56,8 +58,10 @@ def fit_polynomial(measured: Tensor, ideal: Tensor, degree: int = 4) -> Tensor:
     coefficients = solution[:, 0] / scale ** torch.arange(1, degree + 1)
     grid = torch.linspace(0, float(x.max()), 200, dtype=torch.float64)
     if bool((apply_polynomial(grid, coefficients).diff() <= 0).any()):
-        raise ValueError(f"fit_polynomial: degree {degree} does not rise over the samples; take a lower degree or "
-                         "thicknesses spread from 0 to the largest")  # fmt: skip
+        raise ValueError(
+            f"fit_polynomial: degree {degree} does not rise over the samples; take a lower degree or "
+            "thicknesses spread from 0 to the largest"
+        )
     return coefficients
 
 

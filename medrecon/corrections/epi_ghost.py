@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.fourier import centred_fft, centred_ifft
+from medrecon.numerics.fourier import centred_fft, centred_ifft
 
 
 def ghost_phase(forward: Tensor, backward: Tensor) -> tuple[float, float]:
@@ -27,10 +27,17 @@ def ghost_phase(forward: Tensor, backward: Tensor) -> tuple[float, float]:
     Raises:
         ValueError: no line of a direction, other shapes, or lines without signal.
     """
-    if forward.ndim != 3 or backward.ndim != 3 or not len(forward) or not len(backward) \
-            or forward.shape[1:] != backward.shape[1:]:  # fmt: skip
-        raise ValueError(f"ghost_phase: expected navigators (L, C, n) of both directions, got {tuple(forward.shape)} "
-                         f"forward, {tuple(backward.shape)} backward")  # fmt: skip
+    if (
+        forward.ndim != 3
+        or backward.ndim != 3
+        or not len(forward)
+        or not len(backward)
+        or forward.shape[1:] != backward.shape[1:]
+    ):
+        raise ValueError(
+            f"ghost_phase: expected navigators (L, C, n) of both directions, got {tuple(forward.shape)} "
+            f"forward, {tuple(backward.shape)} backward"
+        )
     ahead, back = (centred_ifft(lines.to(torch.complex128), -1).mean(0) for lines in (forward, backward))
     product = (back * ahead.conj()).sum(0)
     if not float(product.abs().sum()) > 0:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
+from medrecon.core.units import MU_WATER, hu_to_mu, mu_to_hu
 from medrecon.corrections.inpaint import interpolate_rays
-from medrecon.operators.ct import CTOperator, ImageGrid
-from medrecon.units import MU_WATER, hu_to_mu, mu_to_hu
+from medrecon.operators.ct.operator import CTOperator, ImageGrid
 
 METAL = 2500.0
 """HU from which the first reconstruction is metal."""
@@ -38,8 +38,13 @@ class MetalCorrection:
     image: Tensor
 
 
-def reduce_metal(A: CTOperator, y: Tensor, method: Literal["li", "nmar"] = "nmar", threshold: float = METAL,
-                 mu_water: float = MU_WATER) -> MetalCorrection:  # fmt: skip
+def reduce_metal(
+    A: CTOperator,
+    y: Tensor,
+    method: Literal["li", "nmar"] = "nmar",
+    threshold: float = METAL,
+    mu_water: float = MU_WATER,
+) -> MetalCorrection:
     """Line integrals y (..., V, D), water-precorrected, without the artefacts of metal.
 
     Metal is what a first FBP shows above `threshold` [HU]; its trace is where it projects to. 'li' interpolates the

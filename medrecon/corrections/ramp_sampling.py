@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medrecon.fourier import centred_fft
+from medrecon.numerics.fourier import centred_fft
 
 MARGIN = 0.9
 """Share of the field of view that the largest gap between frequencies allows, so that the fit is well conditioned."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from medrecon.fourier import centred_fft, centred_ifft
+from medrecon.numerics.fourier import centred_fft, centred_ifft
 
 
 def remove_readout_oversampling(kspace: Tensor, kept: int, dim: int = -2) -> Tensor:
@@ -23,8 +23,10 @@ def remove_readout_oversampling(kspace: Tensor, kept: int, dim: int = -2) -> Ten
     """
     n = kspace.shape[dim]
     if not kspace.is_complex() or not 1 <= kept <= n:
-        raise ValueError(f"remove_readout_oversampling: expected complex k-space of at least {kept} >= 1 samples, "
-                         f"got {kspace.dtype} {tuple(kspace.shape)}")  # fmt: skip
+        raise ValueError(
+            f"remove_readout_oversampling: expected complex k-space of at least {kept} >= 1 samples, "
+            f"got {kspace.dtype} {tuple(kspace.shape)}"
+        )
     if kept == n:
         return kspace
     return centred_fft(centred_ifft(kspace, dim).narrow(dim, n // 2 - kept // 2, kept), dim)

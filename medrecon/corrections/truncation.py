@@ -8,15 +8,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from medrecon.operators.ct_geometry import Geometry
-from medrecon.units import MU_WATER
+from medrecon.core.units import MU_WATER
+from medrecon.geometry.rays import Geometry
 
 FIT = 0.05
 """Share of the detector at each end to which the cylinder is fitted."""
 
 
-def pad_truncated(p: Tensor, geometry: Geometry, width: float | None = None,
-                  mu_water: float = MU_WATER) -> tuple[Tensor, Geometry]:  # fmt: skip
+def pad_truncated(
+    p: Tensor, geometry: Geometry, width: float | None = None, mu_water: float = MU_WATER
+) -> tuple[Tensor, Geometry]:
     """Line integrals (..., V, D) on a detector that is longer by `width` at each end, and its geometry; for FBP.
 
     Beyond each end of each view the object is taken for a cylinder of water of any radius and place (Hsieh et al.,
@@ -37,8 +38,10 @@ def pad_truncated(p: Tensor, geometry: Geometry, width: float | None = None,
             negative width.
     """
     if tuple(p.shape[-2:]) != (len(geometry.angles), geometry.det_count) or geometry.det_count < 4:
-        raise ValueError(f"pad_truncated: the geometry has {len(geometry.angles)} views of {geometry.det_count} >= 4 "
-                         f"elements, the line integrals are {tuple(p.shape)}")  # fmt: skip
+        raise ValueError(
+            f"pad_truncated: the geometry has {len(geometry.angles)} views of {geometry.det_count} >= 4 "
+            f"elements, the line integrals are {tuple(p.shape)}"
+        )
     if width is not None and not 0 <= width < math.inf:
         raise ValueError(f"pad_truncated: width must be >= 0 mm, got {width}")
     count = geometry.det_count // 2 if width is None else math.ceil(width / geometry.iso_spacing)

@@ -14,23 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from medrecon import __version__
+from medrecon.core import atomic
 from medrecon.data.cases import Case, Inventory, inventory
+from medrecon.data.manifest import SPLITS, Manifest
 from medrecon.data.read import read_case, slope
 from medrecon.data.shard import ShardWriter
 from medrecon.data.store import FORMAT, INDEX, VERSION, Store, file_sha256
 from medrecon.data.toml import manifest_text
 from medrecon.data.values import resized
-from medrecon.io import atomic
-from medrecon.manifest import SPLITS, Manifest
 
 JOURNAL = "journal.jsonl"
 OnProgress = Callable[[float, int], None]
 
 
 def build_store(
-    manifest: Manifest, folder: Path, root: Path | None = None, size: int | None = None, shard_bytes: int = 1 << 34,
+    manifest: Manifest,
+    folder: Path,
+    root: Path | None = None,
+    size: int | None = None,
+    shard_bytes: int = 1 << 34,
     on_progress: OnProgress = lambda done, total: None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Index a data set into `folder`, or go on with it; what the store then holds.
 
     Args:
@@ -44,8 +48,13 @@ def build_store(
     """
     found = inventory(manifest, root)
     _refuse_leaks(found, manifest)
-    settings = {"manifest": file_sha256(manifest.path), "data": _fingerprint(found), "size": size,
-                "shard_bytes": shard_bytes, "version": VERSION}  # fmt: skip
+    settings = {
+        "manifest": file_sha256(manifest.path),
+        "data": _fingerprint(found),
+        "size": size,
+        "shard_bytes": shard_bytes,
+        "version": VERSION,
+    }
     cases = [case for case in found.cases if case.split is not None]
     if not cases:
         raise ValueError(f"{manifest.path}: no volume is in a split; see [split], train, val and test")
@@ -66,8 +75,15 @@ def build_store(
                     skipped[case.name] = str(error)
                     continue
                 data = stored.data if size is None else resized(stored.data, size)
-                entries.append({**_entry(case, manifest, root), **writer.append(case.split or "train", data),
-                                "count": len(data), "scale": stored.scale, "clipped": stored.clipped})  # fmt: skip
+                entries.append(
+                    {
+                        **_entry(case, manifest, root),
+                        **writer.append(case.split or "train", data),
+                        "count": len(data),
+                        "scale": stored.scale,
+                        "clipped": stored.clipped,
+                    }
+                )
                 _write_line(stream, entries[-1])
             on_progress(number + 1, len(cases))
         if not entries:
@@ -95,8 +111,9 @@ def _refuse_leaks(found: Inventory, manifest: Manifest) -> None:
 
 def _fingerprint(found: Inventory) -> str:
     """Of names, sizes, subjects and splits: the pixels are not read for it."""
-    lines = [json.dumps([c.name, c.subject, c.split, [(p.name, p.stat().st_size) for p in c.files]])
-             for c in found.cases]  # fmt: skip
+    lines = [
+        json.dumps([c.name, c.subject, c.split, [(p.name, p.stat().st_size) for p in c.files]]) for c in found.cases
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -148,26 +165,59 @@ def _write_line(stream: Any, entry: dict[str, Any]) -> None:
 def _entry(case: Case, manifest: Manifest, root: Path | None) -> dict[str, Any]:
     base = manifest.base(root)
     files = [path.relative_to(base).as_posix() for path in case.files]
-    return {"case": case.name, "subject": case.subject, "files": files,
-            **({"frames": list(case.frames)} if case.frames else {})}  # fmt: skip
+    return {
+        "case": case.name,
+        "subject": case.subject,
+        "files": files,
+        **({"frames": list(case.frames)} if case.frames else {}),
+    }
 
 
-def _write_index(folder: Path, manifest: Manifest, settings: dict[str, Any], shards: list[dict[str, Any]],
-                 skipped: dict[str, str], unassigned: list[str]) -> None:  # fmt: skip
-    mine = Manifest.model_validate({
-        **manifest.model_dump(include={"name", "modality", "units", "content", "licence", "licence_checked", "citation",
-                                       "doi", "url", "access", "sources"}),
-        "format": "medrecon store", "kind": "store",
-    })  # fmt: skip
+def _write_index(
+    folder: Path,
+    manifest: Manifest,
+    settings: dict[str, Any],
+    shards: list[dict[str, Any]],
+    skipped: dict[str, str],
+    unassigned: list[str],
+) -> None:
+    mine = Manifest.model_validate(
+        {
+            **manifest.model_dump(
+                include={
+                    "name",
+                    "modality",
+                    "units",
+                    "content",
+                    "licence",
+                    "licence_checked",
+                    "citation",
+                    "doi",
+                    "url",
+                    "access",
+                    "sources",
+                }
+            ),
+            "format": "medrecon store",
+            "kind": "store",
+        }
+    )
     with atomic.file(folder / "manifest.toml", overwrite=True) as path:
         path.write_text(manifest_text(mine, "The data as `medrecon data index` stored them."), encoding="utf-8")
     index = {
-        "format": FORMAT, "version": VERSION, "medrecon_version": __version__,
+        "format": FORMAT,
+        "version": VERSION,
+        "medrecon_version": __version__,
         **manifest.model_dump(include={"name", "modality", "units", "licence", "citation"}),
-        "dtype": "int16", "slope": slope(manifest), "offset": 0.0,
+        "dtype": "int16",
+        "slope": slope(manifest),
+        "offset": 0.0,
         "value": "stored * slope + offset, in the units of the original after * scale of the volume",
-        "settings": settings, "skipped": skipped, "unassigned": unassigned, "shards": shards,
-    }  # fmt: skip
+        "settings": settings,
+        "skipped": skipped,
+        "unassigned": unassigned,
+        "shards": shards,
+    }
     with atomic.file(folder / INDEX) as path:
         path.write_text(json.dumps(index) + "\n", encoding="utf-8")
 
@@ -177,9 +227,16 @@ def _summary(store: Store) -> dict[str, Any]:
     for split in SPLITS:
         if shards := store.split(split):
             volumes = [v for shard in shards for v in shard.volumes]
-            splits[split] = {"subjects": len({v["subject"] for v in volumes}), "volumes": len(volumes),
-                             "slices": sum(v["count"] for v in volumes),
-                             "shards": [f"{s.path.name} {'x'.join(map(str, s.shape))}" for s in shards],
-                             "clipped_voxels": sum(v["clipped"] for v in volumes)}  # fmt: skip
-    return {"store": str(store.folder), **splits, "skipped": store.meta["skipped"],
-            "unassigned_subjects": store.meta["unassigned"]}  # fmt: skip
+            splits[split] = {
+                "subjects": len({v["subject"] for v in volumes}),
+                "volumes": len(volumes),
+                "slices": sum(v["count"] for v in volumes),
+                "shards": [f"{s.path.name} {'x'.join(map(str, s.shape))}" for s in shards],
+                "clipped_voxels": sum(v["clipped"] for v in volumes),
+            }
+    return {
+        "store": str(store.folder),
+        **splits,
+        "skipped": store.meta["skipped"],
+        "unassigned_subjects": store.meta["unassigned"],
+    }

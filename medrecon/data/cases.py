@@ -13,11 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from medrecon.manifest import SPLITS, Manifest, Rule, Split
+from medrecon.data.manifest import SPLITS, Manifest, Rule, Split
 
 NIFTI = (".nii", ".nii.gz")
-TAGS = ["PatientID", "SeriesInstanceUID", "SOPClassUID", "ImageType", "ImagePositionPatient",
-        "ImageOrientationPatient", "InstanceNumber", "Rows", "Columns"]  # fmt: skip
+TAGS = [
+    "PatientID",
+    "SeriesInstanceUID",
+    "SOPClassUID",
+    "ImageType",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "InstanceNumber",
+    "Rows",
+    "Columns",
+]
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,10 @@ def inventory(manifest: Manifest, root: Path | None = None) -> Inventory:
                 f"{folder}: no {manifest.kind} files of {manifest.modality}; "
                 f"are kind and modality right in {manifest.path}?"
             )
-        found += [replace(c, split=split, name=f"{folder.relative_to(base).as_posix()}/{c.name}".removeprefix("./"))
-                  for c in cases]  # fmt: skip
+        found += [
+            replace(c, split=split, name=f"{folder.relative_to(base).as_posix()}/{c.name}".removeprefix("./"))
+            for c in cases
+        ]
     if manifest.split is not None:
         whose = assign(manifest.split, {case.subject for case in found})
         found = [replace(case, split=whose.get(case.subject)) for case in found]
@@ -138,9 +149,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _nifti(
-    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
-) -> Iterator[Case]:
+def _nifti(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]) -> Iterator[Case]:
     if manifest.subject == "PatientID":
         raise ValueError(f"{manifest.path}: NIfTI has no PatientID; set subject to folder, file or an expression")
     for path in _files(folder):
@@ -149,9 +158,7 @@ def _nifti(
             yield Case(path.relative_to(folder).as_posix(), subject, None, (path,))
 
 
-def _fastmri(
-    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
-) -> Iterator[Case]:
+def _fastmri(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]) -> Iterator[Case]:
     """One .h5 file a volume; its attribute patient_id is the subject, where asked for."""
     import h5py
 
@@ -172,14 +179,14 @@ def _owner(path: Path, folder: Path, manifest: Manifest, patient: str) -> str:
     if manifest.subject != "PatientID":
         return subject_of(path, folder, manifest.subject)
     if not patient:
-        raise ValueError(f"{path}: no PatientID; tell subjects apart by folder, file or an expression: --subject of "
-                         f"`medrecon data split`, subject in {manifest.path}")  # fmt: skip
+        raise ValueError(
+            f"{path}: no PatientID; tell subjects apart by folder, file or an expression: --subject of "
+            f"`medrecon data split`, subject in {manifest.path}"
+        )
     return patient
 
 
-def _sheets(
-    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
-) -> Iterator[Case]:
+def _sheets(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]) -> Iterator[Case]:
     index = folder / "index.tsv"
     if not index.exists():
         raise FileNotFoundError(f"{index} not found: a sheet folder needs it (columns sheet, frame, source, subject)")
@@ -191,13 +198,11 @@ def _sheets(
         yield Case(sheet, subject, None, (folder / sheet,), frames=tuple(sorted(numbers)))
 
 
-def _dicom(
-    folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]
-) -> Iterator[Case]:
+def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]) -> Iterator[Case]:
     """Images of the manifest's modality by subject, series, orientation and size, in order along their normal."""
     from pydicom import dcmread
 
-    from medrecon.io.dicom_series import MULTIFRAME, SLICES, is_dicom
+    from medrecon.formats.dicom.series import MULTIFRAME, SLICES, is_dicom
 
     groups: dict[tuple[str, ...], list[tuple[float, str, Path]]] = defaultdict(list)
     for path in _files(folder):
@@ -238,5 +243,8 @@ def _place(header: Any, axes: tuple[float, ...]) -> float:
 
 
 _LISTED: dict[str, Callable[[Path, Manifest, dict[str, str], Counter[str]], Iterator[Case]]] = {
-    "sheets": _sheets, "dicom": _dicom, "nifti": _nifti, "fastmri": _fastmri,
-}  # fmt: skip
+    "sheets": _sheets,
+    "dicom": _dicom,
+    "nifti": _nifti,
+    "fastmri": _fastmri,
+}

@@ -9,9 +9,9 @@ from typing import Any
 from medrecon.data.build import shared_subjects
 from medrecon.data.cases import Case, inventory
 from medrecon.data.duplicates import NEAR, Duplicates
+from medrecon.data.manifest import SPLITS, Manifest
 from medrecon.data.read import read_case
 from medrecon.data.store import Store, file_sha256
-from medrecon.manifest import SPLITS, Manifest
 
 OnProgress = Callable[[float, int], None]
 
@@ -20,8 +20,9 @@ def silent(done: float, total: int) -> None:
     pass
 
 
-def check_data(manifest: Manifest, root: Path | None = None, near: float = NEAR,
-               on_progress: OnProgress = silent) -> dict[str, Any]:  # fmt: skip
+def check_data(
+    manifest: Manifest, root: Path | None = None, near: float = NEAR, on_progress: OnProgress = silent
+) -> dict[str, Any]:
     """Files, subjects, readability and duplicates of a data set; `problems` says in words what is wrong.
 
     Raises:
@@ -94,9 +95,10 @@ def _splits(cases: tuple[Case, ...], slices: dict[str, int]) -> dict[str, Any]:
         members = [case for case in cases if case.split == split]
         if members:
             table[split or "none"] = {
-                "subjects": len({case.subject for case in members}), "volumes": len(members),
+                "subjects": len({case.subject for case in members}),
+                "volumes": len(members),
                 "slices": sum(slices.get(case.name, 0) for case in members),
-            }  # fmt: skip
+            }
     return table
 
 

@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from medrecon.core.volume import Modality, Units
 from medrecon.data.cases import NIFTI, assign, inventory
-from medrecon.manifest import SPLITS, Kind, Manifest, Rule, Split
-from medrecon.volume import Modality, Units
+from medrecon.data.manifest import SPLITS, Kind, Manifest, Rule, Split
 
 
-def describe(folder: Path, modality: Modality | None = None, subject: str | None = None,
-             rule: Rule | None = None) -> Manifest:  # fmt: skip
+def describe(
+    folder: Path, modality: Modality | None = None, subject: str | None = None, rule: Rule | None = None
+) -> Manifest:
     """Kind by content; modality by the DICOM headers; split folders train, val, test where they are there.
 
     Args:
@@ -36,11 +37,18 @@ def describe(folder: Path, modality: Modality | None = None, subject: str | None
         parts = {"train": Path(".")}
     units: Units = "HU" if modality == "CT" else "a.u."
     manifest = Manifest(
-        name=folder.resolve().name, modality=modality, units=units, content="not described",
-        licence="not stated", licence_checked="not checked", kind=kind, root=folder,
+        name=folder.resolve().name,
+        modality=modality,
+        units=units,
+        content="not described",
+        licence="not stated",
+        licence_checked="not checked",
+        kind=kind,
+        root=folder,
         subject=subject or {"dicom": "PatientID", "sheets": "index.tsv"}.get(kind, "folder"),
-        split=rule or (None if parts else Rule()), **(parts if rule is None else {}),
-    )  # fmt: skip
+        split=rule or (None if parts else Rule()),
+        **(parts if rule is None else {}),
+    )
     manifest._path = Path("manifest.toml")
     return manifest.model_copy(update={"root": folder.absolute()})
 
@@ -48,7 +56,7 @@ def describe(folder: Path, modality: Modality | None = None, subject: str | None
 def _kind(folder: Path) -> tuple[Kind, Modality | None]:
     from pydicom import dcmread
 
-    from medrecon.io.dicom_series import MULTIFRAME, SLICES, is_dicom
+    from medrecon.formats.dicom.series import MULTIFRAME, SLICES, is_dicom
 
     if next(folder.rglob("index.tsv"), None) is not None:
         return "sheets", None
@@ -68,9 +76,16 @@ def _kind(folder: Path) -> tuple[Kind, Modality | None]:
 
 
 def split_folder(
-    folder: Path, output: Path, val: float, test: float, seed: int, modality: Modality | None = None,
-    subject: str | None = None, name: str | None = None, licence: str | None = None,
-) -> tuple[Manifest, dict[str, Split], list[str]]:  # fmt: skip
+    folder: Path,
+    output: Path,
+    val: float,
+    test: float,
+    seed: int,
+    modality: Modality | None = None,
+    subject: str | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+) -> tuple[Manifest, dict[str, Split], list[str]]:
     """A manifest for a user's folder with every subject in one split, listed; the splits, and warnings.
 
     Raises:
@@ -81,13 +96,15 @@ def split_folder(
     whose = assign(Rule(val=val, test=test, seed=seed), {case.subject for case in found.cases})
     lists: dict[Split, tuple[str, ...]] = {s: tuple(sorted(n for n, at in whose.items() if at == s)) for s in SPLITS}
     counts = ", ".join(f"{len(lists[s])} {s}" for s in SPLITS)
-    manifest = draft.model_copy(update={
-        "name": name or draft.name,
-        "content": f"{len(found.cases)} volumes of {len(whose)} subjects: {counts}; seed {seed}",
-        "licence": licence or draft.licence,
-        "root": Path(os.path.relpath(folder.absolute(), output.absolute().parent)),
-        "split": Rule(train=lists["train"], val=lists["val"], test=lists["test"], seed=seed),
-    })  # fmt: skip
+    manifest = draft.model_copy(
+        update={
+            "name": name or draft.name,
+            "content": f"{len(found.cases)} volumes of {len(whose)} subjects: {counts}; seed {seed}",
+            "licence": licence or draft.licence,
+            "root": Path(os.path.relpath(folder.absolute(), output.absolute().parent)),
+            "split": Rule(train=lists["train"], val=lists["val"], test=lists["test"], seed=seed),
+        }
+    )
     warnings = [f"{path}: {why}" for path, why in found.unreadable.items()]
     if found.passed_over:
         warnings.append("passed over: " + ", ".join(f"{n} {what}" for what, n in sorted(found.passed_over.items())))
@@ -102,5 +119,7 @@ def _siblings(whose: dict[str, Split]) -> list[str]:
     several = sorted(start for start, n in starts.items() if n > 1)
     if not 1 < len(starts) < len(whose):
         return []
-    return [f"{several[0]!r} begins {starts[several[0]]} names, which count as different subjects; if they are one "
-            f"person, give --subject with an expression such as '^[^-_.]+'"]  # fmt: skip
+    return [
+        f"{several[0]!r} begins {starts[several[0]]} names, which count as different subjects; if they are one "
+        f"person, give --subject with an expression such as '^[^-_.]+'"
+    ]

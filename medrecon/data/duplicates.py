@@ -2,8 +2,8 @@
 
 A slice is averaged to 32 x 32, its local mean (5 x 5) taken away, and brought to norm 1; two slices are near duplicates
 when the scalar product of these is at least `NEAR`. On the corpus slices of different patients reach 0.64 (CT) and 0.84
-(MRI), a slice and itself shifted by one pixel both ways at least 0.93 (docs/data.md). Not found: flips, rotations,
-another window.
+(MRI), a slice and itself shifted by one pixel both ways at least 0.93 (docs/guide/data.md). Not found: flips,
+rotations, another window.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.manifest import Split
+from medrecon.data.manifest import Split
 
 NEAR = 0.9
 SIDE, BLOCK = 32, 2048
@@ -64,8 +64,9 @@ class Duplicates:
         self._file.flush()
         return np.memmap(self._file, np.float16, "r", shape=(len(self), SIDE * SIDE))
 
-    def find(self, near: float = NEAR, keep: int = 100,
-             on_progress: Callable[[float, int], None] = lambda done, total: None) -> dict[str, Any]:  # fmt: skip
+    def find(
+        self, near: float = NEAR, keep: int = 100, on_progress: Callable[[float, int], None] = lambda done, total: None
+    ) -> dict[str, Any]:
         """Counts of pairs across splits and between subjects of a split, and the `keep` most alike of each."""
         groups = {"across_splits": _Pairs(keep), "between_subjects": _Pairs(keep)}
         n = len(self)

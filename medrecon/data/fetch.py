@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medrecon import __version__
+from medrecon.data.manifest import File, Manifest
 from medrecon.data.store import file_sha256
-from medrecon.manifest import File, Manifest
 
 BLOCK = 1 << 20
 ATTEMPTS = 4
@@ -37,9 +37,8 @@ class OnlyHTTPS(urllib.request.HTTPRedirectHandler):
 
 
 def fetch_data(
-    manifest: Manifest, folder: Path, on_progress: OnProgress = lambda done, total: None,
-    opener: Opener | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    manifest: Manifest, folder: Path, on_progress: OnProgress = lambda done, total: None, opener: Opener | None = None
+) -> dict[str, Any]:
     """Download the manifest's files into `folder`; those that are there and right are left alone.
 
     Returns:

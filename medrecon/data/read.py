@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from medrecon.data.cases import Case
+from medrecon.data.manifest import Manifest
 from medrecon.data.values import COUNTS, counts, magnitude_scale
-from medrecon.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def _sheet(case: Case, manifest: Manifest) -> Tensor:
 
 
 def _slices(case: Case, manifest: Manifest) -> Iterator[Tensor]:
-    from medrecon import io
+    from medrecon import formats
 
     for path in case.files:
-        volume = io.read(path, modality=manifest.modality)
+        volume = formats.read(path, modality=manifest.modality)
         if (volume.modality, volume.units) != (manifest.modality, manifest.units):
             raise ValueError(
                 f"{path}: {volume.modality} in {volume.units}, but {manifest.path} says "

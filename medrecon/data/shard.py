@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from medrecon.data.manifest import Split
 from medrecon.data.store import file_sha256
-from medrecon.manifest import Split
 
 HEADER = 128
 """bytes before the rows: .npy format 1.0, padded as NumPy pads it"""
@@ -85,10 +85,21 @@ class ShardWriter:
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(self._partial(name), path)
-            volumes = [{k: v for k, v in e.items() if k not in ("shard", "split", "shape")}
-                       for e in self._entries if e["shard"] == name]  # fmt: skip
-            shards.append({"file": name, "split": split, "shape": [rows, height, width], "dtype": "int16",
-                           "sha256": file_sha256(path), "volumes": volumes})  # fmt: skip
+            volumes = [
+                {k: v for k, v in e.items() if k not in ("shard", "split", "shape")}
+                for e in self._entries
+                if e["shard"] == name
+            ]
+            shards.append(
+                {
+                    "file": name,
+                    "split": split,
+                    "shape": [rows, height, width],
+                    "dtype": "int16",
+                    "sha256": file_sha256(path),
+                    "volumes": volumes,
+                }
+            )
         return sorted(shards, key=lambda shard: str(shard["file"]))
 
 

@@ -1,8 +1,8 @@
 """The training store: slices as int16 in memory-mapped .npy shards, and index.json that says whose they are.
 
-    STORE/index.json         written last: without it the store is not finished
-    STORE/manifest.toml      kind = "store", for `medrecon train`
-    STORE/train-000.npy      (N, H, W) int16, little-endian, never pickled
+STORE/index.json         written last: without it the store is not finished
+STORE/manifest.toml      kind = "store", for `medrecon train`
+STORE/train-000.npy      (N, H, W) int16, little-endian, never pickled
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.manifest import Split
+from medrecon.data.manifest import Split
 
 FORMAT, VERSION, INDEX = "medrecon-store", 1, "index.json"
 

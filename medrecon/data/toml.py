@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from medrecon.manifest import Manifest
+from medrecon.data.manifest import Manifest
 
 
 def manifest_text(manifest: Manifest, comment: str) -> str:

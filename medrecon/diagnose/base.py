@@ -16,8 +16,8 @@ from torch import Tensor
 from medrecon.diffusion.reverse import sample
 from medrecon.diffusion.samplers.heun import Heun
 from medrecon.diffusion.schedules import karras
-from medrecon.models.base import Prior
-from medrecon.training.slices import Slices
+from medrecon.models.prior import Prior
+from medrecon.training.images.slices import Slices
 
 OnProgress = Callable[[float], None]
 """The share done, 0..1."""

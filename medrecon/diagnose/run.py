@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from medrecon import __version__
+from medrecon.core.discover import modules
 from medrecon.diagnose.base import Case, Finding
-from medrecon.discover import modules
 
 PATTERN = "diagnose*"
 """names of everything written"""
@@ -35,16 +35,20 @@ def diagnostics(only: Sequence[str] = ()) -> dict[str, ModuleType]:
 
 
 def diagnose(
-    case: Case, output: Path, only: Sequence[str] = (), *, overwrite: bool = False,
+    case: Case,
+    output: Path,
+    only: Sequence[str] = (),
+    *,
+    overwrite: bool = False,
     on_progress: Callable[[float, int], None] = lambda done, total: None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Run the diagnostics and write the folder `output`, whole or not at all; the report.
 
     Raises:
         FileExistsError: `output` exists and `overwrite` is off, or holds other things.
         ValueError: an unknown diagnostic.
     """
-    from medrecon.io import atomic
+    from medrecon.core import atomic
 
     chosen = diagnostics(only)
     report = header(case)
@@ -70,15 +74,25 @@ def header(case: Case) -> dict[str, Any]:
     """What was judged, on what, how."""
     card = case.prior.card
     return {
-        "prior": case.prior.name, "label": case.prior.label, "sha256": card.get("sha256"),
-        "modality": case.prior.modality, "units": case.prior.units, "size": case.held_out.data.shape[-1],
-        "held_out": {"subjects": len(set(case.held_out.subjects)), "slices": len(case.held_out.subjects),
-                     "looked_at": len(case.index)},
-        "training": None if case.training is None else {"subjects": len(set(case.training.subjects)),
-                                                        "slices": len(case.training.subjects)},
-        "settings": asdict(case.settings), "software": {"medrecon": __version__}, "diagnostics": {},
+        "prior": case.prior.name,
+        "label": case.prior.label,
+        "sha256": card.get("sha256"),
+        "modality": case.prior.modality,
+        "units": case.prior.units,
+        "size": case.held_out.data.shape[-1],
+        "held_out": {
+            "subjects": len(set(case.held_out.subjects)),
+            "slices": len(case.held_out.subjects),
+            "looked_at": len(case.index),
+        },
+        "training": None
+        if case.training is None
+        else {"subjects": len(set(case.training.subjects)), "slices": len(case.training.subjects)},
+        "settings": asdict(case.settings),
+        "software": {"medrecon": __version__},
+        "diagnostics": {},
         "use": "RESEARCH USE ONLY - NOT FOR CLINICAL USE",
-    }  # fmt: skip
+    }
 
 
 def markdown(report: dict[str, Any], findings: dict[str, Finding]) -> str:
@@ -87,11 +101,14 @@ def markdown(report: dict[str, Any], findings: dict[str, Finding]) -> str:
     guidance = report["settings"]["guidance"]
     guided = "" if guidance == 1 else f"; samples guided by {guidance:g}: not draws of the prior as it is"
     lines = [
-        f"# Diagnostics of the prior {report['prior']} ({report['modality']}{of})", "",
+        f"# Diagnostics of the prior {report['prior']} ({report['modality']}{of})",
+        "",
         f"{held['looked_at']} slices of {held['subjects']} held-out subjects, {report['size']} x {report['size']}; "
-        f"seed {report['settings']['seed']}{guided}. {report['use']}.", "",
-        "| diagnostic | quantity | figure |", "|---|---|---|",
-    ]  # fmt: skip
+        f"seed {report['settings']['seed']}{guided}. {report['use']}.",
+        "",
+        "| diagnostic | quantity | figure |",
+        "|---|---|---|",
+    ]
     for name, finding in findings.items():
         lines += [f"| {name} | {quantity} | {figure} |" for quantity, figure in finding.table]
     for finding in findings.values():

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from medrecon.data.cases import inventory
+from medrecon.data.manifest import Manifest, load_manifest
 from medrecon.data.read import read_case, slope
 from medrecon.data.values import resized
 from medrecon.diagnose.base import Case, Settings
-from medrecon.manifest import Manifest, load_manifest
-from medrecon.models.base import Prior
-from medrecon.training.slices import Slices
-from medrecon.training.sources import load_slices
+from medrecon.models.prior import Prior
+from medrecon.training.images.slices import Slices
+from medrecon.training.images.sources import load_slices
 
 
 def load_case(prior: Prior, data: Path, size: int, settings: Settings, device: str) -> Case:
@@ -71,8 +71,16 @@ def folder_manifest(prior: Prior, folder: Path) -> Manifest:
     if (folder / "index.tsv").exists():
         raise ValueError(f"{folder}: PNG sheets do not say their units; give the manifest (.toml) that names them")
     nifti = any(p.name.endswith((".nii", ".nii.gz")) for p in folder.rglob("*"))
-    return Manifest.model_validate({
-        "name": folder.name, "modality": prior.modality, "units": prior.units, "content": "held-out scans",
-        "licence": "not stated", "licence_checked": "no", "kind": "nifti" if nifti else "dicom",
-        "root": folder.absolute(), "val": Path(),
-    })  # fmt: skip
+    return Manifest.model_validate(
+        {
+            "name": folder.name,
+            "modality": prior.modality,
+            "units": prior.units,
+            "content": "held-out scans",
+            "licence": "not stated",
+            "licence_checked": "no",
+            "kind": "nifti" if nifti else "dicom",
+            "root": folder.absolute(),
+            "val": Path(),
+        }
+    )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from medrecon.diagnose.base import Case
-from medrecon.models.mixture import StationaryMixture, fit_mixture
-from medrecon.models.wiener import Wiener
+from medrecon.models.exact.mixture import StationaryMixture, fit_mixture
+from medrecon.models.exact.wiener import Wiener
 
 TRAINING = 256
 """training slices the Gaussian is fitted to, where the denoiser does not bring its own"""

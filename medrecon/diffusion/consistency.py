@@ -7,9 +7,9 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.draw import Draw, white
-from medrecon.linalg import cg, expand, power_norms
-from medrecon.measurement import Measurement
+from medrecon.numerics.linalg import cg, expand, power_norms
 from medrecon.operators.base import LinearOperator, whiten
 from medrecon.operators.normal import common_level
 from medrecon.operators.repeated import Repeated
@@ -33,9 +33,7 @@ class DataConsistency:
         # Two Hutchinson probes, the same for every item, so that a batch equals single runs.
         g = torch.Generator().manual_seed(0)
         probe = torch.randn((2, 1, *A.in_shape), dtype=A.in_dtype, generator=g).to(y.data.device)
-        squares = [
-            self.whitened(p.expand(len(y.data), *A.in_shape)).abs().square().flatten(1).sum(1) for p in probe
-        ]
+        squares = [self.whitened(p.expand(len(y.data), *A.in_shape)).abs().square().flatten(1).sum(1) for p in probe]
         self.trace = torch.stack(squares).mean(0).clamp_min(1e-30)
 
     def _set(self, A: LinearOperator, y: Measurement) -> None:

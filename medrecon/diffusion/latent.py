@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.derivatives import denoise
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
+from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
 
 

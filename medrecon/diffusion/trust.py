@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from medrecon.diffusion.latent import LatentSpace
-from medrecon.linalg import expand
+from medrecon.numerics.linalg import expand
 
 
 def latent_deviation(sigma: float) -> float:

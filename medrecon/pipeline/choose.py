@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from medrecon.discover import modules
-from medrecon.io.scan import Scan
-from medrecon.models.base import Prior
-from medrecon.operators.partial_fourier import coverage
+from medrecon.core.discover import modules
+from medrecon.core.scan import Scan
+from medrecon.kspace.partial_fourier import coverage
+from medrecon.models.prior import Prior
 from medrecon.solvers.base import Solver
 
 
@@ -33,11 +33,15 @@ def describe_solvers() -> list[dict[str, Any]]:
     """Name, modalities, needs_prior, summary, scans (see `scans_of`) and settings of every solver."""
     return [
         {
-            "name": name, "modalities": list(cls.modalities), "needs_prior": cls.needs_prior, "summary": cls.summary,
-            "scans": scans_of(cls), "settings": {f.name: _default(f) for f in settable(cls)},
+            "name": name,
+            "modalities": list(cls.modalities),
+            "needs_prior": cls.needs_prior,
+            "summary": cls.summary,
+            "scans": scans_of(cls),
+            "settings": {f.name: _default(f) for f in settable(cls)},
         }
         for name, cls in solver_classes().items()
-    ]  # fmt: skip
+    ]
 
 
 def scans_of(cls: type[Any]) -> str:
@@ -52,9 +56,10 @@ def suitable(scan: Scan) -> list[str]:
     if scan.modality == "mri" and not scan.noncartesian and is_partial(scan):
         wanted.add("partial fourier")
     return [
-        name for name, cls in solver_classes().items()
+        name
+        for name, cls in solver_classes().items()
         if scan.modality in cls.modalities and scans_of(cls) in wanted and not (scan.volumetric and cls.needs_prior)
-    ]  # fmt: skip
+    ]
 
 
 def is_partial(scan: Scan) -> bool:
@@ -90,9 +95,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def solver_class(
-    name: str, modality: str, settings: Mapping[str, Any] | None = None, *, volumetric: bool = False,
+    name: str,
+    modality: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    volumetric: bool = False,
     noncartesian: bool = False,
-) -> type[Any]:  # fmt: skip
+) -> type[Any]:
     """The solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
     Args:

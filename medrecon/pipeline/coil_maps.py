@@ -17,20 +17,20 @@ def estimate_maps(kspace: Tensor, method: MapMethod) -> Tensor:
         ValueError: an unknown method, or k-space without the calibration region the method needs.
     """
     if method in ("auto", "espirit"):
-        from medrecon.operators.espirit import espirit
+        from medrecon.coils.maps.espirit import espirit
 
         return espirit(kspace)
     if method == "walsh":
-        from medrecon.operators.coils import acs_images
-        from medrecon.operators.walsh import walsh_maps
+        from medrecon.coils.combine import acs_images
+        from medrecon.coils.maps.walsh import walsh_maps
 
         return walsh_maps(acs_images(kspace))
     if method == "jsense":
-        from medrecon.operators.jsense import jsense_maps
+        from medrecon.coils.maps.jsense import jsense_maps
 
         return jsense_maps(kspace)
     if method == "nlinv":
-        from medrecon.operators.nlinv import nlinv_maps
+        from medrecon.coils.maps.nlinv import nlinv_maps
 
         return nlinv_maps(kspace)
     raise ValueError(f"maps: unknown method {method!r}; there are: {', '.join(METHODS)}")

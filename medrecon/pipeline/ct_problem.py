@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.io.scan import Scan
-from medrecon.io.scan_rays import BY_VIEW
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
+from medrecon.core.measurement import Measurement
+from medrecon.core.scan import Scan
+from medrecon.core.scan_rays import BY_VIEW
+from medrecon.core.units import MU_WATER, mu_to_hu
+from medrecon.core.volume import Modality, Units
+from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.ct import (
+from medrecon.operators.ct.operator import (
     ConeGeometry,
     CTOperator,
     FanGeometry,
@@ -23,8 +25,6 @@ from medrecon.operators.ct import (
     VolumeGrid,
 )
 from medrecon.pipeline.noise_level import ct_precision
-from medrecon.units import MU_WATER, mu_to_hu
-from medrecon.volume import Modality, Units
 
 GEOMETRIES: dict[str, type[Any]] = {"parallel": ParallelGeometry, "fan": FanGeometry, "cone": ConeGeometry}
 """By the `type` in a scan's geometry."""
@@ -41,9 +41,10 @@ class CTProblem:
         self.mu_water = float(scan.noise.get("mu_water", MU_WATER))
         self.A = CTOperator(scan_geometry(scan), scan_grid(scan))
         self.facts = {
-            "mu_water_per_mm": self.mu_water, "projector": f"{self.A.model}, {self.A.chosen(1)}",
+            "mu_water_per_mm": self.mu_water,
+            "projector": f"{self.A.model}, {self.A.chosen(1)}",
             "noise_model": _summary(scan.noise) or "estimated from the data",
-        }  # fmt: skip
+        }
 
     def operator(self, index: slice) -> LinearOperator:
         return self.A
@@ -64,9 +65,11 @@ def _summary(noise: dict[str, Any]) -> dict[str, Any]:
     """A CT noise model for a report: the range of what changes from view to view, not all of it."""
     return {
         k: {"min": float(v.min()), "mean": float(v.double().mean()), "max": float(v.max())}
-        if isinstance(v, Tensor) and v.ndim else v
-        for k, v in noise.items() if k != "mu_water"
-    }  # fmt: skip
+        if isinstance(v, Tensor) and v.ndim
+        else v
+        for k, v in noise.items()
+        if k != "mu_water"
+    }
 
 
 def scan_geometry(scan: Scan) -> Geometry | ConeGeometry:

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.io.scan import Scan
-from medrecon.linalg import cg
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
-from medrecon.noise import MRINoise
+from medrecon.coils.combine import smooth_phase
+from medrecon.coils.whitening import whitening_matrix
+from medrecon.core.measurement import Measurement
+from medrecon.core.noise import MRINoise
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Modality, Units
+from medrecon.models.prior import Prior
+from medrecon.numerics.linalg import cg
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.coils import smooth_phase
-from medrecon.operators.mri import CartesianMRI
-from medrecon.operators.noncartesian import NonCartesianMRI, calibration_kspace
-from medrecon.operators.whitening import whitening_matrix
+from medrecon.operators.mri.cartesian import CartesianMRI
+from medrecon.operators.mri.noncartesian import NonCartesianMRI, calibration_kspace
 from medrecon.pipeline.coil_maps import MapMethod, estimate_maps
 from medrecon.pipeline.noise_level import mri_noise
-from medrecon.volume import Modality, Units
 
 LEVEL = 0.999
 """Quantile of the magnitude that becomes 1 in the units of an MR prior."""
@@ -41,10 +41,12 @@ class MRIProblem(abc.ABC):
         self.scale = self._intensity()
         given = scan.maps is not None and maps == "auto"
         self.facts: dict[str, Any] = {
-            "intensity_scale": self.scale, "sigma": self.sigma, "sigma_relative": self.sigma / self.scale,
+            "intensity_scale": self.scale,
+            "sigma": self.sigma,
+            "sigma_relative": self.sigma / self.scale,
             "noise_model": "from the scan" if scan.noise else "estimated from the data",
             "coil_maps": "from the scan" if given else "espirit" if maps == "auto" else maps,
-        }  # fmt: skip
+        }
 
     @abc.abstractmethod
     def _noise(self) -> MRINoise: ...

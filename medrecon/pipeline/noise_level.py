@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.linalg import expand
-from medrecon.noise import CTNoise, MRINoise
+from medrecon.core.noise import CTNoise, MRINoise
+from medrecon.numerics.linalg import expand
 
 MAD = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""

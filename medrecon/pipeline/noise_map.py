@@ -8,21 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.io.scan import Scan
-from medrecon.measurement import Measurement
-from medrecon.noise_maps import pseudo_replica
+from medrecon.core.measurement import Measurement
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Volume
 from medrecon.pipeline.choose import make_solver, solver_class
 from medrecon.pipeline.coil_maps import MapMethod
 from medrecon.pipeline.problem import Problem, build_problem
 from medrecon.pipeline.run import cropped, load_weights, sources
-from medrecon.volume import Volume
+from medrecon.quality.noise_maps import pseudo_replica
 
 
 def noise_map(
-    scan: Scan, solver: str, *, replicas: int = 50, slices: tuple[int, int] | None = None, device: str = "cpu",
-    seed: int = 0, settings: Mapping[str, Any] | None = None, prior: str | None = None, maps: MapMethod = "auto",
+    scan: Scan,
+    solver: str,
+    *,
+    replicas: int = 50,
+    slices: tuple[int, int] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    prior: str | None = None,
+    maps: MapMethod = "auto",
     on_progress: Callable[[float, int], None] = lambda done, total: None,
-) -> Volume:  # fmt: skip
+) -> Volume:
     """SD of every voxel, in the units of the reconstruction, over `replicas` of a scan with noise added anew.
 
     The noise is that of the scan's noise model, in CT with the model error. For linear solvers (zero-filled, FBP, and

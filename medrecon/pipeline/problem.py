@@ -6,14 +6,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from medrecon.io.scan import Scan
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
+from medrecon.core.measurement import Measurement
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Modality, Units
+from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline.coil_maps import MapMethod
 from medrecon.pipeline.ct_problem import CTProblem
 from medrecon.pipeline.mri_problem import CartesianProblem, TrajectoryProblem
-from medrecon.volume import Modality, Units
 
 
 class Problem(Protocol):

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from medrecon import __version__
-from medrecon.io.scan import Scan
-from medrecon.models.base import Prior
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Volume
+from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline.choose import as_values, make_solver, settable, solver_class
 from medrecon.pipeline.coil_maps import MapMethod
 from medrecon.pipeline.problem import Problem, build_problem
 from medrecon.solvers.base import Progress, Solution
-from medrecon.volume import Volume
 
 OnProgress = Callable[[float, int], None]
 """Slices done (fractional: steps within a batch, or a volume, count), slices in all."""
@@ -30,10 +30,20 @@ def _silent(done: float, total: int) -> None:
 
 
 def reconstruct(
-    scan: Scan, solver: str, *, mode: str | None = None, slices: tuple[int, int] | None = None, device: str = "cpu",
-    seed: int = 0, batch: int | None = None, settings: Mapping[str, Any] | None = None, prior: str | None = None,
-    label: str | None = None, maps: MapMethod = "auto", on_progress: OnProgress = _silent,
-) -> tuple[Volume, dict[str, Any]]:  # fmt: skip
+    scan: Scan,
+    solver: str,
+    *,
+    mode: str | None = None,
+    slices: tuple[int, int] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    batch: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    prior: str | None = None,
+    label: str | None = None,
+    maps: MapMethod = "auto",
+    on_progress: OnProgress = _silent,
+) -> tuple[Volume, dict[str, Any]]:
     """Reconstruct slices of a scan: HU for CT, magnitude in the scan's own units for MRI.
 
     Every batch gets a generator with the same seed, and solvers share their draws over a batch, so the result
@@ -57,8 +67,7 @@ def reconstruct(
         FileNotFoundError: a learned solver without weights.
     """
     options = {**(settings or {}), **({"mode": mode} if mode else {})}
-    cls = solver_class(solver, scan.modality, options, volumetric=scan.volumetric,
-                       noncartesian=scan.noncartesian)  # fmt: skip
+    cls = solver_class(solver, scan.modality, options, volumetric=scan.volumetric, noncartesian=scan.noncartesian)
     start, stop = scan.within(slices)
     each = scan.slice_count // len(scan.data)
     if label is not None and not cls.needs_prior:
@@ -81,12 +90,19 @@ def reconstruct(
     affine[:3, 3] += start * affine[:3, 2]
     volume = Volume(image, affine, problem.units, problem.modality, sources(scan))
     report = {
-        "solver": solver, "settings": settings_of(make_solver(cls, weights, options)),
-        "slices": [start * each, stop * each], "seed": seed, "batch": size, "device": device,
-        "units": problem.units, **problem.facts, **log.report(stop - start), "seconds": time.perf_counter() - began,
+        "solver": solver,
+        "settings": settings_of(make_solver(cls, weights, options)),
+        "slices": [start * each, stop * each],
+        "seed": seed,
+        "batch": size,
+        "device": device,
+        "units": problem.units,
+        **problem.facts,
+        **log.report(stop - start),
+        "seconds": time.perf_counter() - began,
         "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
         "inverse_crime": scan.provenance.get("inverse_crime"),
-    }  # fmt: skip
+    }
     if weights is not None:
         report["prior"] = {"name": weights.name, "sha256": weights.card.get("sha256"), "label": weights.label}
     return volume, report
@@ -110,8 +126,16 @@ def sources(scan: Scan) -> dict[str, Any]:
     return {"dicom": present} if present else {}
 
 
-def _solve(problem: Problem, cls: type[Any], weights: Prior | None, options: Mapping[str, Any], index: slice, seed: int,
-           on_step: Callable[[Progress], None], log: Log) -> Tensor:  # fmt: skip
+def _solve(
+    problem: Problem,
+    cls: type[Any],
+    weights: Prior | None,
+    options: Mapping[str, Any],
+    index: slice,
+    seed: int,
+    on_step: Callable[[Progress], None],
+    log: Log,
+) -> Tensor:
     """One batch: values (B, *image_shape) on the CPU."""
     A, y = problem.operator(index), problem.measurement(index)
     calls = count_calls(A)
@@ -146,10 +170,12 @@ class Log:
         padded = [(n, h + h[-1:] * (longest - len(h))) for n, h in self.histories if h]
         mean = [sum(n * h[i] for n, h in padded) / sum(n for n, _ in padded) for i in range(longest)]
         result: dict[str, Any] = {
-            "chi2": sum(self.chi2) / len(self.chi2), "chi2_slices": self.chi2, "residuals": mean,
+            "chi2": sum(self.chi2) / len(self.chi2),
+            "chi2_slices": self.chi2,
+            "residuals": mean,
             "converged": self.converged,
             "operator_calls_per_slice": {name: number / count for name, number in sorted(self.calls.items())},
-        }  # fmt: skip
+        }
         if self.network:
             result["network_calls_per_slice"] = {name: number / count for name, number in sorted(self.network.items())}
         return result

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from medrecon.core.units import MU_WATER
+from medrecon.numerics.spectrum import Spectrum, attenuation
 from medrecon.operators.base import LinearOperator
-from medrecon.spectrum import Spectrum, attenuation
-from medrecon.units import MU_WATER
 
 SOFT, HARD = 1.1, 2.2
 """Attenuation over that of water where bone begins (100 HU), and where all of it is bone (1200 HU)."""

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from medrecon.core.noise import CTNoise
+from medrecon.core.scan import Scan
+from medrecon.core.units import MU_WATER, hu_to_mu
+from medrecon.core.volume import Volume
 from medrecon.corrections.field_of_view import remove_couch
-from medrecon.io.scan import Scan
-from medrecon.noise import CTNoise
-from medrecon.operators.ct import ConeGeometry, CTOperator, Geometry, ImageGrid, VolumeGrid
+from medrecon.operators.ct.operator import ConeGeometry, CTOperator, Geometry, ImageGrid, VolumeGrid
 from medrecon.pipeline.ct_problem import geometry_entries
 from medrecon.pipeline.noise_level import ct_noise
 from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
 from medrecon.simulate.source import OnProgress, provenance, silent
 from medrecon.simulate.tube_current import TubeCurrent
 from medrecon.simulate.tube_current import tube_current as modulated
-from medrecon.units import MU_WATER, hu_to_mu
-from medrecon.volume import Volume
 
 CHUNK = 8
 MATCHED = {"model_absolute": 0.0, "model_relative": 0.0}
@@ -29,11 +29,20 @@ MATCHED = {"model_absolute": 0.0, "model_relative": 0.0}
 
 
 def simulate_ct(
-    volume: Volume, *, geometry: Kind = "fan", views: int = 60, arc: float | None = None,
-    i0: float = 5e4, sigma_e: float = 10.0, tube_current: TubeCurrent = "constant", size: int | None = None,
-    couch: bool = True, matched: bool = False,
-    generator: torch.Generator, on_progress: OnProgress = silent,
-) -> Scan:  # fmt: skip
+    volume: Volume,
+    *,
+    geometry: Kind = "fan",
+    views: int = 60,
+    arc: float | None = None,
+    i0: float = 5e4,
+    sigma_e: float = 10.0,
+    tube_current: TubeCurrent = "constant",
+    size: int | None = None,
+    couch: bool = True,
+    matched: bool = False,
+    generator: torch.Generator,
+    on_progress: OnProgress = silent,
+) -> Scan:
     """Line integrals of all of a CT volume, with their noise model and the grid to reconstruct on.
 
     HU become attenuation (mu_water 0.0192 / mm, clamped at 0), projected on a grid at least twice as fine as the
@@ -72,18 +81,29 @@ def simulate_ct(
     photons = modulated(tube_current, i0, rays.angles, clean)
     noise = ct_noise({"i0": photons, "sigma_e": sigma_e, **(MATCHED if matched else {})}, clean.ndim)
     details = {
-        "trajectory": geometry, "views": len(rays.angles), "arc_rad": arc_of(rays), **method,
-        "inverse_crime": matched, "tube_current": tube_current, "couch": couch,
-    }  # fmt: skip
+        "trajectory": geometry,
+        "views": len(rays.angles),
+        "arc_rad": arc_of(rays),
+        **method,
+        "inverse_crime": matched,
+        "tube_current": tube_current,
+        "couch": couch,
+    }
     return Scan(
-        modality="ct", data=noisy(clean, noise, generator), image_shape=grid.shape, affine=affine, units="HU",
+        modality="ct",
+        data=noisy(clean, noise, generator),
+        image_shape=grid.shape,
+        affine=affine,
+        units="HU",
         geometry={**geometry_entries(rays), "pixel_spacing": list(plane.spacing)},
-        noise={**vars(noise), "i0": photons, "mu_water": MU_WATER}, provenance=provenance(volume, generator, details),
-    )  # fmt: skip
+        noise={**vars(noise), "i0": photons, "mu_water": MU_WATER},
+        provenance=provenance(volume, generator, details),
+    )
 
 
-def project(rays: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, hu: Tensor, matched: bool,
-            on_progress: OnProgress) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
+def project(
+    rays: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, hu: Tensor, matched: bool, on_progress: OnProgress
+) -> tuple[Tensor, dict[str, Any]]:
     """Line integrals of hu (Z, Y, X), slice by slice or through the volume, and of which grid and model they are."""
     count, whole = len(hu), isinstance(grid, VolumeGrid)
     if isinstance(grid, VolumeGrid):  # a slice of air at each end, to which the projector interpolates anyway

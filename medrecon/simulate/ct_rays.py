@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from medrecon.operators.ct import ConeGeometry, FanGeometry, Geometry, ImageGrid, ParallelGeometry, VolumeGrid
+from medrecon.operators.ct.operator import ConeGeometry, FanGeometry, Geometry, ImageGrid, ParallelGeometry, VolumeGrid
 
 Kind = Literal["fan", "parallel", "cone", "helix"]
 SOURCE_ORIGIN = 595.0
@@ -66,8 +66,13 @@ def circle(fan: FanGeometry, grid: VolumeGrid) -> ConeGeometry:
     """A circle around the middle of the volume; its ends stay in the beam where they are nearest to the source."""
     slices, pitch = grid.shape[0], grid.spacing[0]
     half = (slices + 1) / 2 * fan.source_origin / (fan.source_origin - grid.reach)
-    return ConeGeometry(fan.angles, (2 * math.ceil(half) + 2, fan.det_count), (pitch * fan.magnification,
-                        fan.det_spacing), fan.source_origin, fan.origin_detector)  # fmt: skip
+    return ConeGeometry(
+        fan.angles,
+        (2 * math.ceil(half) + 2, fan.det_count),
+        (pitch * fan.magnification, fan.det_spacing),
+        fan.source_origin,
+        fan.origin_detector,
+    )
 
 
 def helix(fan: FanGeometry, grid: VolumeGrid) -> ConeGeometry:
@@ -76,6 +81,12 @@ def helix(fan: FanGeometry, grid: VolumeGrid) -> ConeGeometry:
     rows = max(2, min(HELIX_ROWS, slices))
     feed = HELIX_PITCH * rows * pitch
     return ConeGeometry.helix(
-        len(fan.angles), slices * pitch / feed + 1, feed, (rows, fan.det_count),
-        (pitch * fan.magnification, fan.det_spacing), fan.source_origin, fan.origin_detector, detector="flat",
-    )  # fmt: skip
+        len(fan.angles),
+        slices * pitch / feed + 1,
+        feed,
+        (rows, fan.det_count),
+        (pitch * fan.magnification, fan.det_spacing),
+        fan.source_origin,
+        fan.origin_detector,
+        detector="flat",
+    )

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from medrecon.io.scan import Scan
-from medrecon.noise import CTNoise
+from medrecon.core.noise import CTNoise
+from medrecon.core.scan import Scan
 from medrecon.pipeline.noise_level import ct_noise
 
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.noise import CTNoise
+from medrecon.core.noise import CTNoise
+from medrecon.core.units import MU_WATER
+from medrecon.numerics.spectrum import Spectrum
 from medrecon.operators.base import LinearOperator
 from medrecon.simulate.beam_hardening import water_and_bone
-from medrecon.spectrum import Spectrum
-from medrecon.units import MU_WATER
 
 
 def metal_scan(
-    A: LinearOperator, mu: Tensor, metal: Tensor, spectrum: Spectrum, noise: CTNoise, generator: torch.Generator,
-    material: str = "titanium", mu_water: float = MU_WATER,
-) -> Tensor:  # fmt: skip
+    A: LinearOperator,
+    mu: Tensor,
+    metal: Tensor,
+    spectrum: Spectrum,
+    noise: CTNoise,
+    generator: torch.Generator,
+    material: str = "titanium",
+    mu_water: float = MU_WATER,
+) -> Tensor:
     """Noisy polychromatic line integrals (..., V, D) of an image mu (..., H, W) [1/mm] with metal in it.
 
     A water precorrection belongs behind it, as in a scanner (`corrections/beam_hardening.py`).
 
     Args:
         metal: share of each pixel that is metal, 0 .. 1, broadcasts to mu; it takes the place of tissue.
-        material: of `medrecon.spectrum.MASS_ATTENUATION`, at its nominal density.
+        material: of `medrecon.numerics.spectrum.MASS_ATTENUATION`, at its nominal density.
 
     Raises:
         ValueError: an unknown material, or shares outside 0 .. 1.

@@ -9,23 +9,32 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from medrecon.fourier import centred_fft, centred_ifft, crop_or_pad
-from medrecon.io.scan import Scan
-from medrecon.noise import MRINoise
-from medrecon.operators.coils import birdcage_maps
-from medrecon.operators.espirit import espirit
-from medrecon.operators.sampling import Sampling, draw
+from medrecon.coils.combine import birdcage_maps
+from medrecon.coils.maps.espirit import espirit
+from medrecon.core.noise import MRINoise
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Volume
+from medrecon.numerics.fourier import centred_fft, centred_ifft, crop_or_pad
+from medrecon.sampling.pattern import Sampling, draw
 from medrecon.simulate.source import OnProgress, provenance, silent
-from medrecon.volume import Volume
 
 PhaseEncoding = Literal["horizontal", "vertical"]
 
 
 def simulate_mri(
-    volume: Volume, *, accel: float = 4.0, mask: str = "random", acs: int = 24, partial_fourier: float = 1.0,
-    coils: int = 8, snr_db: float = 30.0, phase_encoding: PhaseEncoding | Literal["auto"] = "auto",
-    matched: bool = False, generator: torch.Generator, on_progress: OnProgress = silent,
-) -> Scan:  # fmt: skip
+    volume: Volume,
+    *,
+    accel: float = 4.0,
+    mask: str = "random",
+    acs: int = 24,
+    partial_fourier: float = 1.0,
+    coils: int = 8,
+    snr_db: float = 30.0,
+    phase_encoding: PhaseEncoding | Literal["auto"] = "auto",
+    matched: bool = False,
+    generator: torch.Generator,
+    on_progress: OnProgress = silent,
+) -> Scan:
     """Undersampled multi-coil k-space of all slices of a magnitude volume, with coil maps estimated from it.
 
     The image is interpolated to twice its matrix by zero-padding its spectrum, multiplied there by a smooth
@@ -63,18 +72,34 @@ def simulate_mri(
         maps.append(scanner.maps if matched else espirit(data[-1]))
         on_progress(index + 1, count)
     details = {
-        **pattern.describe(), "phase_encoding": direction, "snr_db": snr_db, "inverse_crime": matched,
+        **pattern.describe(),
+        "phase_encoding": direction,
+        "snr_db": snr_db,
+        "inverse_crime": matched,
         "coil_maps": "true" if matched else "ESPIRiT",
-    }  # fmt: skip
+    }
     return Scan(
-        modality="mri", data=torch.stack(data), image_shape=shape, affine=volume.affine, units="a.u.",
-        mask=pattern.mask, maps=torch.stack(maps), noise={"sigma": sigma},
+        modality="mri",
+        data=torch.stack(data),
+        image_shape=shape,
+        affine=volume.affine,
+        units="a.u.",
+        mask=pattern.mask,
+        maps=torch.stack(maps),
+        noise={"sigma": sigma},
         provenance=provenance(volume, generator, details),
-    )  # fmt: skip
+    )
 
 
-def sampling(mask: str, shape: tuple[int, int], accel: float, acs: int, partial_fourier: float,
-             direction: PhaseEncoding, generator: torch.Generator) -> Sampling:  # fmt: skip
+def sampling(
+    mask: str,
+    shape: tuple[int, int],
+    accel: float,
+    acs: int,
+    partial_fourier: float,
+    direction: PhaseEncoding,
+    generator: torch.Generator,
+) -> Sampling:
     """The pattern, its phase-encoding lines being columns or rows; its seed is drawn, and makes it anew on its own."""
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     upright = shape if direction == "horizontal" else shape[::-1]

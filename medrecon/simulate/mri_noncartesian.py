@@ -8,16 +8,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from medrecon.io.scan import Scan
-from medrecon.operators.density import radial_density
-from medrecon.operators.espirit import espirit
-from medrecon.operators.noncartesian import calibration_kspace
-from medrecon.operators.nufft import NUFFT
-from medrecon.operators.spiral import spiral
-from medrecon.operators.trajectories import golden_angles, radial, uniform_angles
+from medrecon.coils.maps.espirit import espirit
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Volume
+from medrecon.operators.mri.noncartesian import calibration_kspace
+from medrecon.operators.mri.nufft.density import radial_density
+from medrecon.operators.mri.nufft.transform import NUFFT
+from medrecon.sampling.radial import golden_angles, radial, uniform_angles
+from medrecon.sampling.spiral import spiral
 from medrecon.simulate.mri import Scanner, mean_signal
 from medrecon.simulate.source import OnProgress, provenance, silent
-from medrecon.volume import Volume
 
 Pattern = Literal["golden", "uniform", "spiral"]
 EXACT = 1e-7
@@ -33,8 +33,9 @@ class Sampling:
     details: dict[str, Any]
 
     @classmethod
-    def of(cls, pattern: Pattern, shape: tuple[int, int], fov: float, readouts: int,
-           samples: int | None = None) -> Sampling:  # fmt: skip
+    def of(
+        cls, pattern: Pattern, shape: tuple[int, int], fov: float, readouts: int, samples: int | None = None
+    ) -> Sampling:
         """`readouts` full spokes of `samples` (2 max(H, W) by default), or spiral interleaves of a field of view [mm].
 
         Raises:
@@ -53,9 +54,16 @@ class Sampling:
 
 
 def simulate_noncartesian(
-    volume: Volume, *, pattern: Pattern = "golden", readouts: int = 64, samples: int | None = None, coils: int = 8,
-    snr_db: float = 30.0, generator: torch.Generator, on_progress: OnProgress = silent,
-) -> Scan:  # fmt: skip
+    volume: Volume,
+    *,
+    pattern: Pattern = "golden",
+    readouts: int = 64,
+    samples: int | None = None,
+    coils: int = 8,
+    snr_db: float = 30.0,
+    generator: torch.Generator,
+    on_progress: OnProgress = silent,
+) -> Scan:
     """Multi-coil samples along a trajectory of all slices of a magnitude volume, with coil maps estimated from them.
 
     As `simulate_mri`: the image is interpolated to twice its matrix and multiplied there by a smooth phase and smooth
@@ -92,10 +100,16 @@ def simulate_noncartesian(
         on_progress(index + 1, len(volume.data))
     details = {"snr_db": snr_db, "inverse_crime": False, "coil_maps": "ESPIRiT", **path.details}
     return Scan(
-        modality="mri", data=torch.stack(data), image_shape=shape, affine=volume.affine, units="a.u.",
+        modality="mri",
+        data=torch.stack(data),
+        image_shape=shape,
+        affine=volume.affine,
+        units="a.u.",
         geometry={"type": "noncartesian", "trajectory": path.trajectory, "density": path.density},
-        maps=torch.stack(maps), noise={"sigma": sigma}, provenance=provenance(volume, generator, details),
-    )  # fmt: skip
+        maps=torch.stack(maps),
+        noise={"sigma": sigma},
+        provenance=provenance(volume, generator, details),
+    )
 
 
 def sampled(scanner: Scanner, image: Tensor, measure: NUFFT) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 
-def add_rings(p: Tensor, generator: torch.Generator, gain: float = 0.01, dead: Sequence[int] = (),
-              dark: float = 11.0) -> Tensor:  # fmt: skip
+def add_rings(
+    p: Tensor, generator: torch.Generator, gain: float = 0.01, dead: Sequence[int] = (), dark: float = 11.0
+) -> Tensor:
     """Line integrals (..., V, D) of a detector whose elements have other gains than its calibration says.
 
     p_j - ln(1 + gain e_j), e_j ~ Normal(0, 1), the same for all views and slices.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from medrecon import __version__
-from medrecon.volume import Volume
+from medrecon.core.volume import Volume
 
 OnProgress = Callable[[float, int], None]
 """Slices done, slices in all."""
@@ -25,6 +25,11 @@ def provenance(volume: Volume, generator: torch.Generator, details: dict[str, An
     digest.update(volume.affine.numpy().tobytes())
     origin = {k: [str(name) for name in v] if k == "dicom" else str(v) for k, v in volume.source.items()}
     return {
-        "software": f"medrecon {__version__}", "torch": str(torch.__version__), "simulated": True,
-        "source": origin, "source_sha256": digest.hexdigest(), "seed": generator.initial_seed(), **details,
-    }  # fmt: skip
+        "software": f"medrecon {__version__}",
+        "torch": str(torch.__version__),
+        "simulated": True,
+        "source": origin,
+        "source_sha256": digest.hexdigest(),
+        "seed": generator.initial_seed(),
+        **details,
+    }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.io.scan import Scan
+from medrecon.core.scan import Scan
 
 
 def undersample(scan: Scan, mask: Tensor, *, details: Mapping[str, Any] | None = None, keep_maps: bool = False) -> Scan:
@@ -36,10 +36,11 @@ def undersample(scan: Scan, mask: Tensor, *, details: Mapping[str, Any] | None =
     if not bool(kept.flatten(-2).any(-1).all()):
         raise ValueError("undersample: the mask leaves none of the measured samples")
     record = {
-        **(details or {}), "acceleration": int(measured.sum()) / int(kept.sum()),
+        **(details or {}),
+        "acceleration": int(measured.sum()) / int(kept.sum()),
         "acceleration_of_grid": kept.numel() / int(kept.sum()),
         "coil_maps": "none in the scan" if scan.maps is None else "kept" if keep_maps else "dropped",
-    }  # fmt: skip
+    }
     provenance = {**scan.provenance, "acceleration": record["acceleration_of_grid"], "undersampled": record}
     data = scan.data * (kept if kept.ndim == 2 else kept[:, None])
     return replace(scan, data=data, mask=kept, maps=scan.maps if keep_maps else None, provenance=provenance)

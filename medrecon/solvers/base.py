@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from medrecon.measurement import Measurement
+from medrecon.core.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 
 

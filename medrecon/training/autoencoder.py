@@ -8,13 +8,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from medrecon.metrics import ssim_map
-from medrecon.models.kl_autoencoder import KLAutoencoder, KLConfig
-from medrecon.models.pixel_space import PixelConfig, PixelSpace
+from medrecon.models.networks.kl_autoencoder import KLAutoencoder, KLConfig
+from medrecon.models.networks.pixel_space import PixelConfig, PixelSpace
 from medrecon.models.values import ValueMap
-from medrecon.training.augment import Augment, crops
-from medrecon.training.gpu import noise_like
-from medrecon.training.slices import Slices
+from medrecon.quality.metrics import ssim_map
+from medrecon.training.images.augment import Augment, crops
+from medrecon.training.images.slices import Slices
+from medrecon.training.loop.gpu import noise_like
 
 
 class Window(BaseModel):
@@ -80,9 +80,15 @@ class AutoencoderTask:
     """Loss and validation of one autoencoder on one data set."""
 
     def __init__(
-        self, config: AutoencoderConfig | PixelConfig, values: ValueMap, windows: dict[str, Window],
-        train: Slices, held_out: Slices, device: str, bf16: bool,
-    ) -> None:  # fmt: skip
+        self,
+        config: AutoencoderConfig | PixelConfig,
+        values: ValueMap,
+        windows: dict[str, Window],
+        train: Slices,
+        held_out: Slices,
+        device: str,
+        bf16: bool,
+    ) -> None:
         self.config, self.values, self.windows = config, values, windows
         self.train, self.held_out = train, held_out
         self.device, self.bf16 = device, bf16

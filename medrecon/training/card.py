@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from medrecon import __version__
-from medrecon.manifest import load_manifest
+from medrecon.data.manifest import load_manifest
 from medrecon.models.store import describe, value_map
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.config import TrainConfig
-from medrecon.training.latents import TrainingAutoencoder
-from medrecon.training.slices import Slices
+from medrecon.training.images.latents import TrainingAutoencoder
+from medrecon.training.images.slices import Slices
 
 SPACES = {"kl": "latent", "pixels": "pixel"}
 Errors = dict[float, tuple[float, float]]
@@ -21,14 +21,18 @@ Errors = dict[float, tuple[float, float]]
 
 
 def model_card(
-    config: TrainConfig, autoencoder: TrainingAutoencoder, held_out: Slices, errors: dict[str, Errors],
+    config: TrainConfig,
+    autoencoder: TrainingAutoencoder,
+    held_out: Slices,
+    errors: dict[str, Errors],
     history: dict[str, dict[str, Any]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Data, licences, what was run, figures, limits. `errors` and `history` (facts of the training) by expert; history
-    also "autoencoder" where one was trained."""  # fmt: skip
+    also "autoencoder" where one was trained."""
     values, manifest = value_map(config.values), load_manifest(config.manifest)
-    task = AutoencoderTask(config.autoencoder, values, config.windows, held_out, held_out,
-                           config.autoencoder_loop.device, False)  # fmt: skip
+    task = AutoencoderTask(
+        config.autoencoder, values, config.windows, held_out, held_out, config.autoencoder_loop.device, False
+    )
     first = next(iter(config.windows.values()))
     known = lambda x: values.inverse(values.forward(x))  # what the map clips is no error of the autoencoder  # noqa: E731
     squares = [

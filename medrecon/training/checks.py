@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import torch
 
-from medrecon.manifest import Manifest
-from medrecon.metrics import SSIM_WINDOW
+from medrecon.data.manifest import Manifest
 from medrecon.models.store import value_map
+from medrecon.quality.metrics import SSIM_WINDOW
 from medrecon.training.autoencoder import AutoencoderConfig
 from medrecon.training.config import TrainConfig
-from medrecon.training.slices import Slices
+from medrecon.training.images.slices import Slices
 
 GROUPS = 16
 """channels a group of MONAI's group normalisation, here and in the networks"""
@@ -52,8 +52,10 @@ def check_labels(config: TrainConfig, slices: Slices) -> None:
     for i, (name, rule) in enumerate(rules.items(), 1):
         if i not in present:
             origin = (slices.origins or slices.subjects)[0]
-            raise ValueError(f"diffusion.labels.{name}: no training slice is of it: {rule!r} is found nowhere, or only "
-                             f"where an earlier class is, in origins such as {origin!r}")  # fmt: skip
+            raise ValueError(
+                f"diffusion.labels.{name}: no training slice is of it: {rule!r} is found nowhere, or only "
+                f"where an earlier class is, in origins such as {origin!r}"
+            )
 
 
 def _windows(config: TrainConfig) -> Iterator[str]:

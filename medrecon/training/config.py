@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from medrecon.models.pixel_space import PixelConfig
+from medrecon.models.networks.pixel_space import PixelConfig
 from medrecon.models.store import value_map
 from medrecon.models.values import Linear
 from medrecon.training.autoencoder import AutoencoderConfig, Window
 from medrecon.training.diffusion import DiffusionConfig
-from medrecon.training.loop import LoopConfig
-from medrecon.training.phases import Phases
+from medrecon.training.images.phases import Phases
+from medrecon.training.loop.steps import LoopConfig
 
 
 def kind_of(autoencoder: Any) -> str:
@@ -48,7 +48,7 @@ class TrainConfig(BaseModel):
     phases: Phases | None = None
     """a prior of complex images: phases to put on the magnitudes; {} for the defaults"""
     start: float = Field(0.5, gt=0)
-    """noise level at which ReSample starts from a TV image; choose it on validation slices (docs/resample.md)"""
+    """noise level at which ReSample starts from a TV image; choose it on validation slices (docs/design/resample.md)"""
     end: float = Field(0.12, gt=0)
     """noise level of ReSample's last step; choose it likewise"""
     windows: dict[str, Window]
@@ -69,8 +69,10 @@ class TrainConfig(BaseModel):
             return self
         values = value_map(self.values)
         if self.modality != "MR" or not isinstance(values, Linear) or values.low != -values.high:
-            raise ValueError("phases: a prior of complex images is for MR and has one scale, no offset: "
-                             "values: {type: linear, low: -1, high: 1}")  # fmt: skip
+            raise ValueError(
+                "phases: a prior of complex images is for MR and has one scale, no offset: "
+                "values: {type: linear, low: -1, high: 1}"
+            )
         return self
 
     def on(self, device: str) -> TrainConfig:
@@ -80,7 +82,9 @@ class TrainConfig(BaseModel):
             name: e.model_copy(update={"loop": e.loop.model_copy(update=loop)})
             for name, e in self.diffusion.experts.items()
         }
-        return self.model_copy(update={
-            "autoencoder_loop": self.autoencoder_loop.model_copy(update=loop),
-            "diffusion": self.diffusion.model_copy(update={"experts": experts}),
-        })  # fmt: skip
+        return self.model_copy(
+            update={
+                "autoencoder_loop": self.autoencoder_loop.model_copy(update=loop),
+                "diffusion": self.diffusion.model_copy(update={"experts": experts}),
+            }
+        )

@@ -11,10 +11,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
-from medrecon.models.wiener_unet import Expert, ExpertConfig, WienerUNet, positions
-from medrecon.training.augment import Augment
-from medrecon.training.gpu import noise_like
-from medrecon.training.loop import LoopConfig
+from medrecon.models.networks.wiener_unet import Expert, ExpertConfig, WienerUNet, positions
+from medrecon.training.images.augment import Augment
+from medrecon.training.loop.gpu import noise_like
+from medrecon.training.loop.steps import LoopConfig
 
 Weighting = Literal["error", "edm", "min-snr"]
 LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -92,9 +92,16 @@ class DiffusionTask:
     """
 
     def __init__(
-        self, denoiser: WienerUNet, name: str, config: ExpertTraining, latents: Tensor, held_out: Tensor,
-        mean: Tensor, std: Tensor, labels: tuple[Tensor, Tensor] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        denoiser: WienerUNet,
+        name: str,
+        config: ExpertTraining,
+        latents: Tensor,
+        held_out: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        labels: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.denoiser, self.config, self.labels = denoiser, config, labels
         self.latents, self.held_out, self.mean, self.std = latents, held_out, mean, std
         names = list(denoiser.experts)
@@ -174,8 +181,11 @@ class DiffusionTask:
         tables = {"ratio": self.errors(module)}
         if self.labels is not None:
             tables["told"] = self.errors(module, told=True)
-        return {f"{kind}_{level:g}": ours / gauss for kind, table in tables.items()
-                for level, (ours, gauss) in table.items()}  # fmt: skip
+        return {
+            f"{kind}_{level:g}": ours / gauss
+            for kind, table in tables.items()
+            for level, (ours, gauss) in table.items()
+        }
 
 
 def config_of(denoiser: WienerUNet, name: str) -> ExpertConfig:

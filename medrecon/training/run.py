@@ -9,21 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medrecon.manifest import load_manifest
-from medrecon.models.kl_autoencoder import KLAutoencoder
-from medrecon.models.pixel_space import PixelConfig
+from medrecon.data.manifest import load_manifest
+from medrecon.models.networks.kl_autoencoder import KLAutoencoder
+from medrecon.models.networks.pixel_space import PixelConfig
+from medrecon.models.networks.wiener_unet import WienerUNet
 from medrecon.models.store import read_part, save_prior, value_map
-from medrecon.models.wiener_unet import WienerUNet
-from medrecon.training.augment import crops
 from medrecon.training.autoencoder import AutoencoderTask
 from medrecon.training.card import Errors, model_card
-from medrecon.training.checkpoint import averaged, training_facts
 from medrecon.training.checks import check_config, check_labels, check_manifest
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionTask, ExpertTraining
-from medrecon.training.distributed import rank
-from medrecon.training.gpu import resident
-from medrecon.training.latents import (
+from medrecon.training.images.augment import crops
+from medrecon.training.images.latents import (
     AS_THEY_ARE,
     TrainingAutoencoder,
     encode_slices,
@@ -32,9 +29,12 @@ from medrecon.training.latents import (
     stored,
     training_latents,
 )
-from medrecon.training.loop import Report, fit
-from medrecon.training.slices import Slices
-from medrecon.training.sources import load_slices
+from medrecon.training.images.slices import Slices
+from medrecon.training.images.sources import load_slices
+from medrecon.training.loop.checkpoint import averaged, training_facts
+from medrecon.training.loop.distributed import rank
+from medrecon.training.loop.gpu import resident
+from medrecon.training.loop.steps import Report, fit
 
 Data = tuple[Slices, Slices]
 """training and validation slices"""
@@ -70,17 +70,17 @@ def _autoencoder(config: TrainConfig) -> TrainingAutoencoder:
     return config.autoencoder.build().to(config.autoencoder_loop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def train_autoencoder(
-    config: TrainConfig, folder: Path, report: Report, data: Data | None = None
-) -> dict[str, float]:  # fmt: skip
+def train_autoencoder(config: TrainConfig, folder: Path, report: Report, data: Data | None = None) -> dict[str, float]:
     """Train, or resume, the autoencoder in folder/autoencoder; its validation scores. `data`: if loaded already.
 
     Raises:
         ValueError: pixel-space diffusion has no autoencoder.
     """
     if isinstance(config.autoencoder, PixelConfig):
-        raise ValueError("the configuration's autoencoder is of kind pixels: there is none to train; go on with "
-                         "`medrecon train diffusion`")  # fmt: skip
+        raise ValueError(
+            "the configuration's autoencoder is of kind pixels: there is none to train; go on with "
+            "`medrecon train diffusion`"
+        )
     train, held_out = data or load_data(config)
     with torch.random.fork_rng():
         _seed(config)
@@ -110,8 +110,9 @@ def load_autoencoder(config: TrainConfig, folder: Path) -> TrainingAutoencoder:
     return module.eval().requires_grad_(False)
 
 
-def load_latents(config: TrainConfig, autoencoder: TrainingAutoencoder, train: Slices, held_out: Slices,
-                 folder: Path) -> dict[str, Tensor]:  # fmt: skip
+def load_latents(
+    config: TrainConfig, autoencoder: TrainingAutoencoder, train: Slices, held_out: Slices, folder: Path
+) -> dict[str, Tensor]:
     """Latents "train" and "val" of the slices as they are, kept in folder/latents.safetensors."""
     values, loop = value_map(config.values), config.autoencoder_loop
     how = loop.device, loop.bf16
@@ -136,12 +137,26 @@ def load_denoiser(config: TrainConfig, autoencoder: TrainingAutoencoder, latents
     return denoiser.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def diffusion_task(config: TrainConfig, name: str, denoiser: WienerUNet, autoencoder: TrainingAutoencoder,
-                   latents: Tensor, held_out: Tensor, labels: Labels) -> DiffusionTask:  # fmt: skip
+def diffusion_task(
+    config: TrainConfig,
+    name: str,
+    denoiser: WienerUNet,
+    autoencoder: TrainingAutoencoder,
+    latents: Tensor,
+    held_out: Tensor,
+    labels: Labels,
+) -> DiffusionTask:
     some = slice(None, None, max(1, len(held_out) // 24))
-    return DiffusionTask(denoiser, name, config.diffusion.experts[name], latents, held_out[some],
-                         autoencoder.latent_mean, autoencoder.latent_std,
-                         None if labels is None else (labels[0], labels[1][some]))  # fmt: skip
+    return DiffusionTask(
+        denoiser,
+        name,
+        config.diffusion.experts[name],
+        latents,
+        held_out[some],
+        autoencoder.latent_mean,
+        autoencoder.latent_std,
+        None if labels is None else (labels[0], labels[1][some]),
+    )
 
 
 def load_labels(config: TrainConfig, data: Data, kept: dict[str, Tensor], path: Path) -> Labels:
@@ -182,8 +197,9 @@ def train_diffusion(
 
         def make(settings: ExpertTraining = settings) -> dict[str, Tensor]:
             loop = settings.loop
-            return training_latents(autoencoder, values, train, settings.views, settings.augment, loop.seed,
-                                    loop.device, loop.bf16)  # fmt: skip
+            return training_latents(
+                autoencoder, values, train, settings.views, settings.augment, loop.seed, loop.device, loop.bf16
+            )
 
         how = f"{settings.views} {settings.augment} {settings.loop.seed}"
         path = home / "latents.safetensors"
@@ -210,8 +226,10 @@ def start_autoencoder(module: nn.Module, path: Path) -> None:
     try:
         module.load_state_dict(read_part(path, "autoencoder"))
     except RuntimeError as error:
-        raise ValueError(f"start_from: {path} has another autoencoder; the card beside it says which: take its "
-                         "channels, patch, res_blocks and latent_channels") from error  # fmt: skip
+        raise ValueError(
+            f"start_from: {path} has another autoencoder; the card beside it says which: take its "
+            "channels, patch, res_blocks and latent_channels"
+        ) from error
 
 
 def start_expert(module: nn.Module, path: Path, name: str) -> None:
@@ -228,8 +246,10 @@ def start_expert(module: nn.Module, path: Path, name: str) -> None:
                 state.setdefault(table, torch.zeros_like(fresh[table]))  # without classes all are alike
             module.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"start_from: the expert {name!r} of {path} is another network; the card beside it says "
-                         "which, and under another name an expert starts at random") from error  # fmt: skip
+        raise ValueError(
+            f"start_from: the expert {name!r} of {path} is another network; the card beside it says "
+            "which, and under another name an expert starts at random"
+        ) from error
 
 
 def assemble(config: TrainConfig, folder: Path, data: Data | None = None) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import SHARE, DataConsistency
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError, posterior_variance
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
-from medrecon.models.pixel_space import PixelSpace
+from medrecon.models.networks.pixel_space import PixelSpace
+from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
 from medrecon.operators.base import Diagonal, LinearOperator
-from medrecon.operators.ct import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.solvers.diffusion.base import example_prior
 from medrecon.solvers.diffusion.resample import ReSample
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from medrecon.diffusion.process import Process
-from medrecon.models.adapters import linear_beta_abar
-from medrecon.models.gaussian import smooth_gaussian
+from medrecon.models.adapters.discrete_vp import linear_beta_abar
+from medrecon.models.exact.gaussian import smooth_gaussian
 
 TIMES = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
 PROCESSES = {

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from medrecon.core.discover import classes
 from medrecon.diffusion.draw import Antithetic, Independent, streams
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.reverse import State, reverse
 from medrecon.diffusion.samplers.base import NamedSampler, sampler_named
 from medrecon.diffusion.schedules import log_uniform
-from medrecon.discover import classes
-from medrecon.models.gaussian import GaussianPrior, smooth_gaussian
+from medrecon.models.exact.gaussian import GaussianPrior, smooth_gaussian
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE, NOISE = (1, 3, 4), 0.3
@@ -172,8 +172,11 @@ def test_samplers_go_by_their_names() -> None:
         assert isinstance(sampler_named(sampler.name, eta), type(sampler))
     assert sampler_named("heun", 1.0).stochastic and not sampler_named("ddim", 0.0).stochastic
     for name, eta, complaint in (
-        ("dim", 0.0, "there are: .*ddim"), ("multistep", 0.5, "adds no noise"), ("ancestral", 0.0, "eta = 1"),
-        ("ddim", 1.5, "from 0 to 1"), ("heun", -0.1, "churn"),
-    ):  # fmt: skip
+        ("dim", 0.0, "there are: .*ddim"),
+        ("multistep", 0.5, "adds no noise"),
+        ("ancestral", 0.0, "eta = 1"),
+        ("ddim", 1.5, "from 0 to 1"),
+        ("heun", -0.1, "churn"),
+    ):
         with pytest.raises(ValueError, match=complaint):
             sampler_named(name, eta)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from medrecon.core.discover import classes
 from medrecon.diffusion.draw import Independent
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.reverse import sample
@@ -12,9 +13,8 @@ from medrecon.diffusion.samplers.base import NamedSampler
 from medrecon.diffusion.samplers.ddim import DDIM, shares
 from medrecon.diffusion.samplers.heun import Heun
 from medrecon.diffusion.schedules import discrete_vp, karras, log_uniform, vp_uniform
-from medrecon.discover import classes
-from medrecon.models.adapters import DiscreteVP, linear_beta_abar
-from medrecon.models.gaussian import smooth_gaussian
+from medrecon.models.adapters.discrete_vp import DiscreteVP, linear_beta_abar
+from medrecon.models.exact.gaussian import smooth_gaussian
 
 SAMPLERS = [s for c in classes("medrecon.diffusion.samplers", NamedSampler) for s in c.examples()]
 ODE = [s for s in SAMPLERS if not s.stochastic]

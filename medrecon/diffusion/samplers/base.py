@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from medrecon.core.discover import classes
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
-from medrecon.discover import classes
 
 
 class Sampler(ABC):

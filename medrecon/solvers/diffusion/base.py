@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Draw, Independent
 from medrecon.diffusion.guide import Guide
@@ -17,13 +18,12 @@ from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.reverse import State, reverse
 from medrecon.diffusion.samplers.base import Sampler, sampler_named
 from medrecon.diffusion.schedules import log_uniform
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
-from medrecon.models.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
-from medrecon.solvers.tv import TV
+from medrecon.solvers.variational.tv import TV
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +141,14 @@ class DiffusionSolver(Solver):
 
     @torch.no_grad()
     def __call__(
-        self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None,
+        self,
+        A: LinearOperator,
+        y: Measurement,
+        *,
+        generator: torch.Generator,
+        on_step: OnStep | None = None,
         warm: Tensor | None = None,
-    ) -> Solution:  # fmt: skip
+    ) -> Solution:
         """Reconstruct; `warm` as in `prepare`."""
         run = self.prepare(A, y, generator=generator, warm=warm)
         monitor = Monitor(y, len(run.sigmas) - 1, on_step)
@@ -185,8 +190,10 @@ class GuidedSolver(DiffusionSolver):
     def span(self) -> tuple[float, float]:
         """Return the first and the last noise level asked for."""
         denoiser = self.prior.denoiser
-        return (denoiser.sigma_max if self.start is None else self.start,
-                denoiser.sigma_min if self.end is None else self.end)  # fmt: skip
+        return (
+            denoiser.sigma_max if self.start is None else self.start,
+            denoiser.sigma_min if self.end is None else self.end,
+        )
 
     def levels(self) -> list[float]:
         (start, end), denoiser = self.span(), self.prior.denoiser

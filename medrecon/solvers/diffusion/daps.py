@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide, Unconditional
@@ -17,7 +18,6 @@ from medrecon.diffusion.samplers.base import sampler_named
 from medrecon.diffusion.samplers.multistep import Multistep
 from medrecon.diffusion.schedules import log_uniform
 from medrecon.diffusion.trust import PixelError, one_number
-from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import PosteriorSolver

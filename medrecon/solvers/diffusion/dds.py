@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError
-from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import GuidedSolver, Task, example_prior
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
-from medrecon.linalg import expand
+from medrecon.numerics.linalg import expand
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
 
@@ -20,14 +20,14 @@ from medrecon.solvers.diffusion.posterior import PosteriorSolver
 class DPSGuide(Guide):
     """A step down the gradient of -log p(y | x(z)) through both networks, x(z) being the image of D(z).
 
-    The paper's step is in inverse proportion to the misfit |y - A x|. So is this one, above the noise; below, it is one
-    of fixed length, which ends where the data are met rather than running about there.
+    Its length goes with sigma^2 / (sigma^2 / (1 + sigma^2)), as the published one has it in its variance-preserving
+    units, and with the part of the misfit that noise does not explain: at chi^2/m = 1 it ends.
     """
 
     space: LatentSpace
     data: DataConsistency
     length: Tensor
-    """of the step at the noise, (N,)"""
+    """of a step far from the data at sigma = 0, (N,)"""
 
     def __call__(self, z: Tensor, sigma: float) -> Estimate:
         clean, x, back = self.space.pulled(z, sigma)
@@ -41,15 +41,15 @@ class DPSGuide(Guide):
 class DPS(PosteriorSolver):
     """Every step: denoise, then down the gradient of the data's misfit by the noisy latent.
 
-    The published step, zeta / |y - A x|, has a unit: what it does depends on the noise, the number of samples and |A|
-    (`dps-paper`). Here it is `step` over the curvature of -log p(y | x) at the noise: below 2 it does not diverge.
+    The published step, zeta / |y - A x|, has a unit: what it does depends on the noise, the number of samples and |A|.
+    Here it is `step` over the curvature of -log p(y | x): below 2 it does not diverge, whatever those are.
     """
 
     steps: int = 100
     """denoiser calls, each with a gradient"""
     eta: float = 1.0
     """share of fresh noise, the published value"""
-    step: float = 0.5
+    step: float = 1.0
     """of the gradient, in units of 1 / curvature"""
 
     name: ClassVar[str] = "dps"

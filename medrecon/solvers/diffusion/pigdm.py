@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError, one_number
-from medrecon.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import PosteriorSolver

@@ -17,15 +17,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.process import Process
 from medrecon.diffusion.reverse import State
 from medrecon.diffusion.samplers.base import Sampler
-from medrecon.linalg import expand
-from medrecon.measurement import Measurement
-from medrecon.models.adapters import linear_beta_abar
+from medrecon.models.adapters.discrete_vp import linear_beta_abar
+from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import DiffusionSolver, Run, Task
 
@@ -259,4 +259,3 @@ class Published(DiffusionSolver):
             return state.before.image, facts
         x = published_process().from_engine(state.z, 0)
         return run.space.decode(run.guide.hard.latent(x)), facts
-

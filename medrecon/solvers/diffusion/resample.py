@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Antithetic, Draw, Independent, streams
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.reverse import State
 from medrecon.diffusion.trust import PixelError, nearby, posterior_variance, round_trip_error
-from medrecon.linalg import expand
-from medrecon.measurement import Measurement
+from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import GuidedSolver, Run, Task, example_prior
 
@@ -111,8 +111,10 @@ class ReSample(GuidedSolver):
 
     def span(self) -> tuple[float, float]:
         card = self.prior.card
-        return (card.get("start", START) if self.start is None else self.start,
-                card.get("end", END) if self.end is None else self.end)  # fmt: skip
+        return (
+            card.get("start", START) if self.start is None else self.start,
+            card.get("end", END) if self.end is None else self.end,
+        )
 
     def views(self) -> Tensor:
         return torch.arange(self.pairs) % 2 == 1

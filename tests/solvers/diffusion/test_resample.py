@@ -4,13 +4,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from gaussian_problems import inpainting, rms
 from torch.nn.functional import avg_pool2d, interpolate
 
-from gaussian_problems import inpainting, rms
-
-from medrecon.measurement import Measurement
-from medrecon.models.base import Prior
-from medrecon.models.gaussian import smooth_gaussian
+from medrecon.core.measurement import Measurement
+from medrecon.models.exact.gaussian import smooth_gaussian
+from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.base import Diagonal
 from medrecon.solvers.base import Monitor
@@ -90,7 +89,7 @@ def test_bad_input_is_refused():
     prior, A, y, _, _ = inpainting(8)
     with pytest.raises(ValueError, match="pairs >= 1"):
         ReSample(prior, pairs=0)
-    with pytest.raises(ValueError, match="there are: .*heun"):
+    with pytest.raises(ValueError, match=r"there are: .*heun"):
         ReSample(prior, sampler="euler")
     complex_operator = Diagonal(torch.ones(8, 8, dtype=torch.complex64))
     data = Measurement(torch.zeros(1, 8, 8, dtype=torch.complex64), torch.ones(1, 1, 1))

@@ -1,0 +1,123 @@
+"""Readouts along a trajectory: radial, spiral, and stacks of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medrecon.acquisition.options import RawOptions
+from medrecon.acquisition.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.slice_stack import Slice, affine, slice_step
+from medrecon.core.scan import Scan
+from medrecon.numerics.fourier import centred_ifft
+
+SLACK = 1e-3
+"""By how much a trajectory may reach beyond the edge of k-space, relative: it is float32, and rounded before."""
+
+
+def samples_along(
+    lines: Readouts,
+    image: Index,
+    encoding: Encoding,
+    slices: list[Slice],
+    options: RawOptions,
+    noise: dict[str, Any],
+    facts: dict[str, Any],
+) -> Scan:
+    """A scan of data (Z, C, S), all readouts of a slice one after the other.
+
+    Trajectories within +-0.5 count as cycles per pixel, the usual ones, larger ones as cycles per field of view of the
+    image. A third column of a 2D measurement is taken as density compensation weights. A stack (encode step 2) becomes
+    slices by an inverse transform along its partitions, where these are all measured along one trajectory.
+
+    Raises:
+        ValueError: no trajectory, a 3D one, one that changes from slice to slice, or in impossible units.
+    """
+    if lines.trajectory is None:
+        raise ValueError(f"a {encoding.kind} measurement without trajectory in its readouts: add it to the file")
+    shape, first, stacked = (encoding.kept(0), encoding.kept(1)), slices[0], encoding.matrix[2] > 1
+    if stacked:
+        if len(slices) > 1:
+            raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
+        count, kept = encoding.matrix[2], encoding.kept(2)
+        samples, found = _stacked(lines, image, "step2", [encoding.centre[1] - count // 2 + p for p in range(count)])
+        samples = centred_ifft(samples, 0)
+        start, stop = options.range(kept)
+        data, number = samples[count // 2 - kept // 2 :][start:stop], kept // 2 - start
+        across = first.axes[2] * encoding.pitch(2) * (-1 if encoding.mirrored else 1)
+    else:
+        start, stop = options.range(len(slices))
+        slices, number = slices[start:stop], 0
+        first, across = slices[0], slice_step(slices, encoding.image_mm[2])
+        data, found = _stacked(lines, image, "slice", [s.counter for s in slices])
+    trajectory, density, units = _in_cycles(found, shape, stacked)
+    geometry: dict[str, Any] = {"type": "noncartesian", "trajectory": trajectory}
+    if density is not None:
+        geometry["density"] = density
+    steps = first.axes[1] * encoding.pitch(1), first.axes[0] * encoding.pitch(0), across
+    placed = affine(first.centre, steps, (shape[1] // 2, shape[0] // 2, number))
+    facts = {**facts, "trajectory_units": units, "slices": [start, stop]}
+    return Scan(
+        "mri",
+        data.contiguous(),
+        shape,
+        placed,
+        "a.u.",
+        geometry=geometry,
+        noise={k: v.to(torch.complex64) for k, v in noise.items()},
+        provenance=facts,
+    )
+
+
+def _stacked(lines: Readouts, image: Index, counter: str, wanted: list[int]) -> tuple[Tensor, NDArray[np.float32]]:
+    """(Z, C, S) samples of slices or partitions, and the one trajectory (S, D) they were measured along."""
+    assert lines.trajectory is not None
+    parts, trajectories = [], []
+    for value in wanted:
+        own = image[lines.counters[counter][image] == value]
+        if not len(own):
+            raise ValueError(f"{counter} {value} was not measured: a stack needs all of {wanted[0]} to {wanted[-1]}")
+        own = own[np.argsort(lines.counters["step1"][own], kind="stable")]
+        parts.append(_joined(lines, own))
+        trajectories.append(np.concatenate([lines.trajectory(i[None])[0] for i in own]))
+        if trajectories[-1].shape != trajectories[0].shape or np.abs(trajectories[-1] - trajectories[0]).max() > 1e-4:
+            raise ValueError(
+                f"{counter} {wanted[0]} and {value} have different trajectories; read one slice at a "
+                "time, such as slices 0:1"
+            )
+    return torch.stack(parts), trajectories[0]
+
+
+def _joined(lines: Readouts, own: Index) -> Tensor:
+    """(C, S) samples of readouts in the order given."""
+    parts: dict[int, Tensor] = {}
+    for group in lines.alike(own):
+        parts |= zip(group.tolist(), lines.read(group))
+    return torch.cat([parts[i] for i in own.tolist()], dim=1)
+
+
+def _in_cycles(found: NDArray[np.float32], shape: tuple[int, int], stacked: bool) -> tuple[Tensor, Tensor | None, str]:
+    """(S, 2) float64 trajectory [cycles per field of view], density, and how the units were told."""
+    if found.shape[1] not in (2, 3) or not np.isfinite(found).all():
+        raise ValueError(f"trajectory: expected 2 or 3 finite values a sample, got shape {found.shape}")
+    k, edge = found[:, :2].astype(np.float64), np.array(shape) / 2
+    weights = found[:, 2] if found.shape[1] == 3 and found[:, 2].any() else None
+    if weights is not None and (stacked or (weights < 0).any()):
+        raise ValueError("trajectory: three-dimensional trajectories are not read; two-dimensional ones and stacks are")
+    reach = np.abs(k).max(0)
+    if reach.max() <= 0.5 * (1 + SLACK):
+        k, units = k * np.array(shape), "cycles per pixel in the file"
+    elif (reach <= edge * (1 + SLACK)).all():
+        units = "cycles per field of view in the file"
+    else:
+        raise ValueError(
+            f"trajectory: reaches {reach.round(3).tolist()}, neither within 0.5 cycles per pixel nor "
+            f"within {edge.tolist()} cycles per field of view; scale it"
+        )
+    k = np.clip(k, -edge, edge)
+    density = None if weights is None else torch.from_numpy(weights.astype(np.float64))
+    return torch.from_numpy(k), density, units

@@ -1,0 +1,210 @@
+"""From readouts to a scan: noise covariance, choice of contrast, lines into k-space, averages, slices, geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medrecon.acquisition.along_trajectory import samples_along
+from medrecon.acquisition.options import OptionError, RawOptions
+from medrecon.acquisition.readout_lines import Preparation
+from medrecon.acquisition.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.receiver_noise import receiver_covariance
+from medrecon.acquisition.slice_stack import Slice, affine, ordered_slices, slice_step
+from medrecon.acquisition.virtual_coils import virtual_coils
+from medrecon.core.scan import Scan
+from medrecon.numerics.fourier import centred_ifft
+
+CHOICES: tuple[Literal["contrast", "phase", "repetition", "set"], ...] = ("contrast", "phase", "repetition", "set")
+"""Counters of which a scan holds one value; the options of the same names choose it."""
+USES = ("slices", *CHOICES, "coils")
+"""Options that all formats of readouts have a use for."""
+
+
+def scan_of(lines: Readouts, encoding: Encoding, options: RawOptions, provenance: Mapping[str, Any]) -> Scan:
+    """Sort the readouts of a measurement into a scan.
+
+    Repeated lines and averages are averaged, and the covariance is that of the mean. The phase oversampling becomes
+    the geometry's crop, that of the readout is removed. A 3D measurement becomes slices by an inverse transform along
+    its partitions, or, where these are undersampled, along the readout: images (encode step 1, encode step 2) then.
+
+    Raises:
+        ValueError, OptionError: what is wrong with which readout; slices or a contrast that are not there.
+    """
+    image, facts = _chosen(lines, encoding, options)
+    facts = {**provenance, **encoding.facts, **facts}
+    slices = ordered_slices(lines, image, encoding.mirrored)
+    facts["orientation"] = "file" if slices[0].known else "not in the file: taken as axial"
+    facts["readout_oversampling"] = encoding.matrix[0] / encoding.kept(0)
+    noise: dict[str, Any] = {}
+    own, navigators = np.flatnonzero(lines.noise), np.flatnonzero(lines.navigator)
+    lines.check_coils(np.concatenate([image, own, navigators]))
+    if own.size:
+        noise["covariance"], facts["noise"] = receiver_covariance(lines, own, float(lines.dwell[image[0]]), encoding)
+    if encoding.kind != "cartesian":
+        scan = samples_along(lines, image, encoding, slices, options, noise, facts)
+    elif encoding.matrix[2] > 1:
+        scan = _slab(lines, image, encoding, slices, options, noise, facts)
+    else:
+        scan = _stack(lines, image, encoding, slices, options, noise, facts)
+    return scan if options.coils is None else virtual_coils(scan, options.coils)
+
+
+def _chosen(lines: Readouts, encoding: Encoding, options: RawOptions) -> tuple[Index, dict[str, Any]]:
+    """The lines of the image, of one contrast, cardiac phase, repetition and set: the first, or what is asked for."""
+    image = ~lines.noise & ~lines.navigator
+    facts: dict[str, Any] = {}
+    if encoding.calibration != "embedded" and (lines.calibration & image).any():
+        facts["calibration_lines_left_out"] = int((lines.calibration & image).sum())
+        image &= ~lines.calibration
+    if not image.any():
+        raise ValueError(
+            f"no readouts of an image among {len(lines)} ({int(lines.noise.sum())} of noise, "
+            f"{int(lines.navigator.sum())} of navigators)"
+        )
+    for name in CHOICES:
+        there = np.unique(lines.counters[name][image]).tolist()
+        wanted = there[0] if getattr(options, name) is None else getattr(options, name)
+        if wanted not in there:
+            raise OptionError(f"{name} {wanted}: the file has {', '.join(map(str, there))}")
+        if len(there) > 1:
+            facts[name] = f"{wanted} of {', '.join(map(str, there))}; choose with --{name}"
+        image &= lines.counters[name] == wanted
+    return np.flatnonzero(image), facts
+
+
+def _stack(
+    lines: Readouts,
+    image: Index,
+    encoding: Encoding,
+    slices: list[Slice],
+    options: RawOptions,
+    noise: dict[str, Any],
+    facts: dict[str, Any],
+) -> Scan:
+    """Slices measured one by one."""
+    start, stop = options.range(len(slices))
+    slices = slices[start:stop]
+    numbers = {s.counter: i for i, s in enumerate(slices)}
+    image = image[np.isin(lines.counters["slice"][image], list(numbers))]
+    place = np.array([numbers[c] for c in lines.counters["slice"][image].tolist()])
+    columns = encoding.matrix[1]
+    slots = place * columns + _steps(lines, image, encoding, 1)
+    data, count, ghosts = _sorted(lines, image, slots, len(slices) * columns, encoding)
+    data = data.unflatten(0, (len(slices), columns)).permute(0, 2, 3, 1).contiguous()  # (Z, C, H, W)
+    count = count.unflatten(0, (len(slices), columns)).transpose(1, 2)
+    first, pitch = slices[0], encoding.pitch
+    steps = first.axes[1] * pitch(1), first.axes[0] * pitch(0), slice_step(slices, encoding.image_mm[2])
+    placed = affine(first.centre, steps, (columns // 2, data.shape[2] // 2, 0))
+    kept = data.shape[2], encoding.kept(1)
+    return _finished(data, count, placed, kept, noise, {**facts, **ghosts, "slices": [start, stop]})
+
+
+def _slab(
+    lines: Readouts,
+    image: Index,
+    encoding: Encoding,
+    slices: list[Slice],
+    options: RawOptions,
+    noise: dict[str, Any],
+    facts: dict[str, Any],
+) -> Scan:
+    """A volume with two phase-encode axes, as slices by a transform along the third."""
+    if len(slices) > 1:
+        raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
+    columns, partitions = encoding.matrix[1:]
+    slots = _steps(lines, image, encoding, 2) * columns + _steps(lines, image, encoding, 1)
+    data, count, ghosts = _sorted(lines, image, slots, partitions * columns, encoding)
+    data, count = (t.unflatten(0, (partitions, columns)) for t in (data, count))  # (P, W, C, H), (P, W, H)
+    centre, axes, pitch = slices[0].centre, slices[0].axes, encoding.pitch
+    read, phase, across = axes[0] * pitch(0), axes[1] * pitch(1), axes[2] * pitch(2)
+    across = -across if encoding.mirrored else across
+    measured = (count > 0).any(2)
+    if bool((measured.all(0) | ~measured.any(0)).all()):
+        kept = encoding.kept(2)
+        skip = partitions // 2 - kept // 2
+        data = centred_ifft(data, 0)[skip : skip + kept].permute(0, 2, 3, 1)  # (Z, C, H, W)
+        count = count.amin(0).T[None].expand(kept, -1, -1)
+        placed = affine(centre, (phase, read, across), (columns // 2, data.shape[2] // 2, kept // 2))
+        crop, along = (data.shape[2], encoding.kept(1)), "partitions"
+    else:
+        rows = (count > 0).any(0).any(0)
+        noise = {k: v * float(rows.double().mean()) for k, v in noise.items()}
+        data = centred_ifft(data, 3).permute(3, 2, 1, 0)  # (Z, C, W, P)
+        count = count.amax(2).T[None].expand(len(rows), -1, -1)
+        placed = affine(centre, (across, phase, read), (partitions // 2, columns // 2, len(rows) // 2))
+        crop, along = (encoding.kept(1), encoding.kept(2)), "readout"
+    start, stop = options.range(len(data))
+    placed[:3, 3] += placed[:3, 2] * start
+    facts = {**facts, **ghosts, "slices_along": along, "slices": [start, stop]}
+    return _finished(data[start:stop].contiguous(), count[start:stop], placed, crop, noise, facts)
+
+
+def _sorted(
+    lines: Readouts, image: Index, slots: Index, total: int, encoding: Encoding
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """(total, C, H) mean of the lines of each slot, (total, H) how many they were, and what was corrected."""
+    prepare = Preparation(lines, encoding)
+    facts: dict[str, Any] = {}
+    if (own := np.flatnonzero(lines.navigator)).size:
+        facts["ghost_correction"] = prepare.find_ghosts(own, int(image[0]))
+    elif lines.reverse[image].any():
+        facts["ghost_correction"] = "backward lines, but no navigators: not corrected"
+    if encoding.ramp is not None:
+        facts["ramp_sampling"] = "resampled on even frequencies; the noise of neighbours is correlated since"
+    data, count = torch.zeros(0), torch.zeros(total, prepare.kept)
+    order = np.argsort(image)
+    where = dict(zip(image.tolist(), slots.tolist()))
+    for index in lines.alike(image[order]):
+        part, rows = prepare(index)
+        if not data.numel():
+            data = torch.zeros(total, *part.shape[1:], dtype=torch.complex64)
+        at = torch.tensor([where[i] for i in index.tolist()])
+        data.index_add_(0, at, part)
+        count.index_add_(0, at, rows.float().expand(len(at), -1))
+    data /= count.clamp_min(1)[:, None]
+    return data, count, facts
+
+
+def _steps(lines: Readouts, image: Index, encoding: Encoding, axis: Literal[1, 2]) -> Index:
+    """Where encode steps 1 or 2 lie in full k-space, zero frequency at its n//2."""
+    n, centre = encoding.matrix[axis], encoding.centre[axis - 1]
+    steps = lines.counters[f"step{axis}"][image] - centre + n // 2
+    if (outside := (steps < 0) | (steps >= n)).any():
+        line = image[int(np.argmax(outside))]
+        raise ValueError(
+            f"readout {line}: encode step {axis} is {lines.counters[f'step{axis}'][line]}, zero frequency "
+            f"is {centre}, which the header's encoded matrix of {n} has no place for"
+        )
+    return np.asarray(steps)
+
+
+def _finished(
+    data: Tensor, count: Tensor, placed: Tensor, kept: tuple[int, int], noise: dict[str, Any], facts: dict[str, Any]
+) -> Scan:
+    """The scan of k-space (Z, C, H, W), where `count` (Z, H, W) lines were averaged."""
+    mask = count > 0
+    averages = count[mask]
+    usual = float(averages.median())
+    if usual != 1 or float(averages.max()) != 1:
+        facts = {**facts, "averages": {"usual": usual, "least": float(averages.min()), "most": float(averages.max())}}
+    facts["acceleration"] = {"true": mask.numel() / max(1, int(mask.sum()))}
+    shape = tuple(data.shape[2:])
+    geometry = {"crop": list(kept)} if kept != shape else {}
+    noise = {key: (value / usual).to(torch.complex64) for key, value in noise.items()}
+    shared = mask[0] if bool((mask == mask[:1]).all()) else mask
+    return Scan(
+        "mri",
+        data,
+        (shape[0], shape[1]),
+        placed,
+        "a.u.",
+        geometry=geometry,
+        mask=shared.contiguous(),
+        noise=noise,
+        provenance=facts,
+    )

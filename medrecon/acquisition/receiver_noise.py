@@ -1,0 +1,33 @@
+"""The noise of the receivers, from readouts without excitation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medrecon.acquisition.readouts import Encoding, Index, Readouts
+from medrecon.coils.whitening import noise_covariance, noise_scale
+
+
+def receiver_covariance(lines: Readouts, noise: Index, dwell: float, encoding: Encoding) -> tuple[Tensor, str]:
+    """(C, C) complex128 covariance E[n n^H] of a sample of dwell time `dwell` [us], and how it was found.
+
+    White noise has a variance proportional to the receiver's bandwidth, 1 / dwell time; that of the noise readouts may
+    be narrower by `noise_bandwidth` (Kellman & McVeigh, Magn. Reson. Med. 54:1439, 2005):
+    covariance = covariance of the noise readouts * (their dwell / dwell) / noise_bandwidth.
+
+    Raises:
+        ValueError: several dwell times, too few samples for so many coils, NaN, a coil without noise.
+    """
+    parts = [lines.read(index) for index in lines.alike(noise)]
+    samples = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1)
+    dwells = {float(d) for d in lines.dwell[noise]}
+    if len(dwells) != 1:
+        raise ValueError(f"noise readouts of several dwell times: {sorted(dwells)} us")
+    own, bandwidth = dwells.pop(), encoding.noise_bandwidth or 1.0
+    known = min(own, dwell) > 0
+    scale = noise_scale(dwell, own, bandwidth) if known else noise_scale(1.0, 1.0, bandwidth)
+    how = f"{samples.shape[1]} samples of {len(noise)} noise readouts, dwell time ratio "
+    how += f"{own / dwell:.4g}" if known else "not known, taken as 1"
+    how += f", relative bandwidth {bandwidth:g}" + ("" if encoding.noise_bandwidth else " for lack of a better one")
+    return noise_covariance(samples, scale=scale), how

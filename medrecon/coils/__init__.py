@@ -1,0 +1,1 @@
+"""Receiver coils: combined, compressed, whitened."""

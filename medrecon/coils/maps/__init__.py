@@ -1,0 +1,1 @@
+"""Coil sensitivity maps, one method a file."""

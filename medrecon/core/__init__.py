@@ -1,0 +1,1 @@
+"""What travels: volumes, scans, measurements, their noise and units."""

@@ -1,0 +1,126 @@
+"""How measurements are noisy, and how far they can be trusted: apart from the operators, for simulation and weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CTNoise:
+    """Counts N ~ Poisson(i0 exp(-p)) + Normal(0, sigma_e^2) of a line integral p; p_hat = -ln(max(N, 1) / i0).
+
+    Attributes:
+        i0: photons a ray without an object; a number, or a tensor that broadcasts to the line integrals (..., V, D):
+            (V, 1) for a tube current that changes from view to view, (D,) for a bowtie filter.
+        sigma_e: standard deviation of the electronic noise [counts].
+        model_absolute, model_relative: what a discretised projector gets wrong, as a standard deviation
+            model_absolute + model_relative |p| of the line integral. Without it chi^2/m of the truth is far
+            above 1 on bright rays, and a solver that stops at the noise fits the discretisation instead.
+    """
+
+    i0: float | Tensor
+    sigma_e: float = 0.0
+    model_absolute: float = 0.005
+    model_relative: float = 0.002
+
+    def __post_init__(self) -> None:
+        i0 = torch.as_tensor(self.i0)
+        if not i0.numel() or not bool(((i0 > 0) & (i0 < math.inf)).all()):
+            got = f"{tuple(i0.shape)} with values that are not" if i0.ndim else self.i0
+            raise ValueError(f"CTNoise: i0 must be a positive number of photons, got {got}")
+        for name in ("sigma_e", "model_absolute", "model_relative"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"CTNoise: {name} must be >= 0, got {getattr(self, name)}")
+
+    def photons(self, p: Tensor) -> Tensor:
+        """i0 in float64, broadcast-ready for line integrals p (..., V, D), on their device.
+
+        Raises:
+            ValueError: i0 does not broadcast to the shape of p.
+        """
+        i0 = torch.as_tensor(self.i0, dtype=torch.float64, device=p.device)
+        try:
+            fits = torch.broadcast_shapes(i0.shape, p.shape) == p.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"CTNoise: i0 {tuple(i0.shape)} does not broadcast to line integrals {tuple(p.shape)}; "
+                "one value per view is (V, 1)"
+            )
+        return i0
+
+    def simulate(self, p: Tensor, generator: torch.Generator) -> Tensor:
+        """Noisy line integrals, shaped like p, which stays as it is. At least one count: p_hat <= ln i0."""
+        p_, i0 = p.detach().double(), self.photons(p)
+        counts = torch.poisson(i0 * torch.exp(-p_), generator=generator)
+        electronic = torch.randn(counts.shape, dtype=counts.dtype, device=p.device, generator=generator)
+        return -torch.log((counts + self.sigma_e * electronic).clamp_min(1) / i0).to(p.dtype)
+
+    def weights(self, p_hat: Tensor) -> Tensor:
+        """1 / variance of p_hat from counting and electronics alone, N^2 / (N + sigma_e^2)."""
+        counts = self.photons(p_hat).to(p_hat.dtype) * torch.exp(-p_hat)
+        return counts.square() / (counts + self.sigma_e**2)
+
+    def precision(self, p_hat: Tensor) -> Tensor:
+        """1 / (variance of the noise + square of the model error): the precision of a Measurement."""
+        model = self.model_absolute + self.model_relative * p_hat.abs()
+        return 1 / (1 / self.weights(p_hat) + model.square())
+
+
+@dataclass(frozen=True, eq=False)
+class MRINoise:
+    """Complex Gaussian noise of k-space samples, E[n n^H] = covariance over the coils.
+
+    Attributes:
+        covariance: (C, C) Hermitian positive definite; or a number sigma: every coil alike, E|n|^2 = sigma^2.
+    """
+
+    covariance: Tensor | float
+
+    def __post_init__(self) -> None:
+        c = self.covariance
+        if not isinstance(c, Tensor):
+            if not 0 < c < math.inf:
+                raise ValueError(f"MRINoise: sigma must be > 0, got {c}")
+        elif c.ndim != 2 or c.shape[0] != c.shape[1] or not torch.allclose(c, c.mH, rtol=1e-4):
+            raise ValueError(f"MRINoise: covariance must be a Hermitian (C, C) matrix, got shape {tuple(c.shape)}")
+        elif int(torch.linalg.cholesky_ex(c).info) != 0:
+            raise ValueError("MRINoise: covariance is not positive definite; is a coil without signal?")
+
+    def _factor(self, coils: int) -> Tensor:
+        """Cholesky factor L (C, C), complex128: covariance = L L^H."""
+        if not isinstance(self.covariance, Tensor):
+            return self.covariance * torch.eye(coils, dtype=torch.complex128)
+        if len(self.covariance) != coils:
+            raise ValueError(f"MRINoise: covariance of {len(self.covariance)} coils, data of {coils}")
+        return torch.linalg.cholesky(self.covariance.to(torch.complex128))
+
+    def simulate(self, kspace: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        """Noisy copy of k-space (..., C, H, W) on the samples of `mask` (broadcasts to it), 0 elsewhere."""
+        white = torch.randn(kspace.shape, dtype=kspace.dtype, device=kspace.device, generator=generator)
+        noise = torch.einsum("ij,...jhw->...ihw", self._factor(kspace.shape[-3]).to(kspace), white)
+        return torch.where(mask.bool(), kspace + noise, 0)
+
+    def whitening(self, coils: int | None = None) -> Tensor:
+        """L^-1 (C, C), complex64: applied over the coils of data and sensitivity maps it makes the noise white.
+
+        `coils` is needed when the covariance is one number.
+        """
+        if coils is None and not isinstance(self.covariance, Tensor):
+            raise ValueError("MRINoise.whitening: noise given as one sigma; say how many coils")
+        factor = self._factor(len(self.covariance) if isinstance(self.covariance, Tensor) else int(coils or 1))
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        return torch.linalg.solve_triangular(factor, identity, upper=False).to(torch.complex64)
+
+    def precision(self, mask: Tensor, coils: int) -> Tensor:
+        """(C, H, W) 1 / E|n|^2 of each coil where `mask` (broadcasts to C, H, W) sampled, 0 elsewhere.
+
+        Correlations are left out: after whitening the precision is `mask` itself.
+        """
+        variance = self._factor(coils).abs().square().sum(1).float().to(mask.device)
+        return mask.bool().float() / variance.reshape(-1, 1, 1)

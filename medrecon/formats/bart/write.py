@@ -1,0 +1,65 @@
+"""To BART: a scan's k-space, coil maps and sampling pattern, or a volume, as .cfl/.hdr pairs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Volume
+from medrecon.formats.bart import cfl
+
+log = logging.getLogger(__name__)
+
+EXPORTS, SUFFIX = "bart", ".cfl"
+
+
+def export(scan: Scan, path: Path, overwrite: bool = False) -> Path:
+    """Write name.cfl, k-space, and, where the scan has them, name_maps.cfl and name_mask.cfl, for `bart pics`.
+
+    Rows are READ, columns PHS1, slices SLICE. BART has no place for lengths, position, noise and crop.
+
+    Raises:
+        FileExistsError: one of the files exists and `overwrite` is off; nothing is written then.
+        ValueError: not Cartesian k-space.
+    """
+    if scan.modality != "mri" or scan.noncartesian:
+        raise ValueError(f"{path}: BART's Cartesian k-space is written, not {scan.modality} along other samples")
+    if any(n % 2 for n in scan.image_shape):
+        log.warning("%s: rows or columns are odd; bart fft takes them, bart pics 0.8 reconstructs them wrongly", path)
+    parts = {"": stacked(scan.data)}
+    if scan.maps is not None:
+        parts["_maps"] = stacked(scan.maps)
+    if scan.mask is not None:
+        # `bart pics -p` wants every slice's pattern, only the coils' axis may be 1.
+        parts["_mask"] = stacked(scan.mask.expand(len(scan.data), *scan.image_shape)[:, None])
+    names = {suffix: path.with_name(path.stem + suffix + SUFFIX) for suffix in parts}
+    taken = [file for name in names.values() for file in cfl.pair(name) if file.exists()]
+    if taken and not overwrite:
+        raise FileExistsError(f"{taken[0]}: exists already; choose another name or give --overwrite (overwrite=True)")
+    for suffix, array in parts.items():
+        cfl.write_cfl(array, names[suffix], overwrite=overwrite)
+    return names[""]
+
+
+def stacked(data: Tensor) -> NDArray[np.complex64]:
+    """(Z, C, H, W) with BART's axes: (H, W, 1, C, 1, ..., Z), a view where it is complex64 already."""
+    array: NDArray[np.complex64] = data.detach().cpu().resolve_conj().numpy().astype(np.complex64, copy=False)
+    between = tuple(range(4, cfl.SLICE))
+    return np.expand_dims(array.transpose(2, 3, 1, 0), (cfl.PHS2, *between))
+
+
+def writes(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
+def write(
+    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
+) -> Path:
+    """Write the values (Y, X, 1, ..., Z): an image of `bart`. Units, place and description are lost."""
+    return cfl.write_cfl(stacked(volume.data[:, None]), os.fspath(path), overwrite=overwrite)

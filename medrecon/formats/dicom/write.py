@@ -1,0 +1,213 @@
+"""DICOM out: a derived single-frame CT or MR series that refers to its source. See docs/guide/dicom.md."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from medrecon import __version__
+from medrecon.core import atomic
+from medrecon.core.volume import Volume
+from medrecon.formats.dicom import header as dicom_header
+from medrecon.formats.dicom import series as dicom_series
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pydicom import Dataset
+
+log = logging.getLogger(__name__)
+
+PATTERN = "medrecon_*.dcm"
+CT_INTERCEPT = -1024
+
+
+def writes(name: str) -> bool:
+    return name.endswith(("/", "\\")) or Path(name).is_dir() or not Path(name).suffix
+
+
+def write(
+    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
+) -> Path:
+    """Write one file per slice, medrecon_0001.dcm and so on, in slice order.
+
+    The grid may differ from the source's: size, spacing and place come from the affine, the patient, study and
+    frame of reference from the nearest source slice. UIDs come from a hash of the content: the same image gets
+    the same UIDs, another image others. CT is stored as whole HU from -1024 on (values clipped are counted in
+    a warning), MR with a rescale slope that uses 16 bits.
+
+    Raises:
+        FileExistsError: the folder holds something.
+        ValueError: columns and rows not orthogonal, units that do not fit, or a source that is elsewhere in space.
+    """
+    if (volume.modality, volume.units) not in {("CT", "HU"), ("MR", "a.u.")}:
+        raise ValueError(f"{path}: DICOM takes CT in HU or MR in a.u., not {volume.modality} in {volume.units}")
+    place = _placement(volume, path)
+    sources = _sources(volume, template)
+    _check_sources(volume, sources, place, path)
+    description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
+    key = _content_key(volume, sources, description)
+    stored, attributes = _store(volume, path)
+    now = datetime.now()
+    with atomic.folder(path, PATTERN, overwrite=overwrite) as folder:
+        for index in range(len(stored)):
+            source = _nearest(sources, place, index)
+            dataset = dicom_header.base(volume.modality, source, key)
+            dicom_header.identify(dataset, source, key, index, description, now)
+            _locate(dataset, place, index)
+            for name, value in attributes.items():
+                setattr(dataset, name, value)
+            dataset.Rows, dataset.Columns = stored.shape[1:]
+            dataset.add_new("PixelData", "OW", stored[index].tobytes())
+            save_dataset(dataset, folder / f"medrecon_{index + 1:04d}.dcm")
+    return path
+
+
+class _Placement:
+    """Where the slices are, in DICOM's terms (LPS mm)."""
+
+    def __init__(self, volume: Volume) -> None:
+        affine = dicom_series.LPS_TO_RAS @ volume.affine.numpy()
+        self.column_spacing, self.row_spacing, _ = np.linalg.norm(affine[:3, :3], axis=0)
+        self.axes = affine[:3, :2] / np.array([self.column_spacing, self.row_spacing])
+        self.normal = np.cross(self.axes[:, 0], self.axes[:, 1])
+        self.positions = affine[:3, 3] + np.arange(len(volume.data))[:, None] * affine[:3, 2]
+        height, width = volume.data.shape[1:]
+        self.centres = self.positions + affine[:3, 0] * (width - 1) / 2 + affine[:3, 1] * (height - 1) / 2
+        self.slice_spacing = abs(float(affine[:3, 2] @ self.normal))
+
+
+def _placement(volume: Volume, path: Path) -> _Placement:
+    place = _Placement(volume)
+    if abs(float(place.axes[:, 0] @ place.axes[:, 1])) > 1e-4:
+        raise ValueError(
+            f"{path}: the affine's columns and rows are not orthogonal, which DICOM cannot hold; use NIfTI"
+        )
+    return place
+
+
+def _sources(volume: Volume, template: Path | None) -> list[Dataset]:
+    """Headers of the series this one is derived from; none for images without a DICOM origin."""
+    if template is None:
+        files = [Path(name) for name in volume.source.get("dicom", [])]
+        if gone := [f for f in files if not f.is_file()]:
+            raise FileNotFoundError(f"{gone[0]}: the source image is gone; give its series as template")
+        return [header for name in files for header in dicom_series.headers(name)]
+    headers = dicom_series.headers(Path(template))
+    if len({h.SeriesInstanceUID for h in headers}) > 1:
+        listing = "\n".join(f"  {stack}" for stack in dicom_series.stacks(headers))
+        raise ValueError(f"{template}: several series; give the folder of the one this image is from:\n{listing}")
+    return headers
+
+
+def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, path: Path) -> None:
+    """A source elsewhere in space is a wrong source, and this image would enter the wrong patient's study."""
+    if not sources:
+        return
+    if (kind := dicom_series.kind(sources[0])) != volume.modality:
+        raise ValueError(f"{path}: the source {sources[0].filename} is {kind}, the volume {volume.modality}")
+    if any(Path(h.filename).resolve().parent == path.resolve() for h in sources):
+        raise ValueError(f"{path}: holds the source images; choose another output folder")
+    if sources[0].SOPClassUID in dicom_series.MULTIFRAME:
+        return
+    heights = _heights(sources, place.centres)
+    reach = max(float(sources[0].get("SliceThickness") or 0), place.slice_spacing, 1.0)
+    if (far := heights.min(axis=1)).max() > 1.5 * reach:
+        raise ValueError(
+            f"{path}: slice {int(far.argmax())} is {far.max():.1f} mm from the nearest slice of the source "
+            f"{Path(sources[0].filename).parent}; is it the right template?"
+        )
+
+
+def _heights(sources: list[Dataset], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance in mm of each slice centre from each source slice's plane, (slices, sources)."""
+    axes = np.array([h.ImageOrientationPatient for h in sources], dtype=np.float64).reshape(-1, 2, 3)
+    positions = np.array([h.ImagePositionPatient for h in sources], dtype=np.float64)
+    offsets = centres[:, None] - positions
+    return np.asarray(np.abs((offsets * np.cross(axes[:, 0], axes[:, 1])).sum(-1)))
+
+
+def _nearest(sources: list[Dataset], place: _Placement, index: int) -> Dataset | None:
+    if len(sources) < 2:
+        return sources[0] if sources else None
+    return sources[int(_heights(sources, place.centres[index : index + 1]).argmin())]
+
+
+def _content_key(volume: Volume, sources: list[Dataset], description: str) -> str:
+    digest = hashlib.sha256(volume.data.detach().cpu().float().contiguous().numpy().tobytes())
+    digest.update(volume.affine.contiguous().numpy().tobytes())
+    origin = [str(h.SOPInstanceUID) for h in sources]
+    digest.update(repr((origin, description, __version__, volume.units)).encode())
+    return digest.hexdigest()
+
+
+def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+    """Stored pixels (Z, Y, X) and the attributes of group 0028 that give them their meaning."""
+    from pydicom.valuerep import DSfloat
+
+    values = volume.data.detach().cpu().double()
+    low, high = float(values.min()), float(values.max())
+    if volume.modality == "CT":
+        slope, intercept = DSfloat(1), DSfloat(CT_INTERCEPT)
+        centre, width, kind = 40.0, 400.0, "HU"
+        top = CT_INTERCEPT + 65535
+        if clipped := int(((values < CT_INTERCEPT - 0.5) | (values > top)).sum()):
+            log.warning("%s: %d voxels outside %d..%d HU were clipped", path, clipped, CT_INTERCEPT, top)
+    else:
+        whole = bool((values == values.round()).all()) and high - min(low, 0) < 65536
+        slope = DSfloat(1 if whole else max((high - min(low, 0)) / 65535, 1e-30), auto_format=True)
+        intercept = DSfloat(min(low, 0), auto_format=True)
+        sample = values.flatten()[:: max(1, values.numel() // 1_000_000)]
+        p1, p99 = (float(q) for q in torch.quantile(sample, torch.tensor([0.01, 0.99], dtype=torch.float64)))
+        centre, width, kind = (p1 + p99) / 2, max(p99 - p1, float(slope)), "US"
+    stored = ((values - float(intercept)) / float(slope)).round().clamp(0, 65535)
+    # DICOM's default window function needs a width of 1 at least; raw MR data may be of the order of 1e-5.
+    exact = {"VOILUTFunction": "LINEAR_EXACT"} if width < 1 else {}
+    return stored.numpy().astype("<u2"), {
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 0,
+        "RescaleSlope": slope,
+        "RescaleIntercept": intercept,
+        "RescaleType": kind,
+        "WindowCenter": DSfloat(centre, auto_format=True),
+        "WindowWidth": DSfloat(width, auto_format=True),
+        **exact,
+    }
+
+
+def _locate(dataset: Dataset, place: _Placement, index: int) -> None:
+    decimal = _decimal()
+    dataset.ImagePositionPatient = [decimal(v) for v in place.positions[index]]
+    dataset.ImageOrientationPatient = [decimal(v) for v in place.axes.T.flatten()]
+    dataset.PixelSpacing = [decimal(place.row_spacing), decimal(place.column_spacing)]
+    dataset.SpacingBetweenSlices = decimal(place.slice_spacing)
+    if not dataset.get("SliceThickness"):
+        dataset.SliceThickness = decimal(place.slice_spacing)
+
+
+def _decimal() -> Callable[[float], Any]:
+    from pydicom.valuerep import DSfloat
+
+    return lambda value: DSfloat(float(value) + 0.0, auto_format=True)
+
+
+def save_dataset(dataset: Dataset, path: Path) -> None:
+    """Write one DICOM file, explicit little endian."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta = meta
+    dataset.save_as(path, enforce_file_format=True, implicit_vr=False, little_endian=True)

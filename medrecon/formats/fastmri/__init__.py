@@ -1,0 +1,1 @@
+"""fastMRI HDF5."""

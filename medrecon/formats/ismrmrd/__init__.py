@@ -1,0 +1,1 @@
+"""ISMRMRD HDF5."""

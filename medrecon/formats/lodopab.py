@@ -1,0 +1,92 @@
+"""LoDoPaB-CT observations: simulated low-dose parallel-beam sinograms of LIDC chest slices, HDF5, 128 slices a file.
+
+Leuschner et al., Sci. Data 8:109 (2021), Zenodo 3384092; verified in the authors' code, jleuschn/lodopab_tech_ref
+(create_dataset.py) and jleuschn/dival (lodopab_dataset.py): `data` (slices, 1000 views, 513 elements); image 362 x 362
+over 26 cm x 26 cm; views at the middles of 1000 cells of [0, pi], elements at those of 513 cells of the image's
+diagonal (ODL's parallel_beam_geometry: detector axis (cos t, sin t), array axes x, y). Values are line integrals over
+81.35858 / m, the attenuation of 3071 HU for water 20 / m and air 0.02 / m; 4096 photons, and 0.1 where none arrived.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medrecon.acquisition.options import RawOptions
+from medrecon.core.scan import Scan
+from medrecon.formats import checks
+
+SUMMARY = "LoDoPaB-CT observation_*.hdf5, parallel beam, 1000 views of 513 elements"
+USES = ("slices", "size", "pixel")
+VIEWS, ELEMENTS, SIZE = 1000, 513, 362
+FIELD = 260.0
+"""Width of the image [mm]."""
+MU_MAX = 3071 * (20 - 0.02) / 1000 + 20
+"""What the observations were divided by [1/m]; line integrals have no unit, so the 1/m cancels."""
+PHOTONS, MU_WATER = 4096.0, 0.02
+
+
+def reads(path: Path) -> bool:
+    """HDF5 with `data` of the observations' or of the ground truth's shape and nothing else."""
+    if not checks.is_hdf5(path):
+        return False
+    try:
+        with checks.opened(path) as h5:
+            shape = getattr(h5["data"], "shape", ()) if list(h5) == ["data"] else ()
+    except ValueError:
+        return False
+    return tuple(shape[1:]) in ((VIEWS, ELEMENTS), (SIZE, SIZE))
+
+
+def read(path: Path, options: RawOptions) -> Scan:
+    """Slices in HU as DICOM shows them, that is the ground truth's arrays transposed; slices are not neighbours.
+
+    Water is 20 / m here and HU count from air's 0.02 / m, which makes 1 HU in 1000 difference.
+
+    Raises:
+        ValueError: names file and key: the ground truth instead of observations, another shape, NaN.
+    """
+    with checks.opened(path) as h5:
+        data = checks.dataset(h5, "data", (3,))
+        if data.shape[1:] == (SIZE, SIZE):
+            raise ValueError("data: images, the ground truth; give the observation file of the same number")
+        if data.shape[1:] != (VIEWS, ELEMENTS):
+            raise ValueError(f"data: expected (slices, {VIEWS} views, {ELEMENTS} elements), got shape {data.shape}")
+        start, stop = options.range(len(data))
+        observed = checks.finite("data", np.asarray(data[start:stop], dtype=float), checks.NO_COUNTS)
+        top = float(observed.max())
+        if top > 1.01 * math.log(PHOTONS / 0.1) / MU_MAX:
+            raise ValueError(
+                f"data: values up to {top:.3g}, but no counts are {math.log(PHOTONS / 0.1) / MU_MAX:.3g}; "
+                f"are these line integrals, or other units?"
+            )
+    size, pixel = options.grid(SIZE, FIELD / SIZE)
+    # y of their arrays grows like the DICOM row, ours falls: the sense of rotation is the other one.
+    angles = -(torch.arange(VIEWS, dtype=torch.float64) + 0.5) * math.pi / VIEWS
+    geometry = {
+        "type": "parallel",
+        "angles": angles,
+        "det_count": ELEMENTS,
+        "det_spacing": FIELD * math.sqrt(2) / ELEMENTS,
+        "det_offset": 0.0,
+        "pixel_spacing": [pixel, pixel],
+    }
+    return Scan(
+        "ct",
+        torch.from_numpy((observed * MU_MAX).astype(np.float32)),
+        (size, size),
+        checks.centred_affine((size, size), pixel, 1.0),
+        "HU",
+        geometry=geometry,
+        noise={"i0": PHOTONS, "mu_water": MU_WATER},
+        provenance={
+            "source": path.name,
+            "format": "lodopab",
+            "slices": [start, stop],
+            "inverse_crime": False,
+            "slice_spacing": "1 mm by default: the slices are of different places",
+        },
+    )

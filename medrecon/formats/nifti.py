@@ -1,0 +1,132 @@
+"""NIfTI in and out. A JSON file beside the image carries what NIfTI has no field for: units and modality."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medrecon import RESEARCH_USE_ONLY, __version__
+from medrecon.core import atomic
+from medrecon.core.volume import Modality, Units, Volume
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".nii.gz", ".nii")
+MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+UNITS: dict[Modality, Units] = {"CT": "HU", "MR": "a.u."}
+
+
+def reads(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+
+
+def writes(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def sidecar(path: Path) -> Path:
+    """scan.nii.gz -> scan.json."""
+    suffix = next(s for s in SUFFIXES if path.name.lower().endswith(s))
+    return path.with_name(path.name[: -len(suffix)] + ".json")
+
+
+def read(path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+    """Read a 3D image, or a 2D one as a single slice.
+
+    NIfTI does not say what the values mean: `modality` does, else our sidecar, else they are taken as MR in a.u.
+
+    Raises:
+        ValueError: damaged, 4D, colour, NaN or infinite values; or `series` given.
+    """
+    import nibabel as nib
+
+    if series is not None:
+        raise ValueError(f"{path}: a NIfTI file holds one image; series={series!r} is for DICOM folders")
+    try:
+        image: Any = nib.load(path)
+        array = np.asarray(image.dataobj)
+    except Exception as error:
+        raise ValueError(f"{path}: damaged or not NIfTI ({error})") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{path}: expected grey values, got {array.dtype}")
+    size = array.shape
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"{path}: expected a 3D image, got size {size}; take one volume of it first")
+    array = array.reshape(array.shape[0], array.shape[1], -1).transpose(2, 1, 0)  # (x, y, z) to (Z, Y, X)
+    array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+    if bad.size:
+        raise ValueError(f"{path}: NaN or infinite values, first in slice {bad[0]}; replace them first")
+    affine = _affine(image, path)
+    units, modality = _meaning(path, modality)
+    log.info("%s: %s %s, %s, voxel to RAS mm", path, modality, array.shape, units)
+    return Volume(torch.from_numpy(np.ascontiguousarray(array)), affine, units, modality, {"nifti": str(path)})
+
+
+def write(
+    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
+) -> Path:
+    """Write float32 values with sform = scanner space, and the same qform unless the grid is sheared.
+
+    A qform cannot hold shear (gantry tilt), so its code is 0 then. The affine needs no `template`.
+    """
+    import nibabel as nib
+
+    affine = volume.affine.numpy()
+    image = nib.Nifti1Image(volume.data.detach().cpu().float().permute(2, 1, 0).numpy(), affine)
+    header: Any = image.header
+    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    sheared = np.abs(unit.T @ unit - np.eye(3)).max() > 1e-4
+    image.set_sform(affine, code=1)
+    image.set_qform(None if sheared else affine, code=0 if sheared else 1)
+    header.set_zooms(volume.spacing)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1, 0)
+    header["descrip"] = f"medrecon {__version__} {RESEARCH_USE_ONLY}".encode()
+    meaning = {
+        "units": volume.units,
+        "modality": volume.modality,
+        "orientation": "NIfTI affine: voxel to RAS mm",
+        "description": description,
+        "medrecon_version": __version__,
+        "use": RESEARCH_USE_ONLY,
+    }
+    with atomic.file(sidecar(path), overwrite=overwrite) as beside, atomic.file(path, overwrite=overwrite) as main:
+        beside.write_text(json.dumps(meaning, indent=2) + "\n", encoding="utf-8")
+        nib.save(image, main)
+    return path
+
+
+def _affine(image: Any, path: Path) -> torch.Tensor:
+    """Voxel to RAS mm: the sform if there is one, else the qform, else the voxel size alone."""
+    header = image.header
+    if image.affine is None or (hasattr(header, "get_sform") and not header["sform_code"] and not header["qform_code"]):
+        log.warning("%s: no orientation (sform and qform codes are 0); left and right are not known", path)
+    scale = MM[header.get_xyzt_units()[0]] if hasattr(header, "get_xyzt_units") else 1.0
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= scale
+    return torch.from_numpy(affine)
+
+
+def _meaning(path: Path, modality: Modality | None) -> tuple[Units, Modality]:
+    """Units and modality: as asked, else from our sidecar, else MR."""
+    beside = sidecar(path)
+    if beside.is_file():
+        try:
+            said = json.loads(beside.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{beside}: not readable as JSON ({error}); mend or remove it") from error
+        ours = isinstance(said, dict) and "medrecon_version" in said
+        if ours and modality in (None, said.get("modality")):
+            return said.get("units"), said.get("modality")
+    if modality is None:
+        log.warning("%s: NIfTI does not say what its values are; taken as MR. For CT in HU give modality='CT'", path)
+        modality = "MR"
+    return UNITS[modality], modality

@@ -1,0 +1,54 @@
+"""NumPy .npy with Cartesian k-space: (coils, rows, columns) or (slices, coils, rows, columns), complex.
+
+Zero frequency at n // 2, 0 where not acquired; the phase encoding is along the columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medrecon.acquisition.options import RawOptions
+from medrecon.core.scan import Scan
+from medrecon.formats import cartesian
+
+SUMMARY = "NumPy .npy, complex k-space (coils, H, W) or (slices, coils, H, W)"
+USES = ("slices", "pixel")
+MAGIC = b"\x93NUMPY"
+
+
+def reads(path: Path) -> bool:
+    """A .npy file of any content, by its first bytes."""
+    return path.is_file() and path.open("rb").read(len(MAGIC)) == MAGIC
+
+
+def read(path: Path, options: RawOptions) -> Scan:
+    """Only the slices asked for are read; the pixel is `pixel`, or 1 mm: the file holds no lengths.
+
+    Raises:
+        ValueError: names the file: truncated, not complex, another rank or order of axes, NaN and the slice.
+    """
+    try:
+        array: NDArray[np.complex64] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a .npy array of numbers, truncated or damaged ({error})") from error
+    try:
+        _check(array)
+        stack = array[None] if array.ndim == 3 else array
+        start, stop = options.range(len(stack))
+        kspace = torch.from_numpy(np.array(stack[start:stop], dtype=np.complex64))
+        facts = {"source": path.name, "format": "npy_kspace"}
+        return cartesian.bare_scan(kspace, start, len(stack), options.pixel, facts)
+    except ValueError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _check(array: NDArray[np.complex64]) -> None:
+    if array.dtype.kind != "c":
+        hint = "; coordinates of a trajectory? Cartesian k-space is read" if array.shape[-1:] in {(2,), (3,)} else ""
+        raise ValueError(f"expected complex k-space, got {array.dtype} of shape {array.shape}{hint}")
+    if array.ndim not in (3, 4) or not array.size:
+        raise ValueError(f"expected (coils, H, W) or (slices, coils, H, W), got shape {array.shape}")

@@ -1,0 +1,1 @@
+"""Where rays, pixels and samples are; mm and rad."""

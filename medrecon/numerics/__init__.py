@@ -1,0 +1,1 @@
+"""Mathematics that knows no scanner: linear algebra, Fourier transforms, spectra."""

@@ -1,0 +1,186 @@
+"""A reconstructed volume against its reference, compared on the reference's grid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medrecon.core.volume import Volume
+from medrecon.quality.metrics import CT_WINDOWS, SSIM_WINDOW, Window, ssim
+
+SAME_PLACE = 1e-3
+"""mm: grids closer than this are the same"""
+
+CHUNK = 16
+"""slices scored at once, which bounds the memory"""
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """The reconstruction on the reference's grid, (Z, Y, X), and the voxels it covers."""
+
+    data: Tensor
+    mask: Tensor
+    resampled: bool
+
+
+def evaluate(recon: Volume, reference: Volume) -> dict[str, Any]:
+    """PSNR, SSIM, NMSE, RMSE and bias of `recon`, ready for JSON. The values are never rescaled.
+
+    If the grids differ, the reconstruction is brought onto the reference's grid by trilinear interpolation,
+    averaged over the reference's voxel where the reconstruction is finer. Voxels it does not cover do not count;
+    slices it does not cover at all are left out and listed.
+
+    CT: each declared window (`metrics.CT_WINDOWS`) with both volumes clipped to it and its width as data range;
+    NMSE is relative to the window's lower end. The figures at the top are those of the full window.
+    MRI: magnitudes; the data range is the maximum of the reference volume. In both, PSNR, NMSE and RMSE of the
+    volume come from the error over all its voxels, SSIM is the mean over its slices; every slice is listed too.
+    An infinite PSNR (no error at all) is given as None.
+
+    Raises:
+        ValueError: modality or units differ, the volumes do not overlap, or values are not finite.
+    """
+    _check_pair(recon, reference)
+    matched = resample_to(recon, reference)
+    kept = matched.mask.flatten(1).any(1)
+    index = kept.nonzero()[:, 0].tolist()
+    x, mask = matched.data[kept], matched.mask[kept]
+    truth = _real(reference.data)
+    report: dict[str, Any] = {
+        "modality": reference.modality,
+        "units": reference.units,
+        "ssim_window": f"uniform {SSIM_WINDOW}x{SSIM_WINDOW}",
+        "grid": {
+            "shape": list(truth.shape),
+            "resampled": matched.resampled,
+            "slices_compared": len(index),
+            "slices_left_out": (~kept).nonzero()[:, 0].tolist(),
+            "covered": round(float(mask.double().mean()), 6),
+        },
+    }
+    if reference.modality == "CT":
+        windows = {name: _scores(w.clip(x), w.clip(truth[kept]), mask, w) for name, w in CT_WINDOWS.items()}
+        slices = [
+            {"index": k, **{name: scores["slices"][i] for name, scores in windows.items()}} for i, k in enumerate(index)
+        ]
+        for scores in windows.values():
+            del scores["slices"]
+        return {**report, **windows["full"], "windows": windows, "slices": slices}
+    scores = _scores(x, truth[kept], mask, Window(0.0, float(truth.max())))
+    rows = scores.pop("slices")
+    return {**report, **scores, "slices": [{"index": k, **row} for k, row in zip(index, rows, strict=True)]}
+
+
+def resample_to(volume: Volume, grid: Volume) -> Matched:
+    """`volume` (its magnitude) at the voxels of `grid`; a volume covers half a voxel around its outermost centres.
+
+    Raises:
+        ValueError: the two do not overlap.
+    """
+    from scipy.ndimage import map_coordinates
+
+    data = _real(volume.data)
+    if same_grid(volume, grid):
+        return Matched(data, torch.ones(data.shape, dtype=torch.bool), False)
+    to_volume = (torch.linalg.inv(volume.affine) @ grid.affine).numpy()
+    # Sub-points of a reference voxel, so that a finer reconstruction is averaged and not sampled.
+    fine = [max(1, round(g / v)) for g, v in zip(grid.spacing, _spacing_along(to_volume, grid), strict=True)]
+    points = [(np.arange(n) + 0.5) / n - 0.5 for n in fine]
+    depth, height, width = grid.data.shape
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    limit = np.array(data.shape[::-1])[:, None] - 0.5
+    values = data.numpy()
+    out = np.zeros(grid.data.shape, np.float32)
+    inside = np.ones(grid.data.shape, bool)
+    for k in range(depth):
+        for dx, dy, dz in itertools.product(*points):
+            centres = np.stack([x.ravel() + dx, y.ravel() + dy, np.full(x.size, k + dz)])
+            voxel = to_volume[:3, :3] @ centres + to_volume[:3, 3:]
+            inside[k] &= ((voxel >= -0.5 - 1e-6) & (voxel <= limit + 1e-6)).all(0).reshape(height, width)
+            out[k] += map_coordinates(values, voxel[::-1], order=1, mode="nearest").reshape(height, width)
+    if not inside.any():
+        raise ValueError(
+            f"evaluate: the volumes do not overlap: the reconstruction spans {_extent(volume)} mm, "
+            f"the reference {_extent(grid)} mm (RAS); is it another scan?"
+        )
+    return Matched(torch.from_numpy(out / math.prod(fine)), torch.from_numpy(inside), True)
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Same shape, and every corner voxel within SAME_PLACE mm."""
+    if a.data.shape != b.data.shape:
+        return False
+    return bool(((a.affine - b.affine) @ _corners(a)).abs().max() < SAME_PLACE)
+
+
+def _spacing_along(to_volume: np.ndarray, grid: Volume) -> list[float]:
+    """Voxel size (mm) of the volume along the axes of the grid."""
+    steps = np.linalg.norm(to_volume[:3, :3], axis=0)
+    return [g / s for g, s in zip(grid.spacing, steps, strict=True)]
+
+
+def _corners(volume: Volume) -> Tensor:
+    """Homogeneous voxel indices of the eight corner voxels, (4, 8)."""
+    depth, height, width = volume.data.shape
+    corners = [(x, y, z, 1) for x in (0, width - 1) for y in (0, height - 1) for z in (0, depth - 1)]
+    return torch.tensor(corners, dtype=torch.float64).T
+
+
+def _extent(volume: Volume) -> str:
+    place = (volume.affine @ _corners(volume))[:3]
+    low, high = place.amin(1).tolist(), place.amax(1).tolist()
+    return " x ".join(f"[{a:.0f}, {b:.0f}]" for a, b in zip(low, high, strict=True))
+
+
+def _real(data: Tensor) -> Tensor:
+    return data.abs() if data.is_complex() else data
+
+
+def _check_pair(recon: Volume, reference: Volume) -> None:
+    for name in ("modality", "units"):
+        ours, theirs = getattr(recon, name), getattr(reference, name)
+        if ours != theirs:
+            raise ValueError(
+                f"evaluate: the reconstruction has {name} {ours!r}, the reference {theirs!r}; convert one of them first"
+            )
+    for who, volume in (("reconstruction", recon), ("reference", reference)):
+        if not bool(torch.isfinite(_real(volume.data)).all()):
+            raise ValueError(f"evaluate: the {who} has NaN or infinite values")
+
+
+def _scores(x: Tensor, truth: Tensor, mask: Tensor, window: Window) -> dict[str, Any]:
+    """Scores of a volume (Z, Y, X) and of its slices; window.width is the data range, window.low the zero of NMSE."""
+    if window.width <= 0:
+        raise ValueError("evaluate: the reference has no positive value: there is nothing to compare with")
+    parts = []
+    for a, b, m in zip(x.split(CHUNK), truth.split(CHUNK), mask.split(CHUNK), strict=True):
+        error = (a.double() - b.double()) * m
+        energy = ((b.double() - window.low) * m).square()
+        sums = [t.sum((-2, -1)) for t in (error.square(), energy, error, m.double())]
+        parts.append(torch.stack([*sums, ssim(a, b, window.width, m)], 1))
+    table = torch.cat(parts)
+    known = table[:, 4].isfinite()  # a slice may be covered nowhere by a full SSIM window
+    totals = [*table[:, :4].sum(0).tolist(), float(table[known, 4].mean())]
+    declared = {"low": window.low, "high": window.high, "data_range": window.width}
+    rows = [_row(row, window.width) for row in table.tolist()]
+    return {**_row(totals, window.width), **declared, "slices": rows}
+
+
+def _row(sums: list[float], span: float) -> dict[str, float | None]:
+    """Figures from the sums: squared error, energy, error, voxels; and the SSIM."""
+    square, energy, error, count, similarity = sums
+    mse = square / count
+    row = {
+        "psnr_db": 10 * math.log10(span**2 / mse) if mse > 0 else math.inf,
+        "ssim": similarity,
+        "nmse": square / energy if energy > 0 else math.inf,
+        "rmse": math.sqrt(mse),
+        "bias": error / count,
+    }
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}

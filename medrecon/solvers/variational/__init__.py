@@ -1,0 +1,1 @@
+"""Solvers that minimise an objective without a learned prior."""

@@ -1,0 +1,1 @@
+"""What is trained on: slices, their augmentation and their latents."""

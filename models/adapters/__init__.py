@@ -1,0 +1,1 @@
+"""Foreign networks behind medrecon's contracts."""

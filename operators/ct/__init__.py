@@ -1,0 +1,1 @@
+"""Line integrals of CT."""

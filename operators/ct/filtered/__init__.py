@@ -1,0 +1,1 @@
+"""Filtered backprojection: FBP and FDK."""

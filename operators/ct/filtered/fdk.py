@@ -1,0 +1,117 @@
+"""FDK: filtered backprojection of a circular cone-beam scan (Feldkamp, Davis, Kress 1984, JOSA A 1, 612-619)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medrecon.geometry.cone import ConeGeometry, VolumeGrid, check_source_outside
+from medrecon.numerics.threads import compiled
+from medrecon.operators.ct.filtered.ramp import Window, ramp_filter
+from medrecon.operators.ct.filtered.weights import ray_weights
+
+CHUNK = 2**22
+"""Numbers that are filtered at a time: bounds the memory of the transform."""
+BLOCK = 4
+"""Image rows that a thread owns at a time."""
+
+
+def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: Window = "ramp") -> Tensor:
+    """Line integrals (..., V, R, D) -> attenuation (..., Z, H, W) [1/mm], on the projections' device.
+
+    Full scans, short scans (Parker weights of the fan in the middle, for every row) and any spacing of views; flat
+    and arc detectors. Exact in the plane of the source only; farther away it underestimates, the more the larger the
+    cone angle (Feldkamp's artefact: one circle does not measure all that a volume needs).
+
+    A voxel that is above or below the beam in some views takes the nearest detector row there, which is right for
+    objects that change little along z; a voxel that no view sees is 0. Beyond the detector's ends the object counts
+    as absent. Computes in float32, on the CPU, and without a gradient: use the operator's adjoint for that. Memory
+    beside input and output: one filtered copy of the projections of one item.
+
+    Args:
+        window: apodisation of the ramp up to the detector's Nyquist frequency.
+
+    Raises:
+        ValueError: projections of another shape than the geometry says, an unknown window, a helical scan, a flying
+            focal spot, or a source inside the volume.
+    """
+    _check(projections, geometry, grid)
+    items = projections.detach().to("cpu", torch.float32).reshape(-1, *geometry.shape)
+    out = np.empty((len(items), *grid.shape), dtype=np.float32)
+    for item, volume in zip(items, out, strict=True):
+        _backproject(_filtered(item, geometry, window), volume, geometry, grid)
+    lead = projections.shape[:-3]
+    return torch.from_numpy(out).reshape(*lead, *grid.shape).to(projections.device, projections.dtype)
+
+
+def _check(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid) -> None:
+    if tuple(projections.shape[-3:]) != geometry.shape:
+        raise ValueError(
+            f"fdk: the geometry has (views, rows, columns) = {geometry.shape}, "
+            f"the projections {tuple(projections.shape)}"
+        )
+    if np.ptp(geometry.source_heights()) > 1e-3 * geometry.det_spacing[0]:
+        raise ValueError(
+            "fdk: the scan is helical, and FDK is for circles; reconstruct it with an iterative solver "
+            "on the cone-beam operator, or rebin it to fan-beam slices"
+        )
+    if geometry.focal_shifts:
+        raise ValueError(
+            "fdk: the scan has a flying focal spot, which FDK does not know; reconstruct it with an "
+            "iterative solver on the cone-beam operator, or rebin it to fan-beam slices"
+        )
+    check_source_outside(geometry, grid)
+
+
+def cone_cosines(geometry: ConeGeometry) -> NDArray[np.float64]:
+    """(R, D) cosine of the angle of each ray to the plane of the source."""
+    climb = (geometry.row_heights()[0] - geometry.source_heights()[0])[:, None]
+    plane = geometry.plane()
+    run = plane.source_detector / (np.cos(plane.fan_angles()) if plane.detector == "flat" else np.ones(plane.det_count))
+    return np.asarray(run / np.hypot(run, climb))
+
+
+def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[np.float32]:
+    """Weighted and filtered projections (V, D + 2, R), with a column of zeros at both ends."""
+    views, rows, columns = geometry.shape
+    plane = geometry.plane()
+    angle = plane.det_spacing / plane.source_detector if plane.detector == "arc" else 0.0
+    weights = torch.from_numpy(ray_weights(plane)).float()[:, None]
+    cosines = torch.from_numpy(cone_cosines(geometry)).float()
+    out = torch.zeros(views, columns + 2, rows)
+    chunk = max(1, CHUNK // (4 * rows * columns))
+    for first in range(0, views, chunk):
+        part = slice(first, first + chunk)
+        rays = item[part] * weights[part] * cosines
+        out[part, 1:-1] = ramp_filter(rays, plane.iso_spacing, window, angle).mT
+    return out.numpy()
+
+
+def _backproject(
+    filtered: NDArray[np.float32], volume: NDArray[np.float32], geometry: ConeGeometry, grid: VolumeGrid
+) -> None:
+    from medrecon.operators.ct.filtered import fdk_kernels
+
+    plane, (x, y) = geometry.plane(), grid.plane().coordinates()
+    scale = plane.source_detector / geometry.source_origin  # detector columns are counted at the rotation axis
+    source, pitch = geometry.source_heights()[0], geometry.det_spacing[0]
+    run = compiled(fdk_kernels, "backproject")
+    run(
+        filtered,
+        volume,
+        np.cos(geometry.angles),
+        np.sin(geometry.angles),
+        x,
+        y,
+        geometry.detector == "arc",
+        geometry.source_origin,
+        plane.positions()[0] / scale,
+        plane.iso_spacing,
+        plane.source_detector / pitch,
+        grid.heights()[0] - source,
+        grid.spacing[0],
+        (geometry.row_heights()[0, 0] - source) / pitch,
+        BLOCK,
+    )

@@ -1,0 +1,1 @@
+"""Joseph's projector, compiled and in torch."""

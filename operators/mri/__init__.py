@@ -1,0 +1,1 @@
+"""k-space of MRI."""

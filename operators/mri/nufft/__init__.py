@@ -1,0 +1,1 @@
+"""The non-uniform Fourier transform."""

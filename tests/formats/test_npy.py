@@ -1,0 +1,74 @@
+"""k-space in .npy files, the corpus's among them; bad files."""
+
+from pathlib import Path
+
+import fastmri_maker as maker
+import numpy as np
+import pytest
+import torch
+
+from medrecon.acquisition.options import RawOptions
+from medrecon.formats.raw_data import read_raw, recognise
+from medrecon.kspace.calibration import calibration_width
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def saved(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+def test_slices_and_pixel(tmp_path: Path) -> None:
+    stack = maker.kspace(3, 2, (20, 15))
+    file = saved(tmp_path / "k.npy", stack.astype(np.complex128))
+    assert recognise(file)[0] == "npy_kspace"
+    scan = read_raw(file, RawOptions(slices=(1, 3), pixel=0.8))
+    assert np.array_equal(scan.data.numpy(), stack[1:]) and scan.provenance["pixel_from"] == "given"
+    assert scan.affine.diagonal().tolist() == [-0.8, -0.8, 0.8, 1]
+    one = read_raw(saved(tmp_path / "one.npy", np.asfortranarray(stack[0])))
+    assert np.array_equal(one.data.numpy(), stack[:1])
+    assert one.provenance["pixel_from"] == "not in the file: taken as 1 mm"
+
+
+def test_slices_may_have_their_own_samples(tmp_path: Path) -> None:
+    stack = maker.kspace(2, 2, (20, 15))
+    stack[0, ..., ::2] = stack[1, ..., 1::2] = 0
+    scan = read_raw(saved(tmp_path / "k.npy", stack))
+    assert scan.mask is not None and scan.mask.shape == (2, 20, 15)
+    assert scan.provenance["acceleration"] == pytest.approx(2)
+
+
+def test_the_brain_of_the_corpus(corpus: Path) -> None:
+    """8 coils, 230 x 180, 12.4 % acquired; the coordinates beside it belong to other samples and are refused."""
+    folder = corpus / "raw" / "raw_mri_brain8ch"
+    scan = read_raw(folder / "cartesian_ksp.npy")
+    assert scan.data.shape == (1, 8, 230, 180) and scan.mask is not None
+    assert float(scan.mask.double().mean()) == pytest.approx(0.12434783)
+    assert calibration_width(scan.mask) >= 24
+    with pytest.raises(ValueError, match=r"projection_coord.npy: expected complex k-space, got float64 .*trajectory\?"):
+        read_raw(folder / "projection_coord.npy")
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    stack = maker.kspace(2, 4, (140, 130))
+    with pytest.raises(ValueError, match=r"k.npy: k-space: 140 coils of 130 x 4 samples; the coils are on the last"):
+        read_raw(saved(tmp_path / "k.npy", np.moveaxis(stack[0], 0, -1)))
+    with pytest.raises(ValueError, match=r"numpy.moveaxis brings it there"):
+        read_raw(saved(tmp_path / "k.npy", np.moveaxis(stack, 1, -1)))
+    with pytest.raises(ValueError, match=r"expected \(coils, H, W\) or .*, got shape \(140, 130\)"):
+        read_raw(saved(tmp_path / "k.npy", stack[0, 0]))
+    bad = stack.copy()
+    bad[1, 2, 3, 4] = np.inf
+    with pytest.raises(ValueError, match=r"k.npy: k-space: 1 NaN or infinite samples in slice 1"):
+        read_raw(saved(tmp_path / "k.npy", bad))
+    assert torch.equal(read_raw(tmp_path / "k.npy", RawOptions(slices=(0, 1))).data, torch.from_numpy(stack[:1]))
+    with pytest.raises(ValueError, match="slice 0 is 0 everywhere"):
+        read_raw(saved(tmp_path / "k.npy", 0 * stack))
+    file = saved(tmp_path / "k.npy", stack)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"k.npy: not a .npy array of numbers, truncated or damaged"):
+        read_raw(file)
+    np.save(tmp_path / "o.npy", np.array([{"run": "me"}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"o.npy: not a .npy array of numbers"):
+        read_raw(tmp_path / "o.npy")

@@ -1,0 +1,273 @@
+"""Every LinearOperator in medrecon.operators, found by itself, obeys the contract on each of its examples."""
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from medrecon.core.discover import classes
+from medrecon.operators.base import Composition, Diagonal, LinearOperator
+from medrecon.operators.check import adjoint_error, check_operator
+from medrecon.operators.ct.operator import CTOperator
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FOUND = classes("medrecon.operators", LinearOperator)
+IN_FLOAT64 = ("matrix", "torch")
+"""Backends of CTOperator that compute in the precision of the data; the others in float32 only."""
+CASES = [pytest.param(a, id=f"{c.__name__}-{i}") for c in FOUND for i, a in enumerate(c.examples())]
+every_case = pytest.mark.parametrize("A", CASES)
+BATCH = 3  # an example may hold one setting per item of a batch of three
+
+
+def gaussians(A: LinearOperator, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random x and y of batch three."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn((BATCH, *A.in_shape), dtype=A.in_dtype, generator=g)
+    return x, torch.randn((BATCH, *A.out_shape), dtype=A.out_dtype, generator=g)
+
+
+@functools.cache
+def dense(A: LinearOperator) -> Tensor:
+    """(BATCH, outputs, inputs): the matrix for each item of a batch."""
+    basis = torch.eye(torch.Size(A.in_shape).numel())
+    columns = [A(e.reshape(A.in_shape).to(A.in_dtype).expand(BATCH, *A.in_shape)).reshape(BATCH, -1) for e in basis]
+    return torch.stack(columns, dim=-1).to(torch.complex128 if A.out_dtype.is_complex else torch.float64)
+
+
+def stacked(A: LinearOperator, matrix: Tensor) -> Tensor:
+    """Of real images every complex sample is two real ones, (..., 2 m, n): only so A^H A is that of real x."""
+    real = not A.in_dtype.is_complex and matrix.is_complex()
+    return torch.cat([matrix.real, matrix.imag], dim=-2) if real else matrix
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
+
+
+def skip_float32_only(A: LinearOperator) -> None:
+    if isinstance(A, CTOperator) and A.chosen(BATCH) not in IN_FLOAT64:
+        pytest.skip(f"backend {A.chosen(BATCH)!r} computes in float32 only")
+
+
+def test_finds_operators() -> None:
+    names = {c.__name__ for c in FOUND}
+    assert {"CTOperator", "Diagonal", "Adjoint", "Composition"} <= names
+
+
+@every_case
+def test_laws(A: LinearOperator) -> None:
+    errors = check_operator(A)
+    assert errors["adjoint"] < 1e-6 and errors["gram"] < 5e-6 and max(errors.values()) < 2e-5
+
+
+@every_case
+def test_adjoint_in_double_precision(A: LinearOperator) -> None:
+    skip_float32_only(A)
+    assert adjoint_error(A, double=True) < 1e-12
+    assert adjoint_error(Scaled(A, 1 + 1e-9), double=True) > 1e-12
+
+
+@every_case
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_inputs_are_only_read(A: LinearOperator) -> None:
+    """From arrays that must not be written to, and lazily conjugated or negated: what a plain copy gives."""
+    x, y = gaussians(A)
+    for apply, data in (
+        (A.forward, x),
+        (A.adjoint, y),
+        (A.gram, x),
+        (lambda z: A.prox(z, y, 1.0, iterations=2), x),
+        (lambda z: A.prox(x, z, 1.0, iterations=2), y),
+    ):
+        array = data.numpy().copy()
+        array.flags.writeable = False
+        assert torch.equal(apply(torch.from_numpy(array)), apply(data.clone()))
+        assert (array == data.numpy()).all()
+        lazy = data.conj() if data.is_complex() else torch.complex(data, -data).conj().imag
+        assert lazy.is_conj() or lazy.is_neg()
+        assert torch.equal(apply(lazy), apply(lazy.resolve_conj().resolve_neg().contiguous()))
+
+
+@every_case
+def test_second_derivative(A: LinearOperator) -> None:
+    """The Hessian of |Ax|^2 / 2 along v is A^H A v: the backward has a backward of its own."""
+    x, _ = gaussians(A)
+    v, _ = gaussians(A, 1)
+    x.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(A(x).abs().square().sum() / 2, x, create_graph=True)
+    inner = gradient.conj() * v
+    (along,) = torch.autograd.grad((inner.real if inner.is_complex() else inner).sum(), x)
+    assert relative(along, A.gram(v)) < 2e-5
+
+
+@every_case
+def test_gradgradcheck(A: LinearOperator) -> None:
+    skip_float32_only(A)
+    x, _ = gaussians(A)
+    wide = x.to(torch.complex128 if x.is_complex() else torch.float64).requires_grad_(True)
+    rounding = 1e-12  # two runs of FINUFFT differ by it: its threads add in the order in which they finish
+    assert torch.autograd.gradcheck(A, (wide,), fast_mode=True, nondet_tol=rounding)
+    assert torch.autograd.gradgradcheck(A, (wide,), fast_mode=True, nondet_tol=rounding)
+
+
+@every_case
+def test_prox_is_the_dense_solution(A: LinearOperator) -> None:
+    z, y = gaussians(A)
+    matrix, data = stacked(A, dense(A)), stacked(A, y.reshape(BATCH, -1, 1))
+    norm2 = float(torch.linalg.matrix_norm(matrix, 2).max()) ** 2
+    weights = torch.tensor([0.05, 0.2, 1.0]) * norm2
+    proximal = A.prox(z, y, weights, iterations=300, tolerance=1e-6)
+    left = matrix.mH @ matrix + weights.double().reshape(-1, 1, 1) * torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    right = matrix.mH @ data.to(matrix.dtype)
+    right = right + weights.double().reshape(-1, 1, 1) * z.reshape(BATCH, -1, 1).to(matrix.dtype)
+    exact = torch.cholesky_solve(right, torch.linalg.cholesky(left)).reshape(z.shape)
+    assert relative(proximal.to(exact.dtype), exact) < 2e-5
+    one = LinearOperator.prox(A, z, y, float(weights[0]), iterations=300, tolerance=1e-6)
+    assert relative(A.prox(z, y, float(weights[0]), iterations=300, tolerance=1e-6), one) < 2e-5
+
+
+@every_case
+def test_norm_is_the_largest_singular_value(A: LinearOperator) -> None:
+    largest = float(torch.linalg.matrix_norm(stacked(A, dense(A)), 2).max())
+    assert 0.98 * largest < A.norm() < 1.0001 * largest
+
+
+@every_case
+def test_leading_axes_are_a_batch(A: LinearOperator) -> None:
+    x, y = gaussians(A)
+    assert torch.equal(A(x.reshape(1, BATCH, 1, *A.in_shape)).reshape(y.shape), A(x))
+    assert torch.equal(A.adjoint(y.reshape(BATCH, 1, *A.out_shape)).reshape(x.shape), A.adjoint(y))
+    assert relative(A.H(y), A.adjoint(y)) == 0
+    strided = torch.stack([x, x], dim=-1)[..., 0]
+    assert not strided.is_contiguous() and relative(A(strided), A(x)) < 1e-6
+
+
+@every_case
+def test_errors_name_the_operator(A: LinearOperator) -> None:
+    x, y = gaussians(A)
+    name = type(A).__name__
+    for call, good in ((A.forward, x), (A.adjoint, y), (A.gram, x)):
+        with pytest.raises(ValueError, match=name):  # rank
+            call(good[0].flatten()[0])
+        with pytest.raises(ValueError, match=name):  # shape
+            call(torch.cat([good, good], dim=-1))
+        with pytest.raises(TypeError, match=name):  # dtype
+            call(good.real if good.is_complex() else good.to(torch.complex64))
+        with pytest.raises(TypeError, match=name):
+            call(good.real.to(torch.int64))
+        with pytest.raises(TypeError, match=name):
+            call(good.numpy())
+    with pytest.raises(ValueError, match=name):
+        A.prox(x, torch.cat([y, y], dim=-1), 1.0)
+
+
+def test_wrong_device_names_the_operator() -> None:
+    with pytest.raises(ValueError, match=r"Diagonal.*cpu.*meta"):
+        Diagonal(torch.ones(4))(torch.ones(2, 4, device="meta"))
+
+
+ON_GPU = [c for c in CASES if str(c.id).split("-")[0] not in {"Adjoint", "Composition", "Diagonal"}]
+"""All but those of tensors or operators that must lie on the data's device already."""
+
+
+def test_gpu_cases() -> None:
+    names = {str(c.id).split("-")[0] for c in ON_GPU}
+    assert names >= {
+        "CTOperator",
+        "CartesianMRI",
+        "NUFFT",
+        "NonCartesianMRI",
+        "OffResonance",
+        "RealImage",
+        "SelfConsistency",
+        "Series",
+        "SimultaneousMultiSlice",
+        "Toeplitz",
+    }
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("A", ON_GPU)
+def test_laws_on_a_gpu(A: LinearOperator) -> None:
+    check_operator(A, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("A", ON_GPU)
+def test_a_gpu_gives_what_the_cpu_gives(A: LinearOperator) -> None:
+    x, y = gaussians(A)
+    for apply, data in ((A.forward, x), (A.adjoint, y), (A.gram, x)):
+        result, expected = apply(data.cuda()), apply(data)
+        assert result.is_cuda and result.dtype == expected.dtype
+        assert relative(result.cpu(), expected) < 1e-5
+
+
+class Broken(LinearOperator):
+    """x -> d x with one law broken."""
+
+    def __init__(self, law: str, dtype: torch.dtype = torch.complex64) -> None:
+        self.law, self.diagonal = law, torch.tensor([1 + 2j, -2 + 1j, 3 - 1j, 0.5j])
+        self.in_shape = self.out_shape = (4,)
+        self.in_dtype = self.out_dtype = dtype
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if self.law == "batch":
+            return self.diagonal * (x + 0.1 * x.roll(1, 0))
+        return self.diagonal * x + (1.0 if self.law == "linearity" else 0.0)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        if self.law == "batch":
+            return self.diagonal.conj() * y + 0.1 * (self.diagonal.conj() * y).roll(-1, 0)
+        return (self.diagonal if self.law == "conjugate" else self.diagonal.conj()) * y
+
+    def _gram(self, x: Tensor) -> Tensor:
+        return super()._gram(x) * (1.001 if self.law == "gram" else 1.0)
+
+    @classmethod
+    def examples(cls) -> Iterator[LinearOperator]:
+        yield cls("none")
+
+
+class Scaled(LinearOperator):
+    """An operator with an adjoint that is 0.1 % too large, as unmatched backprojectors are and worse."""
+
+    def __init__(self, operator: LinearOperator, factor: float = 1.001) -> None:
+        self.operator, self.factor = operator, factor
+        self.in_shape, self.out_shape = operator.in_shape, operator.out_shape
+        self.in_dtype, self.out_dtype = operator.in_dtype, operator.out_dtype
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.operator._forward(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.factor * self.operator._adjoint(y)
+
+    @classmethod
+    def examples(cls) -> Iterator[LinearOperator]:
+        yield cls(Diagonal(torch.ones(3)))
+
+
+def test_sound_operator_passes() -> None:
+    check_operator(Broken("none"))
+
+
+@pytest.mark.parametrize("law", ["conjugate", "linearity", "gram", "batch"])
+def test_broken_operator_is_refused(law: str) -> None:
+    with pytest.raises(ValueError, match="gram" if law == "gram" else "adjoint"):
+        check_operator(Broken(law))
+
+
+@every_case
+def test_inexact_adjoint_is_refused(A: LinearOperator) -> None:
+    assert adjoint_error(Scaled(A)) > 1e-5
+    with pytest.raises(ValueError, match="adjoint"):
+        check_operator(Scaled(A))
+
+
+def test_composition_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="cannot compose"):
+        Composition(Diagonal(torch.ones(3)), Diagonal(torch.ones(4)))
+    with pytest.raises(TypeError, match="call it"):
+        Diagonal(torch.ones(3)) @ torch.ones(3)  # type: ignore[operator]

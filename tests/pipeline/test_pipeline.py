@@ -1,0 +1,235 @@
+"""reconstruct: phantoms end to end, batches and units that must not show, errors that name what there is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from medrecon.core.measurement import Measurement
+from medrecon.core.noise import MRINoise
+from medrecon.core.scan import Scan
+from medrecon.core.units import mu_to_hu
+from medrecon.core.volume import Volume
+from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.prior import Prior
+from medrecon.models.values import Linear
+from medrecon.operators.base import Diagonal
+from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.pipeline import describe_solvers, reconstruct, solver_class, solver_classes
+from medrecon.pipeline.choose import parse_settings
+from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
+from medrecon.pipeline.mri_problem import CartesianProblem
+from medrecon.pipeline.noise_level import ct_precision
+from medrecon.pipeline.run import count_calls
+from medrecon.quality.evaluate import evaluate
+from medrecon.simulate import simulate_ct, simulate_mri
+from medrecon.solvers.base import Solution
+
+Make = Callable[..., Volume]
+
+
+@pytest.fixture(scope="module")
+def ct(disc_volume: Make) -> Scan:
+    return simulate_ct(disc_volume("CT"), views=48, size=32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def mri(disc_volume: Make) -> Scan:
+    return simulate_mri(disc_volume("MR"), accel=2, acs=16, coils=4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("solver", ["fbp", "tv"])
+def test_ct_comes_back_in_hu_on_its_affine(ct: Scan, disc_volume: Make, solver: str) -> None:
+    volume, report = reconstruct(ct, solver)
+    assert (volume.units, volume.modality, tuple(volume.data.shape)) == ("HU", "CT", (3, 32, 32))
+    assert torch.equal(volume.affine, ct.affine)
+    assert evaluate(volume, disc_volume("CT"))["psnr_db"] > 26
+    assert float(volume.data[:, 14:18, 14:18].median()) == pytest.approx(0, abs=30)
+    assert len(report["chi2_slices"]) == 3
+    assert report["inverse_crime"] is False
+
+
+@pytest.mark.parametrize("solver", ["cg-sense", "zero-filled"])
+def test_mri_comes_back_in_its_own_units(mri: Scan, disc_volume: Make, solver: str) -> None:
+    volume, report = reconstruct(mri, solver)
+    assert (volume.units, volume.modality) == ("a.u.", "MR")
+    assert evaluate(volume, disc_volume("MR"))["psnr_db"] > 25
+    assert 300 < report["intensity_scale"] < 600
+    assert report["operator_calls_per_slice"]["forward"] >= 1
+
+
+def test_the_intensity_scale_is_undone(mri: Scan) -> None:
+    louder = replace(mri, data=mri.data * 1e3, noise={"sigma": mri.noise["sigma"] * 1e3})
+    one, _ = reconstruct(mri, "cg-sense", slices=(0, 1))
+    loud, _ = reconstruct(louder, "cg-sense", slices=(0, 1))
+    torch.testing.assert_close(loud.data, one.data * 1e3, rtol=1e-3, atol=1.0)
+
+
+def test_batches_and_chosen_slices_do_not_show(ct: Scan, mri: Scan) -> None:
+    for scan, solver, settings in ((ct, "tv", {"iterations": 20}), (mri, "cg-sense", {})):
+        whole, _ = reconstruct(scan, solver, batch=3, settings=settings)
+        single, _ = reconstruct(scan, solver, batch=1, settings=settings)
+        last, _ = reconstruct(scan, solver, slices=(1, 3), settings=settings)
+        torch.testing.assert_close(whole.data, single.data, rtol=1e-3, atol=1e-3 * float(whole.data.abs().max()))
+        torch.testing.assert_close(last.data, whole.data[1:], rtol=1e-3, atol=1e-3 * float(whole.data.abs().max()))
+        torch.testing.assert_close(last.affine, whole.slices(1, 3).affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A learned solver that returns FBP through the prior's units and back, plus one shared random draw."""
+
+    prior: Prior
+    strength: float = 0.0
+    name: ClassVar[str] = "probe"
+    modalities: ClassVar[tuple[str, ...]] = ("ct",)
+    summary: ClassVar[str] = "for tests"
+    needs_prior: ClassVar[bool] = True
+
+    def __call__(self, A: CTOperator, y: Measurement, *, generator: torch.Generator, on_step: object) -> Solution:
+        z = self.prior.encode(A.fbp(y.data))
+        z = z + self.strength * torch.randn((1, *z.shape[1:]), generator=generator)
+        image = self.prior.decode(z, A.in_shape)
+        return Solution(image, [1.0], y.chi2(A(image)), True, {"network_calls": {"encoder": 1}})
+
+
+def test_learned_solvers_get_the_prior_in_the_operators_units(ct: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(name: str, device: str) -> Prior:
+        asked.append(name)
+        denoiser = smooth_gaussian((1, 4, 4))
+        return Prior(IdentityAutoencoder(), denoiser, Linear(-1024.0, 1000.0), "HU", "CT", error=20.0)
+
+    monkeypatch.setattr("medrecon.pipeline.run.load_weights", load)
+    monkeypatch.setattr("medrecon.pipeline.choose.solver_classes", lambda: {"probe": Probe})
+    through, report = reconstruct(ct, "probe")
+    A = CTOperator(scan_geometry(ct), scan_grid(ct))
+    assert asked == ["ct"]
+    assert report["network_calls_per_slice"] == {"encoder": 1}
+    torch.testing.assert_close(through.data, mu_to_hu(A.fbp(ct.data)), rtol=1e-3, atol=1.0)
+
+
+def test_random_draws_depend_on_the_seed_alone(ct: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = smooth_gaussian((1, 4, 4))
+    prior = Prior(IdentityAutoencoder(), denoiser, Linear(-1024.0, 1000.0), "HU", "CT", error=20.0)
+    monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda name, device: prior)
+    monkeypatch.setattr("medrecon.pipeline.choose.solver_classes", lambda: {"probe": Probe})
+
+    def run(seed: int, batch: int, slices: tuple[int, int]) -> torch.Tensor:
+        volume, _ = reconstruct(ct, "probe", seed=seed, batch=batch, slices=slices, settings={"strength": 0.1})
+        return volume.data
+
+    whole = run(3, 3, (0, 3))
+    torch.testing.assert_close(run(3, 1, (1, 3)), whole[1:], rtol=1e-3, atol=1.0)
+    assert float((run(4, 3, (0, 3)) - whole).abs().mean()) > 10
+
+
+def test_progress_ends_at_the_end(ct: Scan) -> None:
+    calls: list[tuple[float, int]] = []
+    options = {"slices": (1, 3), "batch": 1, "settings": {"iterations": 5}}
+    reconstruct(ct, "tv", **options, on_progress=lambda d, t: calls.append((d, t)))
+    done = [d for d, _ in calls]
+    assert done == sorted(done)
+    assert calls[-1] == (2, 2)
+    assert any(0 < d < 1 for d in done)
+
+
+def test_errors_name_what_there_is(ct: Scan) -> None:
+    with pytest.raises(ValueError, match="did you mean fbp"):
+        reconstruct(ct, "fpb")
+    with pytest.raises(ValueError, match=r"these do: .*tv"):
+        reconstruct(ct, "cg-sense")
+    with pytest.raises(ValueError, match="did you mean iterations"):
+        reconstruct(ct, "tv", settings={"iteration": 3})
+    with pytest.raises(ValueError, match="no setting 'mode'"):
+        reconstruct(ct, "fbp", mode="fast")
+    with pytest.raises(ValueError, match="slices 2:4"):
+        reconstruct(ct, "fbp", slices=(2, 4))
+
+
+def test_settings_are_converted() -> None:
+    cls = solver_class("resample", "ct")
+    parsed = parse_settings(cls, {"steps": "7", "eta": "0.5", "polish": "false", "sampler": "heun", "start": "0.3"})
+    assert parsed == {"steps": 7, "eta": 0.5, "polish": False, "sampler": "heun", "start": 0.3}
+    with pytest.raises(ValueError, match="did you mean steps"):
+        parse_settings(cls, {"step": "12"})
+    with pytest.raises(ValueError, match="no setting 'prior'"):
+        parse_settings(cls, {"prior": "x"})
+
+
+def test_modes_are_spellings_of_solvers() -> None:
+    """What a mode did not look at it still does not: settings of the other forms are let pass, but not unknown ones."""
+    assert solver_class("resample", "ct").name == solver_class("resample", "ct", {"mode": "fast"}).name == "resample"
+    given = {"mode": "paper", "original.steps": "40", "original.pixel_lr": "0.5", "start": "0.3", "steps": "5"}
+    cls = solver_class("resample", "mri", given)
+    assert cls.name == "resample-paper" and parse_settings(cls, given) == {"steps": 40, "pixel_lr": 0.5}
+    assert parse_settings(cls, {"steps": "40", "original.skip": 4}) == {"steps": 40, "skip": 4}
+    reference = solver_class("resample", "ct", {"mode": "reference", "original.guidance": "0.1"})
+    assert reference.name == "resample-reference"
+    fast = {"steps": 7, "original.steps": 12}
+    assert parse_settings(solver_class("resample", "ct", fast), fast) == {"steps": 7}
+    for settings, complaint in (
+        ({"mode": "papers"}, "did you mean paper"),
+        ({"original.step": "12"}, "did you mean steps"),
+        ({"mode": "paper", "strength": 1}, "no setting 'strength'"),
+        ({"mode": "fast", "step": 1}, "did you mean steps"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            solver_class("resample", "ct", settings)
+    with pytest.raises(ValueError, match="no setting 'start'"):
+        solver_class("resample-paper", "ct", {"start": 0.3})
+
+
+def test_every_solver_is_described() -> None:
+    rows = describe_solvers()
+    assert {"fbp", "tv", "zero-filled", "cg-sense", "l1-wavelet", "dds", "resample"} <= {row["name"] for row in rows}
+    assert len(rows) == len(solver_classes())
+    assert all(set(row["modalities"]) <= {"ct", "mri"} and row["summary"] for row in rows)
+
+
+def test_calls_are_counted_per_image() -> None:
+    A = Diagonal(torch.ones(4, 4))
+    counts = count_calls(A)
+    x = torch.ones(3, 4, 4)
+    A.adjoint(A(x))
+    A.gram(x[:1])
+    assert counts == {"forward": 4, "adjoint": 4}
+
+
+def test_subsets_count_by_their_share_of_the_views() -> None:
+    A = CTOperator(ParallelGeometry((0.0, 0.5, 1.0, 2.0), 9, 1.0), ImageGrid((6, 6), (1.0, 1.0)))
+    counts = count_calls(A)
+    A.subset([3, 1])(torch.ones(5, 6, 6))
+    A(torch.ones(6, 6))
+    assert counts == {"forward": 3.5}
+
+
+def test_correlated_coils_are_whitened(mri: Scan) -> None:
+    g = torch.Generator().manual_seed(1)
+    mixing = torch.randn(4, 4, dtype=torch.complex64, generator=g) * 0.3 + 2 * torch.eye(4)
+    noise = MRINoise(mixing @ mixing.mH)
+    noisy = noise.simulate(torch.zeros(1, 4, 64, 64, dtype=torch.complex64), torch.ones(64, 64), g)
+    signal = mri.data[:1] * 1e4  # far above the noise, so that the scale is well defined
+    scan = replace(mri, data=signal, maps=mri.maps[:1], noise={"covariance": mixing @ mixing.mH})
+    problem = CartesianProblem(scan, "cpu")
+    y = replace(scan, data=torch.where(mri.mask, noisy, 0))
+    problem.scan = y
+    measured = problem.measurement(slice(0, 1))
+    assert float(measured.chi2(torch.zeros_like(measured.data))) == pytest.approx(1, abs=0.05)
+
+
+def test_unknown_noise_is_estimated(ct: Scan, mri: Scan) -> None:
+    g = torch.Generator().manual_seed(2)
+    smooth = torch.linspace(0, 3, 200).square().expand(1, 30, 200)
+    noisy = smooth + 0.1 * torch.randn(smooth.shape, generator=g)
+    precision = ct_precision(noisy, {"model_absolute": 0.0, "model_relative": 0.0})
+    assert float(precision.mean().rsqrt()) == pytest.approx(0.1, rel=0.05)
+    bare = replace(mri, noise={}, maps=None, mask=None)
+    assert 0.7 < CartesianProblem(bare, "cpu").sigma / mri.noise["sigma"] < 2.5
+    volume, report = reconstruct(bare, "zero-filled", slices=(0, 1))
+    assert report["noise_model"] == "estimated from the data"
+    assert report["coil_maps"] == "espirit"
+    assert bool(volume.data.isfinite().all())

@@ -1,0 +1,87 @@
+"""What the README shows works: its Python runs, its commands and options exist, its links lead somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = (README, (ROOT / "docs" / "guide" / "command_line.md").read_text())
+COMMANDS = [
+    shlex.split(line.partition(" #")[0])
+    for page in PAGES
+    for block in page.split("```")[1::2]  # what lies between fences
+    for line in block.splitlines()
+    if line.startswith(("medrecon ", "make "))
+]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda b: re.findall(r"import (\w+)\n", b)[-1])
+def test_python_runs(block: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if "tv.nii.gz" in block:
+        decibels = dict(re.findall(r"(\w+): ([\d.]+) dB", done.stdout))
+        assert float(decibels["tv"]) > float(decibels["fbp"]) > 30
+        assert (tmp_path / "tv.nii.gz").exists()
+
+
+def test_operator_of_the_architecture_page_obeys_the_laws() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    exec(compile(block, "docs/architecture.md", "exec"), {"__name__": "page"})
+
+
+def test_manifest_of_the_architecture_page_is_valid(tmp_path: Path) -> None:
+    from medrecon.data.manifest import load_manifest
+
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.toml").write_text(block)
+    assert load_manifest(tmp_path / "mine.toml").kind == "dicom"
+
+
+def test_quick_start_is_short() -> None:
+    assert len([line for line in PYTHON[0].splitlines() if line]) <= 15
+
+
+def test_starts_with_the_two_commands() -> None:
+    assert [c for c in COMMANDS if c[0] == "make"] == [["make", "demo"], ["make", "test"]]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "test", "check"} <= set(targets)
+
+
+@pytest.mark.parametrize("command", [c[1:] for c in COMMANDS if c[0] == "medrecon"], ids=" ".join)
+def test_commands_and_options_exist(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from medrecon.cli import main
+
+    name = " ".join(command[:2] if command[0] == "data" else command[:1])  # data has commands of its own
+    assert main([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: medrecon" in shown
+    for option in (word for word in command if word.startswith("-")):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", shown), f"{option} is not in {name} --help"
+
+
+def test_every_command_is_shown() -> None:
+    from medrecon.cli.main import app
+
+    known = {name for name in app if not name.startswith("-")}
+    assert known == {c[1] for c in COMMANDS if c[0] == "medrecon"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))],
+)
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+    local = [link for link in links if not link.startswith(("http:", "https:", "mailto:"))]
+    assert [link for link in local if not ((ROOT / page).parent / link).exists()] == []
