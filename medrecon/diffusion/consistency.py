@@ -56,7 +56,7 @@ class DataConsistency:
 
     @property
     def parts(self) -> int:
-        """How many real numbers a sample is: -log p is half the sum of squares over them, each of variance 1 / parts W."""
+        """How many real numbers a sample is; each has its share of the variance 1 / W."""
         return 2 if self.data.is_complex() else 1
 
     def gradient(self, x: Tensor) -> Tensor:
