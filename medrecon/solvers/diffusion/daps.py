@@ -18,6 +18,7 @@ from medrecon.diffusion.samplers.base import sampler_named
 from medrecon.diffusion.samplers.multistep import Multistep
 from medrecon.diffusion.schedules import log_uniform
 from medrecon.diffusion.trust import PixelError, one_number
+from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
@@ -53,15 +54,13 @@ class DAPSGuide(Guide):
 class DAPS(PosteriorSolver):
     """Every step: a sample of the clean image given the noisy one and the data, noise again.
 
-    The paper draws it by 100 Langevin steps (`daps-paper`). Of a Gaussian and linear data it can be had exactly, by one
+    The paper draws it by 100 Langevin steps. Of a Gaussian and linear data it can be had exactly, by one
     proximal point (`DataConsistency.drawn`), in pixels, from where the encoder carries it to the latent.
 
     Raises:
         ValueError: a sampler that takes estimates and no samples, or no flow_steps.
     """
 
-    steps: int = 200
-    """noise levels, the published number: each mends what a Gaussian without correlations did wrong"""
     sampler: str = "renoise"
     """renoise, the published one, ddim or ancestral"""
     eta: float = 1.0
@@ -86,6 +85,11 @@ class DAPS(PosteriorSolver):
 
     def guide(self, task: Task) -> DAPSGuide:
         return DAPSGuide(task.space, task.data, self.error(task), task.draw, self.flow_steps)
+
+    @classmethod
+    def paper(cls, prior: Prior) -> DAPS:
+        """Return it with the published levels and flow, from pure noise; the draws stay exact."""
+        return cls(prior, steps=200, start=None, end=0.1, flow_steps=5)
 
     @classmethod
     def examples(cls) -> Iterator[DAPS]:

@@ -12,6 +12,7 @@ from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
+from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
@@ -41,9 +42,11 @@ class DiffPIRGuide(Guide):
 class DiffPIR(PosteriorSolver):
     """Every step: denoise, the proximal point of the data, noise again."""
 
-    steps: int = 50
-    """denoiser calls"""
-    weight: float = 7.0
+    sampler: str = "renoise"
+    """renoise, the published one, or any other"""
+    eta: float = 1.0
+    """share of fresh noise, the root of the published zeta"""
+    weight: float = 1.0
     """lambda, of the denoised image against the data"""
     cg_iterations: int = 15
     """of the proximal point, where the operator knows no closed form"""
@@ -62,6 +65,11 @@ class DiffPIR(PosteriorSolver):
     def guide(self, task: Task) -> DiffPIRGuide:
         mean = self.error(task).size.square().mean((1, 2))
         return DiffPIRGuide(task.space, task.data, (mean / self.weight).sqrt())
+
+    @classmethod
+    def paper(cls, prior: Prior) -> DiffPIR:
+        """Return it with the settings its authors publish for deblurring, from pure noise; their levels lie otherwise."""
+        return cls(prior, steps=100, start=None, eta=0.1**0.5, weight=1.0)
 
     @classmethod
     def examples(cls) -> Iterator[DiffPIR]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
+from medrecon.models.prior import Prior
 from medrecon.numerics.linalg import expand
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
@@ -45,8 +46,6 @@ class DPS(PosteriorSolver):
     Here it is `step` over the curvature of -log p(y | x): below 2 it does not diverge, whatever those are.
     """
 
-    steps: int = 100
-    """denoiser calls, each with a gradient"""
     eta: float = 1.0
     """share of fresh noise, the published value"""
     step: float = 1.0
@@ -62,6 +61,11 @@ class DPS(PosteriorSolver):
 
     def guide(self, task: Task) -> DPSGuide:
         return DPSGuide(task.space, task.data, self.step / task.data.curvature(self.error(task).size))
+
+    @classmethod
+    def paper(cls, prior: Prior) -> DPS:
+        """Return it with the published number of levels, from pure noise; the step stays in units of the noise."""
+        return cls(prior, steps=1000, start=None)
 
     @classmethod
     def examples(cls) -> Iterator[DPS]:

@@ -14,6 +14,7 @@ from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError, one_number
+from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
@@ -50,8 +51,6 @@ class PiGDM(PosteriorSolver):
     other. Here that is the most it can be, and its size is read off the residual (`DataConsistency.deviation`).
     """
 
-    steps: int = 100
-    """denoiser calls, each with a gradient; the published number"""
     eta: float = 1.0
     """share of fresh noise, the published value"""
     cg_iterations: int = 15
@@ -65,6 +64,11 @@ class PiGDM(PosteriorSolver):
 
     def guide(self, task: Task) -> PiGDMGuide:
         return PiGDMGuide(task.space, task.data, self.error(task))
+
+    @classmethod
+    def paper(cls, prior: Prior) -> PiGDM:
+        """Return it with the published number of levels, from pure noise."""
+        return cls(prior, steps=100, start=None)
 
     @classmethod
     def examples(cls) -> Iterator[PiGDM]:

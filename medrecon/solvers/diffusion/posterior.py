@@ -21,6 +21,10 @@ class PosteriorSolver(GuidedSolver):
         ValueError: samples not positive; or what `GuidedSolver` refuses.
     """
 
+    steps: int = 25
+    """noise levels"""
+    start: float | None = 0.5
+    """noise level at which the reverse process starts, from the TV reconstruction; None: from pure noise"""
     samples: int = 1
     """how many are drawn side by side and averaged; more than one also give the deviation of each pixel"""
 

@@ -122,7 +122,7 @@ def test_mean_and_spread_under_each_sampler(
     solver: type[PosteriorSolver], steps: int, sampler: str, eta: float, bounds: Bounds
 ) -> None:
     prior = pixels().prior
-    run = solver(prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, start=prior.denoiser.sigma_max, end=1e-3)
+    run = solver(prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, start=None, end=1e-3)
     found = gap(run, pixels())
     assert kept(found, bounds), found
 
@@ -134,7 +134,9 @@ BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, 
 @pytest.mark.parametrize("cls", BEST)
 def test_complex_images_and_latents(problem: Callable[[], Problem], cls: type[PosteriorSolver]) -> None:
     _, steps, sampler, eta, bounds = BEST[cls]
-    found = gap(cls(problem().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, end=1e-3), problem())
+    found = gap(
+        cls(problem().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, start=None, end=1e-3), problem()
+    )
     assert kept(found, bounds), found
 
 
@@ -156,7 +158,7 @@ class Misled(Guide):
     ("cls", "factor"),
     [
         (DPS, lambda sigma: -0.5),  # uphill
-        (DPS, lambda sigma: 1 / (1 + sigma**2)),  # a step in variance-exploding units
+        (DPS, lambda sigma: 0.03),  # a step that forgets its unit
         (PiGDM, lambda sigma: min(1, sigma)),  # sigma^2 twice, where it is small
         (PiGDM, lambda sigma: 0.3),
         (DiffPIR, lambda sigma: 0.3),
@@ -169,7 +171,9 @@ def test_a_mutant_fails(cls: type[PosteriorSolver], factor: Callable[[float], fl
             return Misled(super().guide(task), task.space.denoise, factor)
 
     _, steps, sampler, eta, bounds = BEST[cls]
-    found = gap(Mutant(pixels().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, end=1e-3), pixels())
+    found = gap(
+        Mutant(pixels().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, start=None, end=1e-3), pixels()
+    )
     assert not kept(found, bounds), found
 
 
@@ -182,7 +186,7 @@ def test_daps_without_its_draws_loses_its_spread() -> None:
         def consistency(self, A: LinearOperator, y: Measurement) -> Still:
             return Still(A, y)
 
-    found = gap(Mutant(pixels().prior, samples=SAMPLES, end=1e-3), pixels())
+    found = gap(Mutant(pixels().prior, steps=200, samples=SAMPLES, start=None, end=1e-3), pixels())
     assert not kept(found, BEST[DAPS][-1]), found
 
 
@@ -193,8 +197,15 @@ def test_what_the_noise_is_does_not_matter_to_the_step_of_dps() -> None:
     data = torch.linspace(-1, 1, 256).reshape(1, 16, 16)
     for noise in (1e-3, 0.03, 1.0):
         y = Measurement(data, torch.full((1, 1, 1), noise**-2))
-        image = DPS(prior, steps=60)(seen, y, generator=torch.Generator().manual_seed(0)).image
+        image = DPS(prior, steps=60, start=None)(seen, y, generator=torch.Generator().manual_seed(0)).image
         assert rms(image - data) < 2 * noise + 0.02
+
+
+def test_the_published_settings() -> None:
+    prior = pixels().prior
+    assert [len(cls.paper(prior).levels()) - 1 for cls in (DPS, PiGDM, DiffPIR, DAPS)] == [1000, 100, 100, 200]
+    assert all(cls.paper(prior).levels()[0] == prior.denoiser.sigma_max for cls in (DPS, PiGDM, DiffPIR, DAPS))
+    assert DiffPIR.paper(prior).eta ** 2 == pytest.approx(0.1)
 
 
 def test_bad_settings_are_refused() -> None:
