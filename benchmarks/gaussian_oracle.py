@@ -39,7 +39,8 @@ WHY = {
     DiffPIR: "estimates where renoising wants samples; white errors, so that pixels not seen learn of the data by the "
     "next denoising alone: few levels do not suffice, and renoising, which forgets, does better",
     DAPS: "the same white errors; renoising makes each level mend the one before, ddim and ancestral keep its errors",
-    DDS: "estimates met by CG with white errors, chosen for a start near the image and not for samples",
+    DDS: "white errors again, but a whole correction at each level, however short the step: nearer the data, and with "
+    "estimates for targets",
     ReSample: "the same; the encoder's residual does nothing where nothing is lost",
 }
 
@@ -133,8 +134,8 @@ def main() -> None:
     text = (
         "# Posterior samplers against an exact posterior\n\n"
         f"Written by `benchmarks/gaussian_oracle.py`. A Gaussian of {SIZE} × {SIZE} pixels with a correlation of 1.5 "
-        f"pixels, {SEEN:.0%} of them seen with noise of {NOISE:g} (the prior's deviation is 1), an exact denoiser, from "
-        f"pure noise; mean over {options.problems} problem(s), {options.samples} samples of each (DDS and ReSample an "
+        f"pixels, {SEEN:.0%} of them seen with noise of {NOISE:g} (prior: 1), an exact denoiser, from pure "
+        f"noise; mean over {options.problems} problem(s), {options.samples} samples of each (DDS and ReSample an "
         "eighth). Errors of the mean are relative to the posterior's deviation, as is the spread: 1 is right.\n\n"
         + table(options.samples, options.problems)
     )

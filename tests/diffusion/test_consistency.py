@@ -90,9 +90,7 @@ def test_draws_have_the_mean_and_covariance_of_the_posterior():
         inverse = (matrix.mH * y.precision[0].flatten()) @ matrix + (tau[0].flatten() ** -2).diag()
         covariance = torch.linalg.inv(inverse)
         found = torch.cov(x.flatten(1).T)
-        assert (
-            float((found - covariance).norm() / covariance.norm()) < 0.35
-        )  # chance alone: sqrt(63 / count) = 0.25 and 0.13
+        assert float((found - covariance).norm() / covariance.norm()) < 0.35  # chance: (63 / count)^(1/2)
         deviation = covariance.diag().real.sqrt()
         centre = data.prox(v, tau)[0].flatten()
         assert float(((x.mean(0).flatten() - centre).abs() / deviation).max()) < 4.5 * count**-0.5 + 0.01

@@ -68,7 +68,7 @@ class DiffPIR(PosteriorSolver):
 
     @classmethod
     def paper(cls, prior: Prior) -> DiffPIR:
-        """Return it with the settings its authors publish for deblurring, from pure noise; their levels lie otherwise."""
+        """Return it with the settings its authors publish for deblurring, but our levels, from pure noise."""
         return cls(prior, steps=100, start=None, eta=0.1**0.5, weight=1.0)
 
     @classmethod
