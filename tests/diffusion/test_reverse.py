@@ -107,13 +107,10 @@ def test_samples_for_targets_give_the_exact_posterior(sampler: NamedSampler) -> 
 
 
 def test_samples_without_spread_do_not() -> None:
-    """Renoising what is only a mean loses the spread; where a sampler takes no samples it says so."""
+    """Renoising what is only a mean loses the spread."""
     mutant = SamplingGuide(torch.Generator().manual_seed(2), 0.0)
     for sampler in (s for s in SAMPLING if not s.takes_estimates):
         assert gap(sampled(mutant, sampler, 1000, 60))[1] > 0.4
-    for sampler in (s for s in SAMPLERS if not s.takes_samples):
-        guide = SamplingGuide(torch.Generator().manual_seed(2))
-        assert max(gap(sampled(guide, sampler, 1000, 60))) > 0.3
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -33,6 +33,8 @@ from medrecon.solvers.diffusion.posterior import PosteriorSolver
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAMPLES = 32
+NOISE: dict[str, Any] = {"start": None, "end": 1e-3}
+"""from pure noise to next to none"""
 
 
 class Bounds(NamedTuple):
@@ -122,7 +124,7 @@ def test_mean_and_spread_under_each_sampler(
     solver: type[PosteriorSolver], steps: int, sampler: str, eta: float, bounds: Bounds
 ) -> None:
     prior = pixels().prior
-    run = solver(prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, start=None, end=1e-3)
+    run = solver(prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, **NOISE)
     found = gap(run, pixels())
     assert kept(found, bounds), found
 
@@ -134,9 +136,7 @@ BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, 
 @pytest.mark.parametrize("cls", BEST)
 def test_complex_images_and_latents(problem: Callable[[], Problem], cls: type[PosteriorSolver]) -> None:
     _, steps, sampler, eta, bounds = BEST[cls]
-    found = gap(
-        cls(problem().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, start=None, end=1e-3), problem()
-    )
+    found = gap(cls(problem().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, **NOISE), problem())
     assert kept(found, bounds), found
 
 
@@ -171,9 +171,7 @@ def test_a_mutant_fails(cls: type[PosteriorSolver], factor: Callable[[float], fl
             return Misled(super().guide(task), task.space.denoise, factor)
 
     _, steps, sampler, eta, bounds = BEST[cls]
-    found = gap(
-        Mutant(pixels().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, start=None, end=1e-3), pixels()
-    )
+    found = gap(Mutant(pixels().prior, steps=steps, sampler=sampler, eta=eta, samples=SAMPLES, **NOISE), pixels())
     assert not kept(found, bounds), found
 
 
@@ -186,7 +184,7 @@ def test_daps_without_its_draws_loses_its_spread() -> None:
         def consistency(self, A: LinearOperator, y: Measurement) -> Still:
             return Still(A, y)
 
-    found = gap(Mutant(pixels().prior, steps=200, samples=SAMPLES, start=None, end=1e-3), pixels())
+    found = gap(Mutant(pixels().prior, steps=200, samples=SAMPLES, **NOISE), pixels())
     assert not kept(found, BEST[DAPS][-1]), found
 
 
