@@ -56,6 +56,14 @@ def complex_problem() -> tuple[LinearOperator, Measurement, torch.Tensor]:
     return A, Measurement(A(truth) + 0.1, precision), truth
 
 
+def real_problem() -> tuple[LinearOperator, Measurement, torch.Tensor]:
+    """The real parts of it, cheap enough for thousands of draws."""
+    A, y, truth = complex_problem()
+    assert isinstance(A, Diagonal)
+    real = Diagonal(A.diagonal.real.contiguous())
+    return real, Measurement(real(truth.real.contiguous()) + 0.1, y.precision), truth.real.contiguous()
+
+
 @pytest.mark.parametrize("make", [problem, complex_problem])
 def test_gradient_and_score_are_derivatives_of_the_log_likelihood(make):
     """-log p is half the sum of squares over real numbers, of variance 1 / precision, half of it if complex."""
@@ -80,7 +88,7 @@ def test_gradient_and_score_are_derivatives_of_the_log_likelihood(make):
 
 
 def test_draws_have_the_mean_and_covariance_of_the_posterior():
-    for make, count in ((problem, 500), (complex_problem, 4000)):
+    for make, count in ((real_problem, 4000), (complex_problem, 4000)):
         A, y, truth = make()
         data = DataConsistency(A, y[0:1], iterations=100, tolerance=1e-5).repeated(count)
         tau = (0.1 + torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(4))).expand(count, *SHAPE)
@@ -90,7 +98,7 @@ def test_draws_have_the_mean_and_covariance_of_the_posterior():
         inverse = (matrix.mH * y.precision[0].flatten()) @ matrix + (tau[0].flatten() ** -2).diag()
         covariance = torch.linalg.inv(inverse)
         found = torch.cov(x.flatten(1).T)
-        assert float((found - covariance).norm() / covariance.norm()) < 0.5  # chance: (63 / count)^(1/2)
+        assert float((found - covariance).norm() / covariance.norm()) < 0.25  # chance: (63 / count)^(1/2)
         deviation = covariance.diag().real.sqrt()
         centre = data.prox(v, tau)[0].flatten()
         assert float(((x.mean(0).flatten() - centre).abs() / deviation).max()) < 4.5 * count**-0.5 + 0.01

@@ -202,7 +202,9 @@ def test_what_the_noise_is_does_not_matter_to_the_step_of_dps() -> None:
 def test_the_published_settings() -> None:
     prior = pixels().prior
     assert [len(cls.paper(prior).levels()) - 1 for cls in (DPS, PiGDM, DiffPIR, DAPS)] == [1000, 100, 100, 200]
-    assert all(cls.paper(prior).levels()[0] == prior.denoiser.sigma_max for cls in (DPS, PiGDM, DiffPIR, DAPS))
+    assert all(
+        cls.paper(prior).levels()[0] == pytest.approx(prior.denoiser.sigma_max) for cls in (DPS, PiGDM, DiffPIR, DAPS)
+    )
     assert DiffPIR.paper(prior).eta ** 2 == pytest.approx(0.1)
 
 
