@@ -24,7 +24,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def value_map(settings: dict[str, Any]) -> ValueMap:
-    """The value map a card describes: {"type": "asinh" | "linear", ...}."""
+    """Return the value map a card describes: {"type": "asinh" | "linear", ...}."""
     kinds = {"asinh": Asinh, "linear": Linear}
     rest = {k: v for k, v in settings.items() if k != "type"}
     if settings.get("type") not in kinds:
@@ -33,18 +33,18 @@ def value_map(settings: dict[str, Any]) -> ValueMap:
 
 
 def describe(values: ValueMap) -> dict[str, Any]:
-    """The inverse of `value_map`."""
+    """Return the inverse of `value_map`."""
     assert isinstance(values, Asinh | Linear)
     return {"type": type(values).__name__.lower(), **asdict(values)}
 
 
 def architecture(config: type[Config], settings: dict[str, Any]) -> Config:
-    """The part of a card that describes a network, without how it was trained."""
+    """Return the part of a card that describes a network, without how it was trained."""
     return config(**{k: v for k, v in settings.items() if k in config.model_fields})
 
 
 def build_autoencoder(settings: dict[str, Any]) -> KLAutoencoder | PixelSpace:
-    """The autoencoder a card describes: {"kind": "kl" | "pixels", ...}; "kl" where it does not say."""
+    """Build the autoencoder a card describes: {"kind": "kl" | "pixels", ...}; "kl" where it does not say."""
     kinds: dict[str, type[KLConfig | PixelConfig]] = {"kl": KLConfig, "pixels": PixelConfig}
     kind = settings.get("kind", "kl")
     if kind not in kinds:
@@ -75,7 +75,7 @@ def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: di
 
 
 def shipped() -> list[str]:
-    """Names of the priors that come with the package."""
+    """Return names of the priors that come with the package."""
     return sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
 
 
@@ -86,14 +86,14 @@ def installed() -> dict[str, Path]:
 
 
 def read_part(path: Path, part: str) -> dict[str, torch.Tensor]:
-    """The float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", in a prior's file."""
+    """Read the float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", from a prior's file."""
     from safetensors.torch import load_file
 
     return {k.removeprefix(f"{part}."): v.float() for k, v in load_file(path).items() if k.startswith(f"{part}.")}
 
 
 def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
-    """A prior by shipped name ("ct", "mri") or by the path of a .safetensors file with its .json card.
+    """Load a prior by shipped name ("ct", "mri") or by the path of a .safetensors file with its .json card.
 
     Raises:
         FileNotFoundError: no such prior; lists the shipped ones.

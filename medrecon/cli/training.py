@@ -14,7 +14,8 @@ from medrecon.cli.show import note
 
 if TYPE_CHECKING:
     from medrecon.training.config import TrainConfig
-    from medrecon.training.loop.steps import LoopConfig, Report
+    from medrecon.training.loop.config import LoopConfig
+    from medrecon.training.loop.steps import Report
     from medrecon.training.run import Data
 
 

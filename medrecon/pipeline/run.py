@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from typing import Any, Unpack, overload
 
 import torch
@@ -110,9 +109,9 @@ def _told(request: Request, index: slice, start: int, stop: int, each: int = 1) 
 def _solve(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tensor:
     """One batch: values (B, *image_shape) on the CPU."""
     A, y = job.problem.operator(index), job.problem.measurement(index)
-    calls = count_calls(A)
+    before = A.calls.images.copy()
     solution = job.adapted(index)(A, y, generator=torch.Generator().manual_seed(seed), on_step=on_step)
-    log.add(solution, calls)
+    log.add(solution, A.calls.images - before)
     return job.problem.values(solution.image).cpu()
 
 
@@ -150,35 +149,6 @@ class Log:
         if self.network:
             result["network_calls_per_slice"] = {name: number / count for name, number in sorted(self.network.items())}
         return result
-
-
-def count_calls(A: LinearOperator, counts: Counter[str] | None = None, share: float = 1) -> Counter[str]:
-    """Count, from now on, the images A projects and back-projects; a Gram product counts as both, a subset of the
-    views as its share of them."""
-    counts = Counter() if counts is None else counts
-
-    def counted(apply: Callable[[Tensor], Tensor], names: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
-        def run(x: Tensor) -> Tensor:
-            for name in names:
-                counts[name] += len(x) * share  # type: ignore[assignment]
-            return apply(x)
-
-        return run
-
-    def subset(views: Sequence[int]) -> LinearOperator:
-        part: LinearOperator = type(A).subset(A, views)  # type: ignore[attr-defined]
-        count_calls(part, counts, share * len(views) / A.out_shape[0])
-        return part
-
-    if hasattr(A, "subset"):
-        A.subset = subset
-
-    ways: dict[str, tuple[str, ...]] = {"_forward": ("forward",), "_adjoint": ("adjoint",)}
-    if type(A)._gram is not LinearOperator._gram:  # the default one goes through both, which count already
-        ways["_gram"] = ("forward", "adjoint")
-    for method, names in ways.items():
-        setattr(A, method, counted(getattr(type(A), method).__get__(A), names))
-    return counts
 
 
 def settings_of(solver: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.pipeline import reconstruct
 from medrecon.simulate import simulate_mri

@@ -15,14 +15,14 @@ from medrecon.core.volume import Volume
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal, LinearOperator
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.pipeline import Options, Request, describe_solvers, reconstruct, solver_class, solver_classes
 from medrecon.pipeline.choose import parse_settings
 from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 from medrecon.pipeline.mri_problem import CartesianProblem
 from medrecon.pipeline.noise_level import ct_precision
-from medrecon.pipeline.run import count_calls
 from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.solvers.base import OnStep, Solution, Solver
@@ -228,23 +228,6 @@ def test_every_solver_is_described() -> None:
     assert {"fbp", "tv", "zero-filled", "cg-sense", "l1-wavelet", "dds", "resample"} <= {row["name"] for row in rows}
     assert len(rows) == len(solver_classes())
     assert all(set(row["modalities"]) <= {"ct", "mri"} and row["summary"] for row in rows)
-
-
-def test_calls_are_counted_per_image() -> None:
-    A = Diagonal(torch.ones(4, 4))
-    counts = count_calls(A)
-    x = torch.ones(3, 4, 4)
-    A.adjoint(A(x))
-    A.gram(x[:1])
-    assert counts == {"forward": 4, "adjoint": 4}
-
-
-def test_subsets_count_by_their_share_of_the_views() -> None:
-    A = CTOperator(ParallelGeometry((0.0, 0.5, 1.0, 2.0), 9, 1.0), ImageGrid((6, 6), (1.0, 1.0)))
-    counts = count_calls(A)
-    A.subset([3, 1])(torch.ones(5, 6, 6))
-    A(torch.ones(6, 6))
-    assert counts == {"forward": 3.5}
 
 
 def test_correlated_coils_are_whitened(mri: Scan) -> None:

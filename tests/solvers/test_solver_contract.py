@@ -11,7 +11,8 @@ import torch
 from medrecon.coils.combine import birdcage_maps
 from medrecon.core.discover import classes
 from medrecon.core.measurement import Measurement
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.mri.series import Series

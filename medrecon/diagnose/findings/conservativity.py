@@ -13,7 +13,7 @@ from torch import Tensor
 from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
 from medrecon.diagnose.derivatives import rademacher
 from medrecon.diffusion.derivatives import denoise, jvp, vjp
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 SUMMARY = "conservativity: asymmetry of the denoiser's Jacobian, and loop integrals of the score"
 LEVELS = (0.06, 0.25, 1.0, 4.0, 16.0)

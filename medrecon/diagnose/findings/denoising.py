@@ -12,7 +12,7 @@ import torch
 from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
 from medrecon.diagnose.derivatives import rademacher, trace
 from medrecon.diagnose.stationary import fitted, fitted_mixture
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 from medrecon.training.diffusion import LEVELS
 
 SUMMARY = "denoising error per noise level on held-out slices, beside a Gaussian's and a mixture's, and its calibration"

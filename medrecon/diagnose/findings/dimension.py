@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
 from medrecon.diagnose.derivatives import rademacher, trace
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 SUMMARY = "intrinsic dimension: trace of the denoiser's Jacobian at small noise, and FLIPD"
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5)

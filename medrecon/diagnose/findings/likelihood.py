@@ -18,7 +18,7 @@ from torch import Tensor
 from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
 from medrecon.diagnose.derivatives import rademacher, trace
 from medrecon.diagnose.stationary import Stationary, fitted
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 SUMMARY = "likelihood of held-out latents by the probability-flow ODE, beside the Gaussian's"
 
