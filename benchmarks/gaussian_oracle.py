@@ -20,7 +20,7 @@ from medrecon.core.measurement import Measurement
 from medrecon.diffusion.reverse import reverse
 from medrecon.models.exact.gaussian import GaussianPrior
 from medrecon.models.prior import Prior
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.diffusion.base import GuidedSolver, example_prior
 from medrecon.solvers.diffusion.daps import DAPS
 from medrecon.solvers.diffusion.dds import DDS

@@ -23,7 +23,8 @@ from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, s
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task
 from medrecon.solvers.diffusion.daps import DAPS
 from medrecon.solvers.diffusion.diffpir import DiffPIR
