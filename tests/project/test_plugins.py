@@ -23,7 +23,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 CONTRACTS = {
     "tests/solvers/test_solver_contract.py": 6,  # three laws, on CT and on MRI
-    "tests/operators/test_operator_contract.py": 10,
+    "tests/operators/test_operator_contract.py": 14,
     "tests/diffusion/test_samplers.py": 1,
 }
 """Files of contract tests, and how many of them a toy has to pass at least."""
