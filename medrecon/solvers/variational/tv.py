@@ -17,7 +17,7 @@ from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude,
 from medrecon.numerics.linalg import cg, dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import common_level, normal
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 TINY = torch.finfo(torch.float32).tiny
 DAMPING = 0.1
@@ -29,7 +29,7 @@ SIGN = 2.0
 
 
 @dataclass(frozen=True)
-class TV:
+class TV(Solver):
     """min over x of chi^2(x) / 2 + lambda TV(x), x >= 0 where images are real, 0 where A sees nothing.
 
     lambda = strength * pixels / (TV(x) + TV(x0) / 4), re-estimated at every step; x0 is the least-squares start. This
@@ -64,7 +64,6 @@ class TV:
     name: ClassVar[str] = "tv"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct", "mri")
     summary: ClassVar[str] = "isotropic total variation, converged primal-dual; keeps edges, flattens texture"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.iterations >= 1 and self.balance > 0 and 1 <= self.relaxation < 2):

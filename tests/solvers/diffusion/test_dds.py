@@ -8,6 +8,7 @@ from medrecon.coils.combine import birdcage_maps
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.reverse import reverse
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
@@ -56,7 +57,7 @@ def test_the_published_step_is_the_dense_solution_for_complex_images() -> None:
     torch.testing.assert_close(step(5, 7 * y.precision), few)
 
 
-class Still:
+class Still(Denoiser):
     """A denoiser that sees no noise."""
 
     sigma_min, sigma_max = 1e-3, 100.0
