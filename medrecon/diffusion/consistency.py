@@ -12,7 +12,7 @@ from medrecon.diffusion.draw import Draw, white
 from medrecon.numerics.linalg import cg, expand, power_norms
 from medrecon.operators.algebra import whiten
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.normal import common_level
+from medrecon.operators.normal import common_level, normal
 from medrecon.operators.repeated import Repeated
 
 SHARE = 0.5
@@ -40,7 +40,7 @@ class DataConsistency:
     def _set(self, A: LinearOperator, y: Measurement) -> None:
         self.A, self.y, self.ndim = A, y, len(A.in_shape)
         self.whitened, self.data = whiten(A, y.root), y.root * y.data
-        self.level = common_level(A, y.precision)
+        self.level, self.normal = common_level(A, y.precision), normal(A, y.precision)
 
     def repeated(self, count: int) -> DataConsistency:
         """Return that of `count` batches in one, one after another: the trajectories of a run."""
@@ -96,7 +96,7 @@ class DataConsistency:
         mean = expected.square().flatten(1).mean(1).clamp_min(1e-30)
         return expected * expand((explained / mean).clamp_max(SHARE).sqrt(), self.ndim)
 
-    def prox(self, v: Tensor, tau: Tensor | float) -> Tensor:
+    def prox(self, v: Tensor, tau: Tensor | float, projection: Tensor | None = None) -> Tensor:
         """Return the proximal point x (N, *in_shape); an item with tau = 0 is returned as it is.
 
         A tau of every pixel takes CG on s in x = v + tau s. One number, or one an item, (N,), is left to the operator,
@@ -104,14 +104,14 @@ class DataConsistency:
 
         Args:
             tau: standard deviation of v: (N, *in_shape), (N,) or a number.
+            projection: A v, if it is known.
         """
         if isinstance(tau, float) or tau.ndim == 1:
             return self._prox_white(v, torch.as_tensor(tau, dtype=v.real.dtype, device=v.device).expand(len(v)))
-        A = self.whitened
-        misfit = tau * A.adjoint(self.data - A(v))
-        normal = lambda s: tau * A.gram(tau * s) + s  # noqa: E731
-        s = cg(normal, misfit, ndim=self.ndim, iterations=self.iterations, tolerance=self.tolerance).x
-        return v + tau * s
+        seen = self.A(v) if projection is None else projection
+        misfit = tau * self.A.adjoint(self.y.precision * (self.y.data - seen))
+        matrix = lambda s: torch.addcmul(s, tau, self.normal(tau * s))  # noqa: E731
+        return v + tau * cg(matrix, misfit, ndim=self.ndim, iterations=self.iterations, tolerance=self.tolerance).x
 
     def _prox_white(self, v: Tensor, tau: Tensor) -> Tensor:
         """The proximal point of a white error of v, deviation tau (N,)."""
@@ -129,9 +129,12 @@ class DataConsistency:
 
         An item already below the target is returned as it is.
         """
-        above = self.chi2(self.A(v)) > target
+        projection = self.A(v)
+        above = self.chi2(projection) > target
+        if not bool(above.any()):
+            return v
         low, high = (torch.where(above, factor, 0.0) for factor in (0.003, 1.0))
-        scaled = lambda share: self.prox(v, expected * expand(share, self.ndim))  # noqa: E731
+        scaled = lambda share: self.prox(v, expected * expand(share, self.ndim), projection)  # noqa: E731
         for _ in range(rounds):
             middle = (low * high).sqrt()
             too_far = self.chi2(self.A(scaled(middle))) > target

@@ -71,7 +71,7 @@ def _solution(A: LinearOperator, y: Measurement, solver: Solver, request: Reques
 
 def _volume(scan: Scan, solver: str | Solver, request: Request) -> tuple[Volume, dict[str, Any]]:
     job = Job.of(scan, solver, request)
-    size = request.batch or (1 if job.prior is not None and request.device == "cpu" else 8)
+    size = request.batch or (1 if job.prior is not None and request.device == "cpu" and scan.modality == "mri" else 8)
     each, began, log, parts = scan.slice_count // len(scan.data), time.perf_counter(), Log(), []
     for index in job.batches(size):
         on_step = _told(request, index, job.start, job.stop, each)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from medrecon.models.autoencoder import Autoencoder
+from medrecon.models.networks.layers import channels_last, in_cache
 
 
 class KLConfig(BaseModel):
@@ -70,8 +71,6 @@ class KLAutoencoder(nn.Module, Autoencoder):
         """`res_blocks` a level of encoder and decoder, unless the decoder has its own number."""
         super().__init__()
         from monai.networks.nets.autoencoderkl import AutoencoderKL, Decoder
-
-        from medrecon.models.networks.layers import channels_last
 
         if complex and latent_channels % 2:
             raise ValueError(f"a complex autoencoder has an even number of latent channels, not {latent_channels}")
@@ -150,11 +149,6 @@ class KLAutoencoder(nn.Module, Autoencoder):
 
     def decode(self, z: Tensor) -> Tensor:
         return torch.cat([self.reconstruct(v * self.latent_std + self.latent_mean) for v in in_cache(z)])
-
-
-def in_cache(batch: Tensor) -> tuple[Tensor, ...]:
-    """Split a batch: item by item on a CPU, where larger activations leave its cache and cost a fifth more."""
-    return batch.split(1) if batch.device.type == "cpu" else (batch,)
 
 
 def planes(u: Tensor) -> Tensor:

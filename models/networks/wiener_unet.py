@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medrecon.models.denoiser import Conditional, Guidable
 from medrecon.models.exact.wiener import Wiener
+from medrecon.models.networks.layers import in_cache
 
 Parametrisation = Literal["wiener", "v", "epsilon", "x0"]
 
@@ -179,7 +180,8 @@ class WienerUNet(nn.Module, Conditional, Guidable):
             mine = (sigma > below) & ((sigma <= expert.config.up_to) | last)
             below = expert.config.up_to
             if bool(mine.all()):
-                result = self.correct(expert, z, sigma, estimate, error, where, self.label)
+                parts = zip(*(in_cache(t, 4) for t in (z, sigma, estimate, error)), strict=True)
+                result = torch.cat([self.correct(expert, *part, where, self.label) for part in parts])
             elif bool(mine.any()):
                 part = z[mine], sigma[mine], estimate[mine], error[mine]
                 result[mine] = self.correct(expert, *part, where, self.label)

@@ -34,38 +34,46 @@ class ReSampleGuide(Guide):
     rounds: int
     antithetic: bool
     """the second half of the trajectories has the opposite noise of the first"""
+    end: float
+    """noise level of the last step, whose image is that of its latent"""
 
     def __call__(self, z: Tensor, sigma: float) -> Estimate:
         clean = self.space.denoise(z, sigma)
         variance = posterior_variance(self.space, z, clean) if self.antithetic else None
-        target, x = self._consistent(clean, lambda v: self.error(v, sigma, variance))
-        return Estimate(clean, target, x, sigma)
+        return self._consistent(clean, sigma, lambda v: self.error(v, sigma, variance))
 
-    def _consistent(self, z0: Tensor, expected: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """z0 <- z0 + E(prox(D z0)) - E(D z0), no autograd; the z0 and D(z0) of least chi^2 per item.
+    def _consistent(self, clean: Tensor, sigma: float, expected: Callable[[Tensor], Tensor]) -> Estimate:
+        """z0 <- z0 + E(prox(D z0)) - E(D z0), no autograd, for items further from the data than noise.
 
-        The residual form leaves what the autoencoder cannot represent out of the update. It semi-converges, so
-        an item stops when its misfit rises or reaches the noise.
+        The residual form leaves what the autoencoder cannot represent out of the update. It semi-converges, so after
+        several rounds, and at the last step, an item has the z0 and D(z0) of least chi^2. Before, one round is taken
+        as it is, and shown as prox(D z0): D of the new z0 would be used for nothing else.
         """
-        data, x = self.data, self.space.decode(z0)
+        data, z0, x = self.data, clean, self.space.decode(clean)
         projection = data.A(x)
         misfit = data.chi2(projection)
         active = misfit > 1
         for _ in range(self.rounds):
             if not bool(active.any()):
                 break
-            target = data.prox(x, data.deviation(projection, expected(x)))
+            target = data.prox(x, data.deviation(projection, expected(x)), projection)
             trial = self.space.carried(z0, x, target)
+            if self.rounds == 1 and sigma > self.end:
+                return Estimate(clean, _chosen(active, trial, z0), _chosen(active, target, x), sigma)
             decoded = self.space.decode(trial)
             ahead = data.A(decoded)
             better = active & (data.chi2(ahead) < misfit)
             z0, x, projection = (
-                torch.where(expand(better, new.ndim - 1), new, old)
-                for new, old in ((trial, z0), (decoded, x), (ahead, projection))
+                _chosen(better, new, old) for new, old in ((trial, z0), (decoded, x), (ahead, projection))
             )
             misfit = data.chi2(projection)
             active = better & (misfit > 1)
-        return z0, x
+        return Estimate(clean, z0, x, sigma)
+
+
+def _chosen(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """The new of some items, (N,) bool, and the old of the others."""
+    return torch.where(expand(which, new.ndim - 1), new, old)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +104,9 @@ class ReSample(GuidedSolver):
     rounds: int = 1
     """encoder-residual updates a step"""
     cg_iterations: int = 15
-    """CG iterations of every proximal problem"""
+    """CG iterations of every proximal problem, at most"""
+    cg_tolerance: float = 1e-2
+    """a proximal problem is solved once its residual is below this fraction"""
     polish: bool = True
     """finish in pixel space: with the proximal point that knows how much the autoencoder loses, and where, and where
     it is further from the data than noise, with that of chi^2/m = 1, or as near as its expected error allows"""
@@ -129,11 +139,11 @@ class ReSample(GuidedSolver):
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
         """Return how the data are met; benchmarks/oracles.py replaces it by one that knows more."""
-        return DataConsistency(A, y, self.cg_iterations)
+        return DataConsistency(A, y, self.cg_iterations, self.cg_tolerance)
 
     def guide(self, task: Task) -> ReSampleGuide:
         error = PixelError.around(task.views, task.start, warm=task.warm).repeated(self.copies())
-        return ReSampleGuide(task.space, task.data, error, self.rounds, self.antithetic)
+        return ReSampleGuide(task.space, task.data, error, self.rounds, self.antithetic, self.levels()[-2])
 
     def image(self, run: Run, state: State) -> tuple[Tensor, dict[str, Any]]:
         """Return the mean of the trajectories with what the data say of all that the decoder could not express; then,
