@@ -64,7 +64,7 @@ def simulate(
     import torch
 
     from medrecon import formats
-    from medrecon.core.scan import save_scan
+    from medrecon.formats.measurement_file import save_scan
     from medrecon.simulate import simulate_ct
 
     volume = formats.read(source, series=series, modality="CT" if modality == "ct" else "MR")
@@ -208,7 +208,7 @@ def recon(
     """
     check_free(Path(output), writing.overwrite)
 
-    from medrecon.core.scan import load_scan
+    from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline import reconstruct, solver_class
 
     scan = load_scan(measurement)

@@ -35,7 +35,7 @@ def export(
         A:B, slices A to B-1 only
     """
     from medrecon import formats
-    from medrecon.core.scan import load_scan
+    from medrecon.formats.measurement_file import load_scan
 
     if format not in formats.exports():
         raise UsageError(f"--format {format}: known are {', '.join(formats.exports())}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medrecon.core.scan import Scan
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -23,7 +26,10 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def _measurement(path: Path) -> dict[str, Any]:
-    from medrecon.core.scan import load_scan
+    from torch import Tensor
+
+    from medrecon.core.scan_values import noise_values
+    from medrecon.formats.measurement_file import load_scan
 
     scan = load_scan(path)
     found: dict[str, Any] = {
@@ -34,20 +40,25 @@ def _measurement(path: Path) -> dict[str, Any]:
         "units": scan.units,
     }
     if scan.modality == "ct":
-        found["geometry"], found["views"] = brief(scan.geometry), len(scan.geometry["angles"])
+        found["geometry"], found["views"] = brief(scan), len(scan.rays.angles)
     if scan.mask is not None:
         from medrecon.sampling.lines import acceleration
 
         found["coils"], found["acceleration"] = scan.data.shape[1], round(acceleration(scan.mask), 3)
-    noise = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in scan.noise.items()}
+    noise = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in noise_values(scan).items()}
     return {**found, "noise": noise, "provenance": scan.provenance}
 
 
-def brief(geometry: dict[str, Any]) -> dict[str, Any]:
+def brief(scan: Scan) -> dict[str, Any]:
     """The geometry of a scan without its angles; of what else changes from view to view the range."""
-    found = {k: v for k, v in geometry.items() if k != "angles"}
+    from torch import Tensor
+
+    from medrecon.core.scan_values import geometry_values
+
     return {
-        k: {"min": v.amin(0).tolist(), "max": v.amax(0).tolist()} if hasattr(v, "amin") else v for k, v in found.items()
+        k: {"min": v.amin(0).tolist(), "max": v.amax(0).tolist()} if isinstance(v, Tensor) else v
+        for k, v in geometry_values(scan).items()
+        if k != "angles"
     }
 
 

@@ -77,7 +77,7 @@ def import_raw(
     check_free(output, writing.overwrite)
 
     from medrecon.acquisition.options import OptionError, RawOptions
-    from medrecon.core.scan import save_scan
+    from medrecon.formats.measurement_file import save_scan
     from medrecon.formats.raw_data import read_raw, recognise
 
     try:
@@ -113,15 +113,19 @@ def import_raw(
 
 def facts(scan: Scan) -> dict[str, Any]:
     """What the file said and what had to be found or assumed."""
+    from torch import Tensor
+
+    from medrecon.core.scan_values import noise_values
+
     noise = {
-        k: {"shape": list(v.shape), "mean": float(v.double().mean())} if hasattr(v, "shape") else v
-        for k, v in scan.noise.items()
+        k: {"shape": list(v.shape), "mean": float(v.real.double().mean())} if isinstance(v, Tensor) else v
+        for k, v in noise_values(scan).items()
     }
     return {
         "data": list(scan.data.shape),
         "image_shape": list(scan.image_shape),
         "units": scan.units,
-        "geometry": brief(scan.geometry),
+        "geometry": brief(scan),
         "noise": noise or "estimated from the data",
         "provenance": scan.provenance,
     }

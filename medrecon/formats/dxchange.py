@@ -20,6 +20,7 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.rotation_centre import parallel_centre
 from medrecon.core.scan import Scan
 from medrecon.formats import checks
+from medrecon.geometry import ParallelGeometry
 
 SUMMARY = "DXchange HDF5 (exchange/data with flats and darks), parallel beam"
 USES = ("slices", "size", "pixel", "pixel_size", "centre")
@@ -65,14 +66,7 @@ def read(path: Path, options: RawOptions) -> Scan:
     if not 0 <= centre <= elements - 1:
         raise ValueError(f"{path}: rotation centre {centre:.1f} is not on the detector of {elements} elements")
     size, pixel = options.grid(elements, pitch)
-    geometry = {
-        "type": "parallel",
-        "angles": torch.from_numpy(angles),
-        "det_count": elements,
-        "det_spacing": pitch,
-        "det_offset": ((elements - 1) / 2 - centre) * pitch,
-        "pixel_spacing": [pixel, pixel],
-    }
+    rays = ParallelGeometry(tuple(angles), elements, pitch, det_offset=((elements - 1) / 2 - centre) * pitch)
     provenance = {
         "source": path.name,
         "format": "dxchange",
@@ -88,14 +82,7 @@ def read(path: Path, options: RawOptions) -> Scan:
     }
     affine = checks.centred_affine((size, size), pixel, pitch)
     return Scan(
-        "ct",
-        lines,
-        (size, size),
-        affine,
-        "1/mm",
-        geometry=geometry,
-        noise=dict(photons(flats, darks)),
-        provenance=provenance,
+        "ct", lines, (size, size), affine, "1/mm", geometry=rays, noise=photons(flats, darks), provenance=provenance
     )
 
 

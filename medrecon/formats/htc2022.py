@@ -19,6 +19,7 @@ import torch
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats import checks
+from medrecon.geometry import FanGeometry
 
 SUMMARY = "Helsinki Tomography Challenge 2022, MATLAB 5 or 7.3 .mat with a struct CtDataLimited or CtDataFull"
 USES = ("size", "pixel")
@@ -78,16 +79,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
             f"magnification {distance / source:g}; check the units"
         )
     size, pixel = options.grid(SIZE, effective)
-    geometry = {
-        "type": "fan",
-        "angles": torch.from_numpy(angles),
-        "det_count": detectors,
-        "det_spacing": pitch,
-        "det_offset": 0.0,
-        "source_origin": source,
-        "origin_detector": distance - source,
-        "pixel_spacing": [pixel, pixel],
-    }
+    rays = FanGeometry(tuple(angles), detectors, pitch, source_origin=source, origin_detector=distance - source)
     data = torch.from_numpy(checks.finite("sinogram", sinogram, checks.NO_COUNTS).astype(np.float32))[None]
     return Scan(
         "ct",
@@ -95,7 +87,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
         (size, size),
         checks.centred_affine((size, size), pixel, 1.0),
         "1/mm",
-        geometry=geometry,
+        geometry=rays,
         provenance={
             "source": path.name,
             "format": "htc2022",

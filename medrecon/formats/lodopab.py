@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 from medrecon.acquisition.options import RawOptions
+from medrecon.core.noise import CTNoise
 from medrecon.core.scan import Scan
 from medrecon.formats import checks
+from medrecon.geometry import ParallelGeometry
 
 SUMMARY = "LoDoPaB-CT observation_*.hdf5, parallel beam, 1000 views of 513 elements"
 USES = ("slices", "size", "pixel")
@@ -66,22 +68,15 @@ def read(path: Path, options: RawOptions) -> Scan:
     size, pixel = options.grid(SIZE, FIELD / SIZE)
     # y of their arrays grows like the DICOM row, ours falls: the sense of rotation is the other one.
     angles = -(torch.arange(VIEWS, dtype=torch.float64) + 0.5) * math.pi / VIEWS
-    geometry = {
-        "type": "parallel",
-        "angles": angles,
-        "det_count": ELEMENTS,
-        "det_spacing": FIELD * math.sqrt(2) / ELEMENTS,
-        "det_offset": 0.0,
-        "pixel_spacing": [pixel, pixel],
-    }
     return Scan(
         "ct",
         torch.from_numpy((observed * MU_MAX).astype(np.float32)),
         (size, size),
         checks.centred_affine((size, size), pixel, 1.0),
         "HU",
-        geometry=geometry,
-        noise={"i0": PHOTONS, "mu_water": MU_WATER},
+        geometry=ParallelGeometry(tuple(angles.tolist()), ELEMENTS, FIELD * math.sqrt(2) / ELEMENTS),
+        noise=CTNoise(PHOTONS),
+        mu_water=MU_WATER,
         provenance={
             "source": path.name,
             "format": "lodopab",

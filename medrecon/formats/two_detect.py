@@ -21,6 +21,7 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.rotation_centre import full_turn_centre
 from medrecon.core.scan import Scan
 from medrecon.formats import checks
+from medrecon.geometry import FanGeometry
 
 SUMMARY = "2DeteCT folder (slice*/mode*) with sinogram.tif, dark.tif, flat1.tif and flat2.tif, fan beam"
 USES = ("size", "pixel", "centre")
@@ -50,16 +51,14 @@ def read(path: Path, options: RawOptions) -> Scan:
     elements, pitch = ELEMENTS // BIN, PITCH * BIN
     centre = options.centre if options.centre is not None else full_turn_centre(lines)
     size, pixel = options.grid(SIZE, elements * pitch * SOURCE_ORIGIN / SOURCE_DETECTOR / SIZE)
-    geometry = {
-        "type": "fan",
-        "angles": torch.arange(VIEWS - 1, dtype=torch.float64) * (2 * np.pi / (VIEWS - 1)),
-        "det_count": elements,
-        "det_spacing": pitch,
-        "det_offset": ((elements - 1) / 2 - centre) * pitch,
-        "source_origin": SOURCE_ORIGIN,
-        "origin_detector": SOURCE_DETECTOR - SOURCE_ORIGIN,
-        "pixel_spacing": [pixel, pixel],
-    }
+    rays = FanGeometry(
+        angles=tuple(np.arange(VIEWS - 1) * (2 * np.pi / (VIEWS - 1))),
+        det_count=elements,
+        det_spacing=pitch,
+        det_offset=((elements - 1) / 2 - centre) * pitch,
+        source_origin=SOURCE_ORIGIN,
+        origin_detector=SOURCE_DETECTOR - SOURCE_ORIGIN,
+    )
     provenance = {
         "source": "/".join(path.parts[-2:]),
         "format": "two_detect",
@@ -74,7 +73,7 @@ def read(path: Path, options: RawOptions) -> Scan:
         (size, size),
         checks.centred_affine((size, size), pixel, 1.0),
         "1/mm",
-        geometry=geometry,
+        geometry=rays,
         provenance=provenance,
     )
 

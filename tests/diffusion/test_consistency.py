@@ -8,11 +8,12 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import SHARE, DataConsistency
 from medrecon.diffusion.latent import LatentSpace, pixel_error, unsure
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
 from medrecon.operators.base import Diagonal, LinearOperator
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.diffusion.resample import ReSample, example_prior
 
 SHAPE = (7, 9)

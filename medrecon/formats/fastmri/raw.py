@@ -19,6 +19,7 @@ from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats import cartesian, checks
 from medrecon.formats.fastmri import header as fastmri_header
+from medrecon.geometry import Cartesian
 
 SUMMARY = "fastMRI and M4Raw HDF5, Cartesian k-space of one or many coils"
 USES = ("slices", "pixel")
@@ -77,7 +78,7 @@ def read(path: Path, options: RawOptions) -> Scan:
         "place": "position and orientation are not in the file: centred, shown like an axial slice",
     }
     affine = cartesian.moved(fastmri_header.centred_affine(shape, grid.pixel, grid.pitch, slices), start)
-    geometry = {} if grid.crop == shape else {"crop": list(grid.crop)}
+    geometry = Cartesian(None if grid.crop == shape else grid.crop)
     sampled = mask if mask.ndim == 2 else mask[:, None]
     return Scan("mri", kspace * sampled, shape, affine, "a.u.", geometry=geometry, mask=mask, provenance=provenance)
 
