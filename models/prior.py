@@ -74,12 +74,10 @@ class Prior:
         error: root-mean-square round-trip error |D(E(x)) - x| on held-out subjects, in image units.
         slope, intercept: physical value = slope * image value + intercept.
         phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
-        start: noise level at which ReSample starts from a TV image, chosen on validation slices: the lower, the
-            less the prior is trusted beyond the image it is given.
-        end: noise level of ReSample's last step, chosen likewise: below it trajectories only part, each to a sample of
-            its own, and take the noise of the data for anatomy.
-        mirror: images are mirrored left to right on their way in and on their way out.
+        mirror: (R,) bool, which of R equal parts of a batch are mirrored left to right on their way in and on their
+            way out; None: none.
         label: the class of images it is told it sees, or None: see `conditioned`.
+        card: the model card: where it comes from, and what was chosen for it on validation slices.
     """
 
     autoencoder: Autoencoder
@@ -92,9 +90,7 @@ class Prior:
     slope: float = 1.0
     intercept: float = 0.0
     phase: Tensor | None = None
-    start: float = 0.5
-    end: float = 0.12
-    mirror: bool = False
+    mirror: Tensor | None = None
     label: str | None = None
     card: dict[str, Any] = field(default_factory=dict)
 
@@ -126,7 +122,24 @@ class Prior:
 
     def mirrored(self) -> Prior:
         """The same prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
-        return replace(self, mirror=not self.mirror)
+        return self.repeated(1, torch.ones(1, dtype=torch.bool))
+
+    def repeated(self, count: int, mirror: Tensor | None = None) -> Prior:
+        """Return the same prior for `count` batches in one, one after another; in those of `mirror` (count,) the
+        images are seen in a mirror."""
+        before = torch.zeros(1, dtype=torch.bool) if self.mirror is None else self.mirror
+        turned = torch.zeros(count, dtype=torch.bool) if mirror is None else mirror
+        flags = before.repeat(count) ^ turned.repeat_interleave(len(before))
+        shared = self.phase is None or len(self.phase) == 1
+        phase = self.phase if shared or self.phase is None else self.phase.repeat(count, 1, 1)
+        return replace(self, phase=phase, mirror=flags if bool(flags.any()) else None)
+
+    def reflect(self, u: Tensor) -> Tensor:
+        """Mirror those images (N, ..., W) of a batch that the prior sees in a mirror."""
+        if self.mirror is None:
+            return u
+        flags = self.mirror.repeat_interleave(len(u) // len(self.mirror)).to(u.device)
+        return torch.where(flags.view(-1, *(1,) * (u.ndim - 1)), u.flip(-1), u)
 
     def conditioned(self, label: str) -> Prior:
         """The same prior, told what it is to see, such as "chest": one of the classes it was trained with.
@@ -175,8 +188,7 @@ class Prior:
 
     def encode(self, x: Tensor) -> Tensor:
         """x (B, H, W) in image units -> z (B, C, h, w); pads by replication to a multiple of the factor."""
-        u = self.network_values(x)
-        u = u.flip(-1) if self.mirror else u
+        u = self.reflect(self.network_values(x))
         h, w = self.latent_shape(tuple(u.shape))
         bottom, right = h * self.autoencoder.factor - u.shape[-2], w * self.autoencoder.factor - u.shape[-1]
         if bottom or right:
@@ -185,7 +197,6 @@ class Prior:
 
     def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
         """z (B, C, h, w) -> x (B, H, W) in image units, cropped to `shape`."""
-        u = self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]]
-        u = u.flip(-1) if self.mirror else u
+        u = self.reflect(self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]])
         x = (self.values.inverse(u) - self.intercept) / self.slope
         return x if self.phase is None else x * self.phase

@@ -122,7 +122,6 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
-    start, end = card.get("start", Prior.start), card.get("end", Prior.end)
     return Prior(
         autoencoder,
         denoiser,
@@ -131,7 +130,5 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         card["modality"],
         card["error"],
         name=path.stem,
-        start=start,
-        end=end,
         card=card,
     )

@@ -48,7 +48,7 @@ def check(
     modality
         of a folder of NIfTI files or sheets, which do not tell it
     near
-        likeness from which two slices are near-duplicates, see docs/data.md
+        likeness from which two slices are near-duplicates, see docs/guide/data.md
     """
     from medrecon.data.check import check_data
 

@@ -30,7 +30,7 @@ def export(
     output
         file to write: .cfl for bart (its .hdr, coil maps and sampling pattern go beside it), .h5 for the others
     format
-        bart, fastmri or ismrmrd; docs/raw_data.md says what each one keeps
+        bart, fastmri or ismrmrd; docs/guide/raw_data.md says what each one keeps
     slices
         A:B, slices A to B-1 only
     """

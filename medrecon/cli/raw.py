@@ -42,7 +42,7 @@ def import_raw(
     Parameters
     ----------
     raw
-        file or folder; its format is recognised, see docs/raw_data.md
+        file or folder; its format is recognised, see docs/guide/raw_data.md
     output
         measurement file (.h5) to write
     slices

@@ -73,7 +73,7 @@ def train(
     what
         which part of the prior
     configuration
-        YAML file, see models/weights/*.yaml and docs/train_your_own.md
+        YAML file, see models/weights/*.yaml and docs/guide/train_your_own.md
     output
         folder of checkpoints and of the finished prior; a run found there is resumed
     expert

@@ -6,6 +6,9 @@ import importlib
 import inspect
 import pkgutil
 from types import ModuleType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def modules(package: str) -> list[ModuleType]:
@@ -15,7 +18,7 @@ def modules(package: str) -> list[ModuleType]:
     return [importlib.import_module(name) for name in sorted(m.name for m in found)]
 
 
-def classes(package: str, base: type) -> list[type]:
+def classes(package: str, base: type[T]) -> list[type[T]]:
     """Find the concrete subclasses of `base` defined in the modules of a package, sorted by name."""
     found = [
         c

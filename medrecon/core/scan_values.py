@@ -1,6 +1,6 @@
 """Geometry and noise of a scan as values by name, as the measurement file and `info` tell them, and back.
 
-docs/measurement_file.md has the names.
+docs/guide/measurement_file.md has the names.
 """
 
 from __future__ import annotations

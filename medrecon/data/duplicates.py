@@ -2,8 +2,8 @@
 
 A slice is averaged to 32 x 32, its local mean (5 x 5) taken away, and brought to norm 1; two slices are near duplicates
 when the scalar product of these is at least `NEAR`. On the corpus slices of different patients reach 0.64 (CT) and 0.84
-(MRI), a slice and itself shifted by one pixel both ways at least 0.93 (docs/data.md). Not found: flips, rotations,
-another window.
+(MRI), a slice and itself shifted by one pixel both ways at least 0.93 (docs/guide/data.md). Not found: flips,
+rotations, another window.
 """
 
 from __future__ import annotations

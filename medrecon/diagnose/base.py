@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.diffusion.samplers.base import sample
+from medrecon.diffusion.reverse import sample
 from medrecon.diffusion.samplers.heun import Heun
 from medrecon.diffusion.schedules import karras
 from medrecon.models.prior import Prior

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import cg, expand
 from medrecon.operators.base import LinearOperator, whiten
+from medrecon.operators.normal import common_level
+from medrecon.operators.repeated import Repeated
 
 SHARE = 0.5
 """Chosen on validation slices: for CT 0.1 to 0.4 end alike, MRI at 4x gains from 0.2 to 0.5 and nothing beyond."""
@@ -23,43 +27,73 @@ class DataConsistency:
     """
 
     def __init__(self, A: LinearOperator, y: Measurement, iterations: int = 10, tolerance: float = 1e-4) -> None:
-        self.A, self.y, self.iterations, self.tolerance = A, y, iterations, tolerance
-        self.ndim = len(A.in_shape)
-        self.whitened = whiten(A, y.root)
-        self.data = y.root * y.data
-        self.measured = (y.precision > 0).expand(y.data.shape).flatten(1).sum(1)
+        self.iterations, self.tolerance = iterations, tolerance
+        self._set(A, y)
         # Two Hutchinson probes, the same for every item, so that a batch equals single runs.
         g = torch.Generator().manual_seed(0)
         probe = torch.randn((2, 1, *A.in_shape), dtype=A.in_dtype, generator=g).to(y.data.device)
         squares = [self.whitened(p.expand(len(y.data), *A.in_shape)).abs().square().flatten(1).sum(1) for p in probe]
         self.trace = torch.stack(squares).mean(0).clamp_min(1e-30)
 
+    def _set(self, A: LinearOperator, y: Measurement) -> None:
+        self.A, self.y, self.ndim = A, y, len(A.in_shape)
+        self.whitened, self.data = whiten(A, y.root), y.root * y.data
+        self.level = common_level(A, y.precision)
+
+    def repeated(self, count: int) -> DataConsistency:
+        """Return that of `count` batches in one, one after another: the trajectories of a run."""
+        if count == 1:
+            return self
+        other = copy(self)
+        other._set(Repeated(self.A, count), self.y.repeated(count))
+        other.trace = self.trace.repeat(count)
+        return other
+
     def chi2(self, projection: Tensor) -> Tensor:
-        """chi^2/m (B,) of a forward projection."""
+        """Return chi^2/m (N,) of a forward projection."""
         return self.y.chi2(projection)
 
+    def gradient(self, x: Tensor) -> Tensor:
+        """Return A^H W (A x - y), (N, *in_shape): the gradient of -log p(y | x), x being an image without error."""
+        return self.whitened.adjoint(self.whitened(x) - self.data)
+
     def deviation(self, projection: Tensor, expected: Tensor) -> Tensor:
-        """tau (B, *in_shape) from the projection of v and the standard deviation expected of v; 0 at the noise."""
-        explained = (self.chi2(projection) - 1).clamp_min(0) * self.measured / self.trace
+        """Return tau (N, *in_shape) from the projection of v and the standard deviation expected of v; 0 at the
+        noise."""
+        explained = (self.chi2(projection) - 1).clamp_min(0) * self.y.measured / self.trace
         mean = expected.square().flatten(1).mean(1).clamp_min(1e-30)
         return expected * expand((explained / mean).clamp_max(SHARE).sqrt(), self.ndim)
 
-    def prox(self, v: Tensor, tau: Tensor) -> Tensor:
-        """x (B, *in_shape) from v by CG on s in x = v + tau s; an item with tau = 0 is returned as it is."""
+    def prox(self, v: Tensor, tau: Tensor | float) -> Tensor:
+        """Return the proximal point x (N, *in_shape); an item with tau = 0 is returned as it is.
+
+        A tau of every pixel takes CG on s in x = v + tau s. One number, or one an item, (N,), is left to the operator,
+        whose own `prox` may have a closed form, where all samples have the same precision.
+
+        Args:
+            tau: standard deviation of v: (N, *in_shape), (N,) or a number.
+        """
+        if isinstance(tau, float) or tau.ndim == 1:
+            return self._prox_white(v, torch.as_tensor(tau, dtype=v.real.dtype, device=v.device).expand(len(v)))
         A = self.whitened
         misfit = tau * A.adjoint(self.data - A(v))
-        s = cg(
-            lambda s: tau * A.gram(tau * s) + s,
-            misfit,
-            ndim=self.ndim,
-            iterations=self.iterations,
-            tolerance=self.tolerance,
-        ).x
+        normal = lambda s: tau * A.gram(tau * s) + s  # noqa: E731
+        s = cg(normal, misfit, ndim=self.ndim, iterations=self.iterations, tolerance=self.tolerance).x
         return v + tau * s
 
+    def _prox_white(self, v: Tensor, tau: Tensor) -> Tensor:
+        """The proximal point of a white error of v, deviation tau (N,)."""
+        if self.level is None:
+            return self.prox(v, expand(tau, self.ndim).expand(v.shape))
+        weight = 1 / (tau.square() * self.level).clamp_min(1e-30)
+        measured = self.y.data * (self.y.precision > 0)
+        x = self.A.prox(v, measured, weight, iterations=self.iterations, tolerance=self.tolerance)
+        return torch.where(expand(tau > 0, self.ndim), x, v)
+
     def to_discrepancy(self, v: Tensor, expected: Tensor, target: float = 1.0, rounds: int = 6) -> Tensor:
-        """The proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau up to `expected`: where
-        the model errs, chi^2/m = target may be out of reach, and to go on for it would spoil the image.
+        """Return the proximal point nearest v with chi^2/m = target (Morozov), by bisection of log tau up to
+        `expected`: where the model errs, chi^2/m = target may be out of reach, and to go on for it would spoil the
+        image.
 
         An item already below the target is returned as it is.
         """

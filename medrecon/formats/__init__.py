@@ -89,7 +89,7 @@ def exports() -> dict[str, ModuleType]:
 
 
 def export(scan: Scan, path: str | Path, format: str, *, overwrite: bool = False) -> Path:
-    """Write the k-space of a scan in a format of other programs; see docs/raw_data.md for what each one keeps.
+    """Write the k-space of a scan in a format of other programs; see docs/guide/raw_data.md for what each one keeps.
 
     Returns:
         The path written.

@@ -1,4 +1,4 @@
-"""The measurement file: a scan as HDF5. See docs/measurement_file.md."""
+"""The measurement file: a scan as HDF5. See docs/guide/measurement_file.md."""
 
 from __future__ import annotations
 

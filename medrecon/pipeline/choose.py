@@ -111,7 +111,7 @@ def solver_class(
     Raises:
         ValueError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
     """
-    known = solver_classes()
+    known, (name, settings) = solver_classes(), respelled(name, settings or {})
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
 
@@ -129,15 +129,46 @@ def solver_class(
     if reason := obstacle(known[name]):
         fitting = ", ".join(n for n, cls in known.items() if obstacle(cls) is None)
         raise ValueError(f"solver {name!r} {reason}; these do: {fitting}")
-    parse_settings(known[name], settings or {})
+    parse_settings(known[name], settings)
     return known[name]
+
+
+MODES = {"fast": "resample", "paper": "resample-paper", "reference": "resample-reference"}
+"""ReSample's solvers by what used to be its modes."""
+
+
+def respelled(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the solver and the settings meant by the old spelling of ReSample's: `mode`, and `original.x` for the
+    settings x of the published forms, which did nothing in the fast one, as its own did nothing in them.
+
+    Raises:
+        ValueError: no such mode.
+    """
+    if name not in MODES.values():
+        return name, dict(settings)
+    known = solver_classes()
+    mode = settings.get("mode")
+    if mode is not None and mode not in MODES:
+        raise ValueError(f"solver 'resample': unknown mode {mode!r}{nearest(mode, MODES)}")
+    name = MODES[mode] if mode else name
+    original = {k.removeprefix("original."): v for k, v in settings.items() if k.startswith("original.")}
+    for key in original:
+        names = {f.name for form in ("paper", "reference") for f in settable(known[MODES[form]])}
+        if key not in names:
+            raise ValueError(f"solver 'resample' has no setting original.{key}{nearest(key, names)}")
+    own = {k: v for k, v in settings.items() if k != "mode" and not k.startswith("original.")}
+    if name == MODES["fast"]:
+        return name, own
+    fast = {f.name for f in settable(known[MODES["fast"]])}
+    return name, ({k: v for k, v in own.items() if k not in fast} if mode else own) | original
 
 
 def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Values of the declared types; text from the command line is converted.
 
-    A setting of a nested group is written group.name, such as original.steps.
+    A setting of a nested group is written group.name.
     """
+    settings = respelled(cls.name, settings)[1]
     hints = typing.get_type_hints(cls)
     groups: dict[str, dict[str, Any]] = {}
     fields = {f.name: f for f in settable(cls)}

@@ -7,14 +7,16 @@ import torch
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import SHARE, DataConsistency
-from medrecon.diffusion.latent import LatentSpace, pixel_error, unsure
+from medrecon.diffusion.latent import LatentSpace
+from medrecon.diffusion.trust import PixelError, posterior_variance
 from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
 from medrecon.operators.base import Diagonal, LinearOperator
 from medrecon.operators.ct.operator import CTOperator
-from medrecon.solvers.diffusion.resample import ReSample, example_prior
+from medrecon.solvers.diffusion.base import example_prior
+from medrecon.solvers.diffusion.resample import ReSample
 
 SHAPE = (7, 9)
 
@@ -95,7 +97,7 @@ def test_spread_carries_an_error_of_the_network_to_the_image():
 def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
     A, y, truth = problem()
     prior = replace(example_prior(SHAPE), error=0.05)
-    error = pixel_error(LatentSpace(prior, A, y), prior.encode(truth), warm=False)
+    error = PixelError.around(LatentSpace(prior, A, y), prior.encode(truth), warm=False)
     torch.testing.assert_close(error(truth, 1e-6, None), torch.full_like(truth, prior.error))
     # The identity autoencoder: gain 1, a latent of unit variance keeps sigma / sqrt(1 + sigma^2).
     half = torch.full_like(truth, 0.5)
@@ -105,7 +107,7 @@ def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
 def test_after_a_warm_start_the_error_is_expected_where_the_estimate_has_left_it():
     A, y, truth = problem()
     space = LatentSpace(prior := replace(example_prior(SHAPE), error=0.05), A, y)
-    anywhere, there = (pixel_error(space, prior.encode(truth), warm=warm) for warm in (False, True))
+    anywhere, there = (PixelError.around(space, prior.encode(truth), warm=warm) for warm in (False, True))
     torch.testing.assert_close(there(truth, 1.0, None), anywhere(truth, 1.0, None))  # they agree: no place is known
     moved = truth.clone()
     moved[:, 2:5, 3:6] += 1.0
@@ -121,7 +123,7 @@ def test_the_error_is_expected_where_the_denoiser_is_unsure():
     doubt = torch.zeros_like(truth)
     doubt[:, :, :3] = 0.7
     for warm in (False, True):
-        error = pixel_error(space, prior.encode(truth), warm=warm)
+        error = PixelError.around(space, prior.encode(truth), warm=warm)
         unsure, level = error(truth, 1.0, doubt), error(truth, 1.0, None)
         torch.testing.assert_close(mean_square(unsure), mean_square(level))  # the size is the same
         assert bool((unsure[:, :, :3] > 1.3 * unsure[:, :, 3:].amax()).all()) and float(unsure.min()) > 0
@@ -152,15 +154,14 @@ def test_where_the_denoiser_is_unsure_is_read_off_two_latents_of_opposite_noise(
     prior = Prior(PixelSpace(factor), Halves(), Linear(-1.0, 1.0), "a.u.", "CT", error=0.0)
     A = Diagonal(torch.ones(shape))
     y = Measurement(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)), torch.ones(1, 1, 1))
-    for mirror in (False, True):
-        space = LatentSpace(prior, A, y)
-        space = space.mirrored() if mirror else space
-        signal = space.encode(y.data)
-        noise = torch.randn(signal.shape, generator=torch.Generator().manual_seed(1))
-        z = [signal + 0.5 * noise, signal - 0.5 * noise]
-        doubt = unsure(space, z, [space.denoise(each, 0.5) for each in z])
-        assert doubt.shape == (2, *shape)
-        doubt = doubt.flip(-1) if mirror else doubt
+    space = LatentSpace(prior, A, y).repeated(4, torch.tensor([False, True, False, True]))
+    signal = space.encode(y.data.repeat(4, 1, 1))
+    noise = torch.randn((4, *signal.shape[1:]), generator=torch.Generator().manual_seed(1))
+    z = signal + 0.5 * torch.cat([noise, -noise])
+    every = posterior_variance(space, z, space.denoise(z, 0.5))
+    assert every.shape == (8, *shape)
+    for trajectory, variance in enumerate(every.unflatten(0, (4, 2))):
+        doubt = variance.flip(-1) if trajectory % 2 else variance
         torch.testing.assert_close(doubt[..., :16], torch.full((2, 30, 16), 0.8), rtol=1e-3, atol=0)
         torch.testing.assert_close(doubt[..., 28:], torch.full((2, 30, 16), 4 / 19), rtol=1e-3, atol=0)
 

@@ -206,7 +206,7 @@ def test_photons_are_written_as_short_as_they_are(tmp_path: Path, form: str) -> 
 
 
 def written(path: Path, root: dict[str, Any], groups: dict[str, dict[str, Any]]) -> Path:
-    """A file of docs/measurement_file.md, key by key: arrays are datasets, all else attributes."""
+    """A file of docs/guide/measurement_file.md, key by key: arrays are datasets, all else attributes."""
     with h5py.File(path, "w") as h5:
         for name, values in {"/": {"format": "medrecon-measurement", **root}, **groups}.items():
             group = h5.require_group(name)

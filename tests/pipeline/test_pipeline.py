@@ -149,14 +149,37 @@ def test_errors_name_what_there_is(ct: Scan) -> None:
         reconstruct(ct, "fbp", slices=(2, 4))
 
 
-def test_settings_are_converted_and_reach_into_groups() -> None:
+def test_settings_are_converted() -> None:
     cls = solver_class("resample", "ct")
-    parsed = parse_settings(cls, {"steps": "7", "eta": "0.5", "polish": "false", "original.steps": "12"})
-    assert (parsed["steps"], parsed["eta"], parsed["polish"], parsed["original"].steps) == (7, 0.5, False, 12)
+    parsed = parse_settings(cls, {"steps": "7", "eta": "0.5", "polish": "false", "sampler": "heun", "start": "0.3"})
+    assert parsed == {"steps": 7, "eta": 0.5, "polish": False, "sampler": "heun", "start": 0.3}
     with pytest.raises(ValueError, match="did you mean steps"):
-        parse_settings(cls, {"original.step": "12"})
+        parse_settings(cls, {"step": "12"})
     with pytest.raises(ValueError, match="no setting 'prior'"):
         parse_settings(cls, {"prior": "x"})
+
+
+def test_modes_are_spellings_of_solvers() -> None:
+    """What a mode did not look at it still does not: settings of the other forms are let pass, but not unknown ones."""
+    assert solver_class("resample", "ct").name == solver_class("resample", "ct", {"mode": "fast"}).name == "resample"
+    given = {"mode": "paper", "original.steps": "40", "original.pixel_lr": "0.5", "start": "0.3", "steps": "5"}
+    cls = solver_class("resample", "mri", given)
+    assert cls.name == "resample-paper" and parse_settings(cls, given) == {"steps": 40, "pixel_lr": 0.5}
+    assert parse_settings(cls, {"steps": "40", "original.skip": 4}) == {"steps": 40, "skip": 4}
+    reference = solver_class("resample", "ct", {"mode": "reference", "original.guidance": "0.1"})
+    assert reference.name == "resample-reference"
+    fast = {"steps": 7, "original.steps": 12}
+    assert parse_settings(solver_class("resample", "ct", fast), fast) == {"steps": 7}
+    for settings, complaint in (
+        ({"mode": "papers"}, "did you mean paper"),
+        ({"original.step": "12"}, "did you mean steps"),
+        ({"mode": "paper", "strength": 1}, "no setting 'strength'"),
+        ({"mode": "fast", "step": 1}, "did you mean steps"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            solver_class("resample", "ct", settings)
+    with pytest.raises(ValueError, match="no setting 'start'"):
+        solver_class("resample-paper", "ct", {"start": 0.3})
 
 
 def test_every_solver_is_described() -> None:

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, str] = {
     "operators": "core numerics geometry sampling kspace coils",
     "models": "core numerics",
     "quality": "core numerics",
-    "diffusion": "core numerics operators models solvers",
+    "diffusion": "core numerics operators models",
     "solvers": "core numerics kspace coils operators models diffusion",
     "corrections": "core numerics geometry operators",
     "acquisition": "core numerics geometry coils corrections",

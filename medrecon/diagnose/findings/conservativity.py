@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from medrecon.diagnose.base import Case, Finding, OnProgress, batches, noisy
-from medrecon.diagnose.derivatives import jvp, rademacher, vjp
-from medrecon.diffusion.samplers.base import denoise
+from medrecon.diagnose.derivatives import rademacher
+from medrecon.diffusion.derivatives import denoise, jvp, vjp
 from medrecon.models.prior import Denoiser
 
 SUMMARY = "conservativity: asymmetry of the denoiser's Jacobian, and loop integrals of the score"

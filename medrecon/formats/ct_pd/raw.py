@@ -1,4 +1,7 @@
-"""DICOM-CT-PD (LDCT-and-Projection-data): helical projections as fan-beam slices or as they are. See docs/ct_pd.md."""
+"""DICOM-CT-PD (LDCT-and-Projection-data): helical projections as fan-beam slices or as they are.
+
+See docs/guide/ct_pd.md.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +143,7 @@ def compare_readings(projections: Projections, geometry: ConeGeometry, z: float)
     if found[best] < CLEARLY * found[AS_READ]:
         log.warning(
             "opposite rays differ by %.3g, but by %.3g with %s: the files may mean something else than "
-            "docs/ct_pd.md says",
+            "docs/guide/ct_pd.md says",
             found[AS_READ],
             found[best],
             best,

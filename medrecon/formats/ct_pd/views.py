@@ -1,4 +1,7 @@
-"""DICOM-CT-PD in: projections of a CT scan, one file a view, as the Mayo clinic publishes them. See docs/ct_pd.md."""
+"""DICOM-CT-PD in: projections of a CT scan, one file a view, as the Mayo clinic publishes them.
+
+See docs/guide/ct_pd.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM out: a derived single-frame CT or MR series that refers to its source. See docs/dicom.md."""
+"""DICOM out: a derived single-frame CT or MR series that refers to its source. See docs/guide/dicom.md."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude
 from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution
 from medrecon.solvers.ct.ordered_subsets import OrderedSubsets, Weights
-from medrecon.solvers.variational.tv import gradient, gradient_adjoint, magnitude
 
 TINY = torch.finfo(torch.float32).tiny
 ROUNDING = 1e-4

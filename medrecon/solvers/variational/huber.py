@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude
 from medrecon.numerics.linalg import cg, dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
-from medrecon.solvers.variational.tv import gradient, gradient_adjoint, magnitude
 
 TINY = torch.finfo(torch.float32).tiny
 
