@@ -32,8 +32,9 @@ from medrecon.core.units import hu_to_mu
 from medrecon.core.volume import Volume
 from medrecon.diagnose.stationary import Stationary
 from medrecon.diffusion.consistency import DataConsistency
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.networks.wiener_unet import WienerUNet
-from medrecon.models.prior import Denoiser, Prior
+from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
@@ -89,20 +90,16 @@ class KnowingPrior(Prior):
 
 
 @dataclass(frozen=True, eq=False)
-class Nearer:
+class Nearer(Denoiser):
     """truth + q (D(z, sigma) - truth); q = 0 knows the latent."""
 
     denoiser: Denoiser
     truth: Tensor
     q: float
 
-    @property
-    def sigma_min(self) -> float:
-        return self.denoiser.sigma_min
-
-    @property
-    def sigma_max(self) -> float:
-        return self.denoiser.sigma_max
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma_min", self.denoiser.sigma_min)
+        object.__setattr__(self, "sigma_max", self.denoiser.sigma_max)
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.truth + self.q * (self.denoiser(z, sigma) - self.truth) if self.q else self.truth

@@ -1,65 +1,16 @@
-"""The contracts of priors: Denoiser, Autoencoder, and Prior with its units."""
+"""Prior: a denoiser of latents, the way there and back, and the units of its images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from medrecon.models.autoencoder import Autoencoder
+from medrecon.models.denoiser import Conditional, Denoiser, Guidable
 from medrecon.models.values import ValueMap
-
-
-class Denoiser(Protocol):
-    """D(z, sigma) = E[z0 | z0 + sigma n], n ~ N(0, I): the one noise convention (variance exploding).
-
-    z (B, C, h, w); sigma a scalar or (B,) in [sigma_min, sigma_max]. Adapters bring other networks here.
-    """
-
-    @property
-    def sigma_min(self) -> float: ...
-    @property
-    def sigma_max(self) -> float: ...
-
-    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Conditional(Protocol):
-    """A denoiser that also knows classes of images by name; as it is, it is that of all of them together."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    def conditioned(self, label: str) -> Denoiser: ...
-
-
-@runtime_checkable
-class Guidable(Protocol):
-    """A denoiser that knows a poorer one, W, of the same images."""
-
-    def guided(self, weight: float) -> Denoiser:
-        """W + weight (D - W): autoguidance (arXiv 2406.02507, eq. 3)."""
-        ...
-
-
-class Autoencoder(Protocol):
-    """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back.
-
-    Images are real, or those of a complex prior complex; latents are real.
-    """
-
-    @property
-    def factor(self) -> int: ...
-    @property
-    def complex(self) -> bool:
-        """Takes and gives complex images, of any phase."""
-        ...
-
-    def encode(self, u: Tensor) -> Tensor: ...
-
-    def decode(self, z: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +47,11 @@ class Prior:
 
     @property
     def complex(self) -> bool:
-        """Of complex images of any phase: it takes them as they are."""
+        """Tell whether it is a prior of complex images of any phase: it takes them as they are."""
         return self.autoencoder.complex
 
     def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
-        """The same prior for images x with physical value slope * x + intercept."""
+        """Return the same prior for images x with physical value slope * x + intercept."""
         return replace(
             self,
             slope=self.slope * slope,
@@ -109,7 +60,7 @@ class Prior:
         )
 
     def with_phase(self, phase: Tensor) -> Prior:
-        """The same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
+        """Return the same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
 
         The demodulated real part is used, not |x|: it has no Rician bias.
 
@@ -121,7 +72,7 @@ class Prior:
         return replace(self, phase=phase)
 
     def mirrored(self) -> Prior:
-        """The same prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
+        """Return the prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
         return self.repeated(1, torch.ones(1, dtype=torch.bool))
 
     def repeated(self, count: int, mirror: Tensor | None = None) -> Prior:
@@ -142,7 +93,7 @@ class Prior:
         return torch.where(flags.view(-1, *(1,) * (u.ndim - 1)), u.flip(-1), u)
 
     def conditioned(self, label: str) -> Prior:
-        """The same prior, told what it is to see, such as "chest": one of the classes it was trained with.
+        """Return the same prior, told what it is to see, such as "chest": one of the classes it was trained with.
 
         Raises:
             ValueError: it was not trained with that class; names those it was.
@@ -155,7 +106,7 @@ class Prior:
             raise ValueError(f"{self.name}: {error}") from None
 
     def guided(self, weight: float) -> Prior:
-        """The same prior, more certain by `weight` than it is: for samples to look at, not for reconstruction.
+        """Return the same prior, more certain by `weight` than it is: for samples to look at, not for reconstruction.
 
         Raises:
             ValueError: weight is not positive, or the denoiser knows no poorer one to be guided away from.
@@ -169,7 +120,7 @@ class Prior:
         return replace(self, denoiser=self.denoiser.guided(weight))
 
     def network_values(self, x: Tensor) -> Tensor:
-        """Images (B, H, W) in image units -> network range."""
+        """Bring images (B, H, W) from image units to network range."""
         if self.phase is not None:
             x = (x * self.phase.conj()).real
         if x.is_complex() != self.complex:
@@ -178,16 +129,16 @@ class Prior:
         return self.values.forward(x * self.slope + self.intercept)
 
     def spread(self, x: Tensor) -> Tensor:
-        """|dx/du| at x (B, H, W), image units: an error of 1 in network range is one of `spread` in the image."""
+        """Return |dx/du| at x (B, H, W), image units: an error of 1 in network range is one of so much in the image."""
         return self.values.derivative(self.network_values(x)) / abs(self.slope)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Latent height and width of an image (H, W), padded up to a multiple of the factor."""
+        """Return the latent height and width of an image (H, W), padded up to a multiple of the factor."""
         h, w = (-(-n // self.autoencoder.factor) for n in shape[-2:])
         return h, w
 
     def encode(self, x: Tensor) -> Tensor:
-        """x (B, H, W) in image units -> z (B, C, h, w); pads by replication to a multiple of the factor."""
+        """Encode x (B, H, W) in image units to z (B, C, h, w); pads by replication to a multiple of the factor."""
         u = self.reflect(self.network_values(x))
         h, w = self.latent_shape(tuple(u.shape))
         bottom, right = h * self.autoencoder.factor - u.shape[-2], w * self.autoencoder.factor - u.shape[-1]
@@ -196,7 +147,7 @@ class Prior:
         return self.autoencoder.encode(u)
 
     def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """z (B, C, h, w) -> x (B, H, W) in image units, cropped to `shape`."""
+        """Decode z (B, C, h, w) to x (B, H, W) in image units, cropped to `shape`."""
         u = self.reflect(self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]])
         x = (self.values.inverse(u) - self.intercept) / self.slope
         return x if self.phase is None else x * self.phase

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 
 
 class Repeated(LinearOperator):
@@ -20,6 +21,7 @@ class Repeated(LinearOperator):
         self.operator, self.count = operator, count
         self.in_shape, self.out_shape = operator.in_shape, operator.out_shape
         self.in_dtype, self.out_dtype = operator.in_dtype, operator.out_dtype
+        self.items = 1 if operator.items == 1 else count * operator.items
 
     def _each(self, apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if len(x) <= self.count:
@@ -27,13 +29,13 @@ class Repeated(LinearOperator):
         return torch.cat([apply(part) for part in x.split(len(x) // self.count)])
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._each(self.operator._forward, x)
+        return self._each(self.operator.forward_batch, x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._each(self.operator._adjoint, y)
+        return self._each(self.operator.adjoint_batch, y)
 
     def _gram(self, x: Tensor) -> Tensor:
-        return self._each(self.operator._gram, x)
+        return self._each(self.operator.gram_batch, x)
 
     def prox(
         self, z: Tensor, y: Tensor, weight: float | Tensor, *, iterations: int = 30, tolerance: float = 1e-5

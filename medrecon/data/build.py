@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from medrecon import __version__
 from medrecon.core import atomic
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.cases import Case, Inventory, inventory
 from medrecon.data.manifest import SPLITS, Manifest
 from medrecon.data.read import read_case, slope
@@ -24,7 +24,6 @@ from medrecon.data.toml import manifest_text
 from medrecon.data.values import resized
 
 JOURNAL = "journal.jsonl"
-OnProgress = Callable[[float, int], None]
 
 
 def build_store(
@@ -33,7 +32,7 @@ def build_store(
     root: Path | None = None,
     size: int | None = None,
     shard_bytes: int = 1 << 34,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
     """Index a data set into `folder`, or go on with it; what the store then holds.
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.build import shared_subjects
 from medrecon.data.cases import Case, inventory
 from medrecon.data.duplicates import NEAR, Duplicates
 from medrecon.data.manifest import SPLITS, Manifest
 from medrecon.data.read import read_case
 from medrecon.data.store import Store, file_sha256
-
-OnProgress = Callable[[float, int], None]
-
-
-def silent(done: float, total: int) -> None:
-    pass
 
 
 def check_data(

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.manifest import Split
 
 NEAR = 0.9
@@ -64,9 +64,7 @@ class Duplicates:
         self._file.flush()
         return np.memmap(self._file, np.float16, "r", shape=(len(self), SIDE * SIDE))
 
-    def find(
-        self, near: float = NEAR, keep: int = 100, on_progress: Callable[[float, int], None] = lambda done, total: None
-    ) -> dict[str, Any]:
+    def find(self, near: float = NEAR, keep: int = 100, on_progress: OnProgress = silent) -> dict[str, Any]:
         """Counts of pairs across splits and between subjects of a split, and the `keep` most alike of each."""
         groups = {"across_splits": _Pairs(keep), "between_subjects": _Pairs(keep)}
         n = len(self)

@@ -7,18 +7,17 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
 from medrecon import __version__
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.manifest import File, Manifest
 from medrecon.data.store import file_sha256
 
 BLOCK = 1 << 20
 ATTEMPTS = 4
-OnProgress = Callable[[float, int], None]
 
 
 class Opener(Protocol):
@@ -37,7 +36,7 @@ class OnlyHTTPS(urllib.request.HTTPRedirectHandler):
 
 
 def fetch_data(
-    manifest: Manifest, folder: Path, on_progress: OnProgress = lambda done, total: None, opener: Opener | None = None
+    manifest: Manifest, folder: Path, on_progress: OnProgress = silent, opener: Opener | None = None
 ) -> dict[str, Any]:
     """Download the manifest's files into `folder`; those that are there and right are left alone.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medrecon.diffusion.derivatives import vjp
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 
 def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import cg, expand
-from medrecon.operators.base import LinearOperator, whiten
+from medrecon.operators.algebra import whiten
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import common_level
 from medrecon.operators.repeated import Repeated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 
 def denoise(denoiser: Denoiser, z: Tensor, sigma: float) -> Tensor:

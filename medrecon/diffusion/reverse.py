@@ -13,7 +13,7 @@ from medrecon.diffusion.derivatives import denoise
 from medrecon.diffusion.draw import Draw, Independent
 from medrecon.diffusion.guide import Estimate, Guide, Unconditional
 from medrecon.diffusion.samplers.base import Sampler
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 Watch = Callable[[Estimate], bool]
 """Called after every step; True stops the run."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from medrecon.core.noise import CTNoise, photons_by_view
+from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.units import MU_WATER, hu_to_mu
 from medrecon.core.volume import Volume
@@ -18,7 +19,7 @@ from medrecon.corrections.field_of_view import remove_couch
 from medrecon.geometry import ImageGrid, Rays, VolumeGrid
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
-from medrecon.simulate.source import OnProgress, provenance, silent
+from medrecon.simulate.source import provenance
 from medrecon.simulate.tube_current import TubeCurrent
 from medrecon.simulate.tube_current import tube_current as modulated
 

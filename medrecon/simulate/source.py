@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from medrecon import __version__
 from medrecon.core.volume import Volume
-
-OnProgress = Callable[[float, int], None]
-"""Slices done, slices in all."""
-
-
-def silent(done: float, total: int) -> None:
-    """Report nothing."""
 
 
 def provenance(volume: Volume, generator: torch.Generator, details: dict[str, Any]) -> dict[str, Any]:

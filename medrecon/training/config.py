@@ -13,7 +13,7 @@ from medrecon.models.values import Linear
 from medrecon.training.autoencoder import AutoencoderConfig, Window
 from medrecon.training.diffusion import DiffusionConfig
 from medrecon.training.images.phases import Phases
-from medrecon.training.loop.steps import LoopConfig
+from medrecon.training.loop.config import LoopConfig
 
 
 def kind_of(autoencoder: Any) -> str:

@@ -10,10 +10,12 @@ from medrecon.diffusion.consistency import SHARE, DataConsistency
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError, posterior_variance
 from medrecon.geometry import ImageGrid, ParallelGeometry
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.diffusion.base import example_prior
 from medrecon.solvers.diffusion.resample import ReSample
@@ -136,7 +138,7 @@ def mean_square(error: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Halves:
+class Halves(Denoiser):
     """The exact denoiser of independent latents of variance 1 in the left half and 1/15 in the right one."""
 
     sigma_min: float = 0.01

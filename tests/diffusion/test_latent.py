@@ -11,7 +11,7 @@ from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.repeated import Repeated
 from medrecon.solvers.diffusion.base import example_prior

@@ -19,7 +19,7 @@ from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.pipeline import reconstruct
 from medrecon.simulate import simulate_mri
@@ -318,7 +318,7 @@ def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatc
     volume = Volume(900 * truth, torch.eye(4, dtype=torch.float64), "a.u.", "MR")
     scan = simulate_mri(volume, accel=4, acs=12, coils=4, snr_db=20, generator=torch.Generator().manual_seed(1))
     asked = []
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda name, _: asked.append(name) or tiny_prior)
+    monkeypatch.setattr("medrecon.models.store.load_prior", lambda name, _: asked.append(name) or tiny_prior)
 
     def no_phase(*_):
         raise AssertionError("a complex prior needs no estimate of the phase")
@@ -332,6 +332,6 @@ def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatc
         assert report["chi2"] < 2
     assert asked == ["mri_complex", "mri_complex"]
     magnitudes = dataclasses.replace(tiny_prior, autoencoder=IdentityAutoencoder())
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda *_: magnitudes)
+    monkeypatch.setattr("medrecon.models.store.load_prior", lambda *_: magnitudes)
     with pytest.raises(AssertionError, match="estimate of the phase"):  # the control: a magnitude prior asks for it
         reconstruct(scan, "resample")

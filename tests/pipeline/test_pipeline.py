@@ -1,8 +1,8 @@
 """reconstruct: phantoms end to end, batches and units that must not show, errors that name what there is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -12,19 +12,20 @@ from medrecon.core.noise import CTNoise, MRINoise
 from medrecon.core.scan import Scan
 from medrecon.core.units import mu_to_hu
 from medrecon.core.volume import Volume
-from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator
-from medrecon.pipeline import describe_solvers, reconstruct, solver_class, solver_classes
+from medrecon.pipeline import Options, Request, describe_solvers, reconstruct, solver_class, solver_classes
 from medrecon.pipeline.choose import parse_settings
 from medrecon.pipeline.mri_problem import CartesianProblem
-from medrecon.pipeline.run import count_calls
 from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_ct, simulate_mri
-from medrecon.solvers.base import Solution
+from medrecon.solvers.base import OnStep, Solution, Solver
+from medrecon.solvers.mri.cg_sense import CGSense
+from medrecon.solvers.variational.tv import TV
 
 Make = Callable[..., Volume]
 
@@ -77,17 +78,20 @@ def test_batches_and_chosen_slices_do_not_show(ct: Scan, mri: Scan) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class Probe(Solver):
     """A learned solver that returns FBP through the prior's units and back, plus one shared random draw."""
 
     prior: Prior
     strength: float = 0.0
     name: ClassVar[str] = "probe"
-    modalities: ClassVar[tuple[str, ...]] = ("ct",)
+    modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "for tests"
     needs_prior: ClassVar[bool] = True
 
-    def __call__(self, A: CTOperator, y: Measurement, *, generator: torch.Generator, on_step: object) -> Solution:
+    def __call__(
+        self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
+    ) -> Solution:
+        assert isinstance(A, CTOperator)
         z = self.prior.encode(A.fbp(y.data))
         z = z + self.strength * torch.randn((1, *z.shape[1:]), generator=generator)
         image = self.prior.decode(z, A.in_shape)
@@ -102,7 +106,7 @@ def test_learned_solvers_get_the_prior_in_the_operators_units(ct: Scan, monkeypa
         denoiser = smooth_gaussian((1, 4, 4))
         return Prior(IdentityAutoencoder(), denoiser, Linear(-1024.0, 1000.0), "HU", "CT", error=20.0)
 
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", load)
+    monkeypatch.setattr("medrecon.models.store.load_prior", load)
     monkeypatch.setattr("medrecon.pipeline.choose.solver_classes", lambda: {"probe": Probe})
     through, report = reconstruct(ct, "probe")
     A = CTOperator(ct.rays, ct.grid)
@@ -111,19 +115,54 @@ def test_learned_solvers_get_the_prior_in_the_operators_units(ct: Scan, monkeypa
     torch.testing.assert_close(through.data, mu_to_hu(A.fbp(ct.data)), rtol=1e-3, atol=1.0)
 
 
-def test_random_draws_depend_on_the_seed_alone(ct: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_draws_depend_on_the_seed_alone(ct: Scan) -> None:
     denoiser = smooth_gaussian((1, 4, 4))
     prior = Prior(IdentityAutoencoder(), denoiser, Linear(-1024.0, 1000.0), "HU", "CT", error=20.0)
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda name, device: prior)
-    monkeypatch.setattr("medrecon.pipeline.choose.solver_classes", lambda: {"probe": Probe})
+    probe = Probe(prior, strength=0.1)
 
     def run(seed: int, batch: int, slices: tuple[int, int]) -> torch.Tensor:
-        volume, _ = reconstruct(ct, "probe", seed=seed, batch=batch, slices=slices, settings={"strength": 0.1})
+        volume, _ = reconstruct(ct, probe, seed=seed, batch=batch, slices=slices)
         return volume.data
 
     whole = run(3, 3, (0, 3))
     torch.testing.assert_close(run(3, 1, (1, 3)), whole[1:], rtol=1e-3, atol=1.0)
     assert float((run(4, 3, (0, 3)) - whole).abs().mean()) > 10
+
+
+def test_a_solver_object_gives_what_its_name_gives(ct: Scan) -> None:
+    """And its own fields stand in the report; options that would change it, or that it cannot serve, are refused."""
+    named, said = reconstruct(ct, "tv", settings={"iterations": "7"}, slices=(0, 2))
+    given, told = reconstruct(ct, TV(iterations=7), slices=(0, 2))
+    assert torch.equal(named.data, given.data)
+    differ = {key for key in told if told[key] != said[key]}
+    assert told.keys() == said.keys() and differ <= {"seconds"}
+    for options in ({"settings": {"iterations": 3}}, {"mode": "fast"}, {"prior": "ct"}, {"label": "chest"}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}: for a solver by name"):
+            reconstruct(ct, TV(), **options)
+    with pytest.raises(ValueError, match=r"'cg-sense' does not do ct; these do: .*tv"):
+        reconstruct(ct, CGSense())
+
+
+def test_an_operator_and_its_data() -> None:
+    A = Diagonal(torch.tensor([1.0, 2.0, 4.0]).expand(3, 3))
+    y = Measurement(A(torch.ones(2, 3, 3)), torch.ones(1, 3, 3) * 1e6)
+    calls: list[tuple[float, int]] = []
+    solution = reconstruct(A, y, TV(iterations=40), seed=3, on_progress=lambda *c: calls.append(c))
+    alone = TV(iterations=40)(A, y, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(solution.image, alone.image) and calls == sorted(calls) and calls[0][1] == 2
+    refused: Any = reconstruct
+    with pytest.raises(ValueError, match="device, maps: for a scan"):
+        refused(A, y, TV(), maps="walsh", device="cuda")
+    with pytest.raises(TypeError, match="give a solver object"):
+        refused(A, y, "tv")
+    with pytest.raises(ValueError, match="does not fit its operator"):
+        reconstruct(A, Measurement(y.data[..., :2], y.precision[..., :2]), TV())
+    with pytest.raises(TypeError, match="sead"):
+        refused(A, y, TV(), sead=3)
+
+
+def test_keywords_and_request_are_the_same() -> None:
+    assert list(Options.__annotations__) == [f.name for f in fields(Request)]
 
 
 def test_progress_ends_at_the_end(ct: Scan) -> None:
@@ -187,23 +226,6 @@ def test_every_solver_is_described() -> None:
     assert {"fbp", "tv", "zero-filled", "cg-sense", "l1-wavelet", "dds", "resample"} <= {row["name"] for row in rows}
     assert len(rows) == len(solver_classes())
     assert all(set(row["modalities"]) <= {"ct", "mri"} and row["summary"] for row in rows)
-
-
-def test_calls_are_counted_per_image() -> None:
-    A = Diagonal(torch.ones(4, 4))
-    counts = count_calls(A)
-    x = torch.ones(3, 4, 4)
-    A.adjoint(A(x))
-    A.gram(x[:1])
-    assert counts == {"forward": 4, "adjoint": 4}
-
-
-def test_subsets_count_by_their_share_of_the_views() -> None:
-    A = CTOperator(ParallelGeometry((0.0, 0.5, 1.0, 2.0), 9, 1.0), ImageGrid((6, 6), (1.0, 1.0)))
-    counts = count_calls(A)
-    A.subset([3, 1])(torch.ones(5, 6, 6))
-    A(torch.ones(6, 6))
-    assert counts == {"forward": 3.5}
 
 
 def test_correlated_coils_are_whitened(mri: Scan) -> None:

@@ -15,7 +15,8 @@ from medrecon.core.measurement import Measurement
 from medrecon.core.noise import CTNoise
 from medrecon.geometry import FanGeometry, ImageGrid, ParallelGeometry
 from medrecon.numerics.differences import gradient, total_variation
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.base import Solution, Solver
 from medrecon.solvers.ct.asd_pocs import ASDPOCS

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.models.prior import Prior
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.diffusion.base import example_prior
 
 

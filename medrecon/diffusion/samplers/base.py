@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from medrecon.core.discover import classes
+from medrecon.core.discover import named
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
 
@@ -69,8 +69,7 @@ def sampler_named(name: str, eta: float) -> NamedSampler:
     Raises:
         ValueError: no such sampler (names those there are), or one that cannot add that much.
     """
-    found = classes("medrecon.diffusion.samplers", NamedSampler)  # type: ignore[type-abstract]  # a base to search for
-    known = {cls.name: cls for cls in found}
+    known = named("medrecon.diffusion.samplers", NamedSampler, "order")  # type: ignore[type-abstract]  # a base
     if name not in known:
         raise ValueError(f"unknown sampler {name!r}; there are: {', '.join(sorted(known))}")
     return known[name].with_noise(eta)

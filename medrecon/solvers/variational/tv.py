@@ -16,7 +16,7 @@ from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude,
 from medrecon.numerics.linalg import cg, dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import common_level, normal
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 TINY = torch.finfo(torch.float32).tiny
 DAMPING = 0.1
@@ -28,7 +28,7 @@ SIGN = 2.0
 
 
 @dataclass(frozen=True)
-class TV:
+class TV(Solver):
     """min over x of chi^2(x) / 2 + lambda TV(x), x >= 0 where images are real, 0 where A sees nothing.
 
     lambda = strength * pixels / (TV(x) + TV(x0) / 4), re-estimated at every step; x0 is the least-squares start. This
@@ -46,7 +46,7 @@ class TV:
     Args:
         strength: of the regularisation; larger is smoother.
         iterations: at most; each is one A and one A^H, or one A^H A.
-        tolerance: a slice is done once no step changes the image by more than this fraction.
+        tolerance: a slice is done once a step changes neither the image nor lambda by more than this fraction.
         balance: how fast the data pull, relative to the field of the gradient; changes speed alone.
         relaxation: over-relaxation in [1, 2) (Eckstein & Bertsekas 1992); changes speed alone.
 
@@ -57,13 +57,12 @@ class TV:
     strength: float = 0.4
     iterations: int = 150
     tolerance: float = 3e-4
-    balance: float = 2.5
+    balance: float = 5.0
     relaxation: float = 1.6
 
     name: ClassVar[str] = "tv"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct", "mri")
     summary: ClassVar[str] = "isotropic total variation, converged primal-dual; keeps edges, flattens texture"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.iterations >= 1 and self.balance > 0 and 1 <= self.relaxation < 2):
@@ -94,13 +93,13 @@ class TV:
             x = x - expand(length, n) * move
             for term, m in zip(terms, moves, strict=True):
                 term.seen = term.seen - expand(length, term.ndim) * m
-            weight = torch.lerp(
-                weight, self._weight(magnitude(field.seen.movedim(1, 0)).flatten(1).sum(1), floor, x), DAMPING
-            )
+            estimate = self._weight(magnitude(field.seen.movedim(1, 0)).flatten(1).sum(1), floor, x)
+            settled = DAMPING * (estimate - weight).abs() <= self.tolerance * weight
+            weight = torch.lerp(weight, estimate, DAMPING)
             image = torch.where(expand(done, n), image, x)
             gain = dot(data.mate(x - start, data.seen - seen), data.seen + seen - 2 * target, data.ndim)
             chi2 = torch.where(done, chi2, first + gain / y.measured)
-            done = done | (length.abs() * _size(move) <= self.tolerance * _size(x))
+            done = done | (settled & (length.abs() * _size(move) <= self.tolerance * _size(x)))
             if monitor.record(chi2) or bool(done.all()):
                 break
         image = _allowed(image, A.support)

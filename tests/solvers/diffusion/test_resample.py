@@ -8,10 +8,11 @@ from gaussian_problems import inpainting, rms
 from torch.nn.functional import avg_pool2d, interpolate
 
 from medrecon.core.measurement import Measurement
+from medrecon.models.autoencoder import Autoencoder
 from medrecon.models.exact.gaussian import smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.base import Monitor
 from medrecon.solvers.diffusion.base import example_prior
 from medrecon.solvers.diffusion.dds import DDS
@@ -132,7 +133,7 @@ def test_the_second_pair_looks_into_a_mirror():
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Autoencoder):
     """An autoencoder that knows only the means of 2 x 2 pixels."""
 
     factor: int = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -97,19 +98,34 @@ def index(
     return 0
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """How to split."""
+
+    val: float = 0.1
+    """fraction of the subjects for validation; at least one unless 0"""
+    test: float = 0.1
+    """fraction of the subjects for testing; at least one unless 0"""
+    seed: int = 0
+    """seed of the draw"""
+    modality: Literal["CT", "MR"] | None = None
+    """of NIfTI files, which do not tell it"""
+    subject: str | None = None
+    """PatientID (DICOM's default; kept as a hash), folder, file, or a regular expression for the path"""
+    name: str | None = None
+    """name of the data set"""
+    licence: str | None = None
+    """licence of the data"""
+
+
 @app.command
 def split(
     folder: Path,
     /,
     *,
     output: OutputPath,
-    val: float = 0.1,
-    test: float = 0.1,
-    seed: int = 0,
-    modality: Literal["CT", "MR"] | None = None,
-    subject: str | None = None,
-    name: str | None = None,
-    licence: str | None = None,
+    how: Choices = Choices(),
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     out: Output = Output(),
 ) -> int:
@@ -121,20 +137,6 @@ def split(
         DICOM, NIfTI or fastMRI files at any depth
     output
         manifest (.toml) to write
-    val
-        fraction of the subjects for validation; at least one unless 0
-    test
-        fraction of the subjects for testing; at least one unless 0
-    seed
-        seed of the draw
-    modality
-        of NIfTI files, which do not tell it
-    subject
-        PatientID (DICOM's default; kept as a hash), folder, file, or a regular expression for the path
-    name
-        name of the data set
-    licence
-        licence of the data
     overwrite
         replace an existing manifest
     """
@@ -145,7 +147,9 @@ def split(
     if output.suffix != ".toml":
         raise UsageError(f"-o {output}: a manifest ends in .toml")
     check_free(output, overwrite)
-    manifest, whose, warnings = split_folder(folder, output, val, test, seed, modality, subject, name, licence)
+    manifest, whose, warnings = split_folder(
+        folder, output, how.val, how.test, how.seed, how.modality, how.subject, how.name, how.licence
+    )
     with atomic.file(output, overwrite=overwrite) as path:
         path.write_text(manifest_text(manifest, "Written by `medrecon data split`."), encoding="utf-8")
     counts = {s: sum(at == s for at in whose.values()) for s in ("train", "val", "test")}

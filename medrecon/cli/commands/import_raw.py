@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from medrecon.cli.inspect import brief
 from medrecon.cli.options import Output, UsageError, Writing
@@ -15,25 +16,49 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 if TYPE_CHECKING:
     from medrecon.core.scan import Scan
 
+app = App(name="import")
 
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """What the file does not say, and what to read of it."""
+
+    slices: str | None = None
+    """A:B, slices (detector rows) A to B-1 only"""
+    size: int | None = None
+    """rows of the reconstructed image"""
+    pixel: float | None = None
+    """pitch of the reconstructed image in mm"""
+    pixel_size: float | None = None
+    """pitch of the detector elements in mm, where the file lacks it"""
+    centre: float | None = None
+    """where the rotation axis projects, in detector elements from the middle of the first; found by itself otherwise"""
+    slice_spacing: float | None = None
+    """distance in mm of the slices that helical data are rebinned to"""
+    direct: Annotated[bool, Parameter(negative="")] = False
+    """keep the cone beam of helical data for a reconstruction in three dimensions, instead of rebinning"""
+    format: str | None = None
+    """name of the format, instead of recognising it"""
+    contrast: int | None = None
+    """which contrast (echo) of an MRI measurement to read, as the file counts them; the first by default"""
+    phase: int | None = None
+    """which cardiac phase to read"""
+    repetition: int | None = None
+    """which repetition to read"""
+    set: int | None = None
+    """which set to read"""
+    coils: int | None = None
+    """number of virtual coils to compress MRI to, after whitening by the noise readouts"""
+
+
+@app.default
 def import_raw(
     raw: Path,
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    slices: str | None = None,
-    size: int | None = None,
-    pixel: float | None = None,
-    pixel_size: float | None = None,
-    centre: float | None = None,
-    slice_spacing: float | None = None,
-    direct: Annotated[bool, Parameter(negative="")] = False,
-    format: str | None = None,
-    contrast: int | None = None,
-    phase: int | None = None,
-    repetition: int | None = None,
-    set: int | None = None,
-    coils: int | None = None,
+    how: Choices = Choices(),
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
@@ -45,32 +70,6 @@ def import_raw(
         file or folder; its format is recognised, see docs/guide/raw_data.md
     output
         measurement file (.h5) to write
-    slices
-        A:B, slices (detector rows) A to B-1 only
-    size
-        rows of the reconstructed image
-    pixel
-        pitch of the reconstructed image in mm
-    pixel_size
-        pitch of the detector elements in mm, where the file lacks it
-    centre
-        where the rotation axis projects, in detector elements from the middle of the first; found by itself otherwise
-    slice_spacing
-        distance in mm of the slices that helical data are rebinned to
-    direct
-        keep the cone beam of helical data for a reconstruction in three dimensions, instead of rebinning
-    format
-        name of the format, instead of recognising it
-    contrast
-        which contrast (echo) of an MRI measurement to read, as the file counts them; the first by default
-    phase
-        which cardiac phase to read
-    repetition
-        which repetition to read
-    set
-        which set to read
-    coils
-        number of virtual coils to compress MRI to, after whitening by the noise readouts
     """
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
@@ -81,21 +80,8 @@ def import_raw(
     from medrecon.formats.raw_data import read_raw, recognise
 
     try:
-        options = RawOptions(
-            parse_range(slices),
-            size,
-            pixel,
-            pixel_size,
-            centre,
-            slice_spacing,
-            direct or None,
-            format,
-            contrast,
-            phase,
-            repetition,
-            set,
-            coils,
-        )
+        given = {**vars(how), "slices": parse_range(how.slices), "direct": how.direct or None}
+        options = RawOptions(**given)
         name, _ = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}
         scan = read_raw(raw, options)
@@ -132,7 +118,7 @@ def facts(scan: Scan) -> dict[str, Any]:
 
 
 def parse_range(text: str | None) -> tuple[int, int] | None:
-    """'A:B' -> (A, B), ':B' -> (0, B), 'A' -> (A, A + 1): how many there are is known only when the file is read.
+    """Read 'A:B' as (A, B), ':B' as (0, B), 'A' as (A, A + 1): how many there are is known only when the file is read.
 
     Raises:
         UsageError: not of that form.

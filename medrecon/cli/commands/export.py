@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from medrecon.cli.options import Output, UsageError, Writing, parse_slices
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
+app = App(name="export")
 
+
+@app.default
 def export(
     measurement: Path,
     /,

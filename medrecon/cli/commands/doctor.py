@@ -1,4 +1,4 @@
-"""What medrecon stands on here, and whether it works."""
+"""doctor: what medrecon stands on here, and whether it works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from cyclopts import App
+
 from medrecon import __version__
+from medrecon.cli.options import Output
+from medrecon.cli.show import show_json, show_tree
+
+app = App(name="doctor")
 
 PACKAGES = (
     "monai",
@@ -33,8 +39,16 @@ CODECS = {
 }
 
 
+@app.default
+def doctor(*, out: Output = Output()) -> int:
+    """Check torch, CUDA, ASTRA, DICOM codecs and the shipped weights; exit code 1 if something is broken."""
+    found = examine()
+    (show_json if out.json else show_tree)(found)
+    return 1 if found["problems"] else 0
+
+
 def stack() -> dict[str, str]:
-    """Versions of medrecon, Python, torch, CUDA and ASTRA."""
+    """Return the versions of medrecon, Python, torch, CUDA and ASTRA."""
     import torch
 
     cuda = f"{torch.version.cuda} ({torch.cuda.get_device_name(0)})" if torch.cuda.is_available() else "none"
@@ -84,7 +98,7 @@ def _weights() -> dict[str, str]:
 
 
 def examine() -> dict[str, Any]:
-    """All checks; `problems` lists what keeps medrecon from working."""
+    """Run all checks; `problems` lists what keeps medrecon from working."""
     found: dict[str, Any] = {"stack": stack(), "packages": {p: _installed(p) for p in PACKAGES}}
     try:
         found["projector"] = _projector()
