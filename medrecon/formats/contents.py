@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from medrecon.core.scan import Scan
+from medrecon.core.scan_values import geometry_values, noise_values
 from medrecon.formats.base import RawReader
 
 
@@ -19,22 +20,22 @@ def of_raw(path: Path, format: RawReader, found: dict[str, Any]) -> dict[str, An
 def of_scan(scan: Scan) -> dict[str, Any]:
     """Return what a file said of a scan, and what had to be found or assumed."""
     noise = {
-        k: {"shape": list(v.shape), "mean": float(v.double().mean())} if isinstance(v, Tensor) else v
-        for k, v in scan.noise.items()
+        k: {"shape": list(v.shape), "mean": float(v.real.double().mean())} if isinstance(v, Tensor) else v
+        for k, v in noise_values(scan).items()
     }
     return {
         "data": list(scan.data.shape),
         "image_shape": list(scan.image_shape),
         "units": scan.units,
-        "geometry": brief(scan.geometry),
+        "geometry": brief(scan),
         "noise": noise or "estimated from the data",
         "provenance": scan.provenance,
     }
 
 
-def brief(geometry: dict[str, Any]) -> dict[str, Any]:
+def brief(scan: Scan) -> dict[str, Any]:
     """Return the geometry of a scan without its angles, and of what else changes from view to view the range."""
-    return {k: _range(v) for k, v in geometry.items() if k != "angles"}
+    return {k: _range(v) for k, v in geometry_values(scan).items() if k != "angles"}
 
 
 def _range(value: Any) -> Any:
