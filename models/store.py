@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from medrecon.core import checksum
 from medrecon.core.discover import outside
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder, KLConfig
 from medrecon.models.networks.pixel_space import PixelConfig, PixelSpace
@@ -52,14 +52,6 @@ def build_autoencoder(settings: dict[str, Any]) -> KLAutoencoder | PixelSpace:
     return architecture(kinds[kind], settings).build()
 
 
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: dict[str, Any]) -> None:
     """Write `path` (.safetensors, network weights in float16) and its card `path`.json, each atomically."""
     from safetensors.torch import save_file
@@ -74,7 +66,7 @@ def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: di
     save_file(tensors, partial)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-    text = json.dumps({**card, "sha256": sha256(partial)}, indent=2) + "\n"
+    text = json.dumps({**card, "sha256": checksum.of_file(partial)}, indent=2) + "\n"
     partial.chmod(0o644)
     partial.replace(path)
     note = path.with_suffix(".json.partial")
@@ -120,7 +112,7 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
             "or give a path"
         )
     card = json.loads(path.with_suffix(".json").read_text())
-    if sha256(path) != card["sha256"]:
+    if checksum.of_file(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
     autoencoder, diffusion = build_autoencoder(card["autoencoder"]), card["diffusion"]
     state = read_part(path, "denoiser")

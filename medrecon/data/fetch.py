@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medrecon import __version__
+from medrecon.core import checksum
 from medrecon.core.progress import OnProgress, silent
 from medrecon.data.manifest import File, Manifest
-from medrecon.data.store import file_sha256
 
 BLOCK = 1 << 20
 ATTEMPTS = 4
@@ -148,7 +148,7 @@ def _download(file: File, partial: Path, opener: Opener, on_progress: OnProgress
 
 
 def _verified(file: File, path: Path, state: str) -> dict[str, Any]:
-    size, sha256 = path.stat().st_size, file_sha256(path)
+    size, sha256 = path.stat().st_size, checksum.of_file(path)
     wrong = ""
     if file.size is not None and size != file.size:
         wrong = f"{size} bytes, and the manifest says {file.size}"

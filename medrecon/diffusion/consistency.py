@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
-from medrecon.numerics.linalg import cg, expand
+from medrecon.diffusion.draw import Draw, white
+from medrecon.numerics.linalg import cg, expand, power_norms
 from medrecon.operators.algebra import whiten
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import common_level
@@ -54,9 +55,39 @@ class DataConsistency:
         """Return chi^2/m (N,) of a forward projection."""
         return self.y.chi2(projection)
 
+    @property
+    def parts(self) -> int:
+        """How many real numbers a sample is; each has its share of the variance 1 / W."""
+        return 2 if self.data.is_complex() else 1
+
     def gradient(self, x: Tensor) -> Tensor:
-        """Return A^H W (A x - y), (N, *in_shape): the gradient of -log p(y | x), x being an image without error."""
-        return self.whitened.adjoint(self.whitened(x) - self.data)
+        """Return the gradient of -log p(y | x), x without error: A^H W (A x - y), twice that of complex data, whose
+        real and imaginary parts have half the variance each. (N, *in_shape)"""
+        return self.parts * self.whitened.adjoint(self.whitened(x) - self.data)
+
+    def score(self, v: Tensor, tau: Tensor) -> Tensor:
+        """Return the gradient of log p(y | v) by v (N, *in_shape), the image being v to a standard deviation tau.
+
+        A^H (A tau^2 A^H + W^-1)^-1 (y - A v), which is (prox(v, tau) - v) / tau^2; twice that of complex data.
+        """
+        square = tau.square() if tau.ndim > 1 else expand(tau.square(), self.ndim)
+        return self.parts * (self.prox(v, tau) - v) / square
+
+    def curvature(self, deviation: Tensor) -> Tensor:
+        """Return the largest eigenvalue (N,) of tau A^H W A tau, `deviation` tau (N, *in_shape): of the Hessian of
+        -log p(y | v + tau n) by white n. Gradient steps below twice its inverse do not diverge, whatever the noise."""
+        start = torch.randn((1, *self.A.in_shape), dtype=self.A.in_dtype, generator=torch.Generator().manual_seed(0))
+        gram = lambda n: deviation * self.whitened.gram(deviation * n)  # noqa: E731
+        return power_norms(gram, start.to(self.data).expand(deviation.shape), self.ndim).square()
+
+    def drawn(self, v: Tensor, tau: Tensor, draw: Draw) -> Tensor:
+        """Draw from p(x | v, y), x being v to a standard deviation tau (N, *in_shape) or (N,): the proximal point of v
+        and y, each moved by noise of its own size (perturb and optimise, Papandreou and Yuille, NIPS 2010)."""
+        moved, missing = copy(self), self.y.precision <= 0
+        noise = torch.where(missing, 0, white(draw, self.data))
+        moved.data = self.data + noise
+        moved.y = Measurement(self.y.data + torch.where(missing, 0, noise / self.y.root), self.y.precision)
+        return moved.prox(v + (tau if tau.ndim > 1 else expand(tau, self.ndim)) * white(draw, v), tau)
 
     def deviation(self, projection: Tensor, expected: Tensor) -> Tensor:
         """Return tau (N, *in_shape) from the projection of v and the standard deviation expected of v; 0 at the
@@ -106,3 +137,9 @@ class DataConsistency:
             too_far = self.chi2(self.A(scaled(middle))) > target
             low, high = torch.where(too_far, middle, low), torch.where(too_far, high, middle)
         return scaled(high)
+
+
+def unweighted(A: LinearOperator, y: Measurement) -> Measurement:
+    """Return the data with one precision, |A|^-2: whitened, A has norm 1. Published methods know no other noise."""
+    flat = (y.precision > 0).to(y.precision.dtype) / max(A.norm(device=y.data.device), 1e-30) ** 2
+    return Measurement(y.data, flat)

@@ -90,6 +90,13 @@ class Antithetic(Draw):
         return torch.cat([first, -first])
 
 
+def white(draw: Draw, like: Tensor) -> Tensor:
+    """Draw n with E|n|^2 = 1 of the shape of `like`, complex where that is."""
+    if not like.is_complex():
+        return draw(like)
+    return torch.complex(draw(like.real), draw(like.real)) / math.sqrt(2)
+
+
 def streams(generator: torch.Generator, count: int, draws: int, shape: tuple[int, ...]) -> list[torch.Generator]:
     """Split a generator into `count`, each `draws` draws of `shape` further on; they overlap if more are drawn.
 

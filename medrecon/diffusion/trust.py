@@ -5,6 +5,7 @@ All are of N images (N, H, W) in image units, variances or standard deviations a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,6 +58,13 @@ def posterior_variance(space: LatentSpace, z: Tensor, z0: Tensor) -> Tensor:
     return passed.clamp_min(0) / power.clamp_min(torch.finfo(power.dtype).tiny)
 
 
+def one_number(deviation: Tensor) -> Tensor:
+    """Return deviations (N, H, W) that are the same in all pixels of an item as (N,), which an operator may know a
+    closed form for; others as they are."""
+    first = deviation[:, :1, :1]
+    return first[:, 0, 0] if bool((deviation == first).all()) else deviation
+
+
 @dataclass(frozen=True, eq=False)
 class PixelError:
     """(v, sigma, variance) -> standard deviation (N, H, W) to expect of v = D(z0) at noise sigma.
@@ -92,6 +100,12 @@ class PixelError:
         """Return that of `count` batches in one."""
         start, size = (t.repeat(count, 1, 1) for t in (self.start, self.size))
         return replace(self, space=self.space.repeated(count), start=start, size=size)
+
+    @property
+    def isotropic(self) -> PixelError:
+        """Return that of complex images as a proximal point takes it, of E|error|^2: an image of known phase errs along
+        that alone, where a complex number of any phase errs by as much at right angles."""
+        return self if self.space.prior.phase is None else replace(self, size=math.sqrt(2) * self.size)
 
     def __call__(self, v: Tensor, sigma: float, posterior: Tensor | None) -> Tensor:
         """Return the deviation (N, H, W); posterior: `posterior_variance`, if it is known."""

@@ -12,12 +12,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.core import atomic, scan_values
+from medrecon.core import atomic
 from medrecon.core.scan import Scan, moved, noise_of, within
+from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
+from medrecon.formats.base import Format
+from medrecon.formats.common import hdf5
+from medrecon.formats.contents import brief
 
 FORMAT = "medrecon-measurement"
 VERSIONS = (1, 2)
 """Those that are read; 2 holds cone beams, trajectories and crops, all else is still written as 1."""
+
+
+class MeasurementFile(Format):
+    """medrecon's own HDF5; see docs/guide/measurement_file.md."""
+
+    name = "measurement"
+    summary = "a medrecon measurement .h5, which medrecon recon takes"
+
+    def recognises(self, path: Path) -> bool:
+        """Look for medrecon's mark in an HDF5 file."""
+        return hdf5.holds(path, lambda h5: h5.attrs.get("format") == FORMAT)
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return shapes, geometry, acceleration, noise and provenance."""
+        scan = load_scan(path)
+        found: dict[str, Any] = {
+            "path": str(path),
+            "kind": f"{scan.modality} measurement",
+            "data": list(scan.data.shape),
+            "image_shape": list(scan.image_shape),
+            "units": scan.units,
+        }
+        if scan.modality == "ct":
+            found["geometry"], found["views"] = brief(geometry_values(scan)), len(scan.rays.angles)
+        if scan.mask is not None:
+            sampled = max(1, int(scan.mask.sum()))
+            found["coils"], found["acceleration"] = scan.data.shape[1], round(scan.mask.numel() / sampled, 3)
+        noise = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in noise_values(scan).items()}
+        return {**found, "noise": noise, "provenance": scan.provenance}
 
 
 def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -40,8 +73,8 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
                 _require_finite(tensor, f"{path}: {name}", 0, scan.volumetric)
                 _store(h5, name, tensor.detach().cpu().numpy(), scan.volumetric)
         h5["affine"] = scan.affine.numpy()
-        _store_values(h5.create_group("geometry"), scan_values.geometry_values(scan))
-        _store_values(h5.create_group("noise"), scan_values.noise_values(scan))
+        _store_values(h5.create_group("geometry"), geometry_values(scan))
+        _store_values(h5.create_group("noise"), noise_values(scan))
         h5.attrs.update(modality=scan.modality, units=scan.units, image_shape=scan.image_shape, provenance=provenance)
         h5.attrs.update(format=FORMAT, version=VERSIONS[_second(scan)])
     return path
@@ -78,10 +111,10 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
         image_shape=image_shape,
         affine=moved(torch.from_numpy(h5["affine"][()]), start),
         units=h5.attrs["units"],
-        geometry=scan_values.geometry_of(modality, geometry),
+        geometry=geometry_of(modality, geometry),
         mask=_load(h5, "mask", start, stop) if "mask" in h5 else None,
         maps=_load(h5, "maps", start, stop) if "maps" in h5 else None,
-        noise=noise_of(scan_values.noise_of(modality, noise, h5["data"].shape), start, stop),
+        noise=noise_of(noise_model(modality, noise, h5["data"].shape), start, stop),
         mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
         provenance=json.loads(h5.attrs["provenance"]),
     )

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from medrecon.diagnose.base import Case, Settings
-from medrecon.diagnose.derivatives import jvp, vjp
 from medrecon.diagnose.findings import (
     conservativity,
     denoising,
@@ -24,6 +23,7 @@ from medrecon.diagnose.run import diagnose, diagnostics, header, markdown
 from medrecon.diagnose.sources import load_case
 from medrecon.diagnose.stationary import Stationary, fitted
 from medrecon.diagnose.two_sample import told_apart
+from medrecon.diffusion.derivatives import jvp, vjp
 from medrecon.models.autoencoder import Autoencoder
 from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian

@@ -7,6 +7,7 @@ import torch
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import SHARE, DataConsistency
+from medrecon.diffusion.draw import Independent
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError, posterior_variance
 from medrecon.geometry import ImageGrid, ParallelGeometry
@@ -46,6 +47,76 @@ def test_prox_is_the_dense_posterior_mean_for_a_deviation_of_every_pixel():
         left = matrix.T @ (weight[:, None] * matrix) + prior.diag()
         right = matrix.T @ (weight * y.data[i].flatten().double()) + prior * v[i].flatten().double()
         torch.testing.assert_close(x[i].flatten().double(), torch.linalg.solve(left, right), rtol=1e-3, atol=1e-3)
+
+
+def complex_problem() -> tuple[LinearOperator, Measurement, torch.Tensor]:
+    """Complex pixels, one of which was not measured, E|n|^2 = 1 / precision."""
+    g = torch.Generator().manual_seed(0)
+    A = Diagonal(torch.randn(*SHAPE, dtype=torch.complex64, generator=g))
+    truth = torch.randn(2, *SHAPE, dtype=torch.complex64, generator=g)
+    precision = 20 + 50 * torch.rand(1, *SHAPE, generator=g)
+    precision[0, 3, 3] = 0
+    return A, Measurement(A(truth) + 0.1, precision), truth
+
+
+def real_problem() -> tuple[LinearOperator, Measurement, torch.Tensor]:
+    """The real parts of it, cheap enough for thousands of draws."""
+    A, y, truth = complex_problem()
+    assert isinstance(A, Diagonal)
+    real = Diagonal(A.diagonal.real.contiguous())
+    return real, Measurement(real(truth.real.contiguous()) + 0.1, y.precision), truth.real.contiguous()
+
+
+@pytest.mark.parametrize("make", [problem, complex_problem])
+def test_gradient_and_score_are_derivatives_of_the_log_likelihood(make):
+    """-log p is half the sum of squares over real numbers, of variance 1 / precision, half of it if complex."""
+    A, y, truth = make()
+    data, g = DataConsistency(A, y, iterations=200, tolerance=1e-7), torch.Generator().manual_seed(3)
+    v = truth + 0.3 * torch.randn(truth.shape, dtype=truth.dtype, generator=g)
+    parts = 2 if truth.is_complex() else 1
+    leaf = v.clone().requires_grad_(True)
+    (parts * y.precision * (A(leaf) - y.data).abs().square() / 2).sum().backward()
+    torch.testing.assert_close(data.gradient(v), leaf.grad, rtol=1e-4, atol=1e-4)
+    small = torch.full(SHAPE, 1e-3).expand(2, *SHAPE)
+    torch.testing.assert_close(data.score(v, small), -leaf.grad, rtol=0.05, atol=0.5)
+    eye = torch.eye(63, dtype=truth.dtype).reshape(63, *SHAPE)
+    matrix, tau = A(eye).flatten(1).T, torch.rand(2, *SHAPE, generator=g) + 0.1
+    seen = (y.precision > 0).flatten()
+    for i in range(2):
+        covariance = (matrix * tau[i].flatten().square()) @ matrix.mH + (1 / y.precision.flatten()).diag()
+        residual = (y.data[i] - A(v[i])).flatten()
+        solved = torch.linalg.solve(covariance[seen][:, seen], residual[seen])
+        exact = parts * matrix[seen].mH @ solved
+        assert float((data.score(v, tau)[i].flatten() - exact).norm() / exact.norm()) < 0.01
+
+
+def test_draws_have_the_mean_and_covariance_of_the_posterior():
+    for make, count in ((real_problem, 4000), (complex_problem, 4000)):
+        A, y, truth = make()
+        data = DataConsistency(A, y[0:1], iterations=100, tolerance=1e-5).repeated(count)
+        tau = (0.1 + torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(4))).expand(count, *SHAPE)
+        v = truth[:1].expand(count, *SHAPE)
+        x = data.drawn(v, tau, Independent(torch.Generator().manual_seed(5), each=count))
+        matrix = A(torch.eye(63, dtype=truth.dtype).reshape(63, *SHAPE)).flatten(1).T
+        inverse = (matrix.mH * y.precision[0].flatten()) @ matrix + (tau[0].flatten() ** -2).diag()
+        covariance = torch.linalg.inv(inverse)
+        found = torch.cov(x.flatten(1).T)
+        assert float((found - covariance).norm() / covariance.norm()) < 0.25  # chance: (63 / count)^(1/2)
+        deviation = covariance.diag().real.sqrt()
+        centre = data.prox(v, tau)[0].flatten()
+        assert float(((x.mean(0).flatten() - centre).abs() / deviation).max()) < 4.5 * count**-0.5 + 0.01
+
+
+def test_curvature_is_the_largest_eigenvalue_item_by_item():
+    for make in (problem, complex_problem):
+        A, y, truth = make()
+        tau = 0.1 + torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(6))
+        found = DataConsistency(A, y).curvature(tau)
+        matrix = A(torch.eye(63, dtype=truth.dtype).reshape(63, *SHAPE)).flatten(1).T
+        for i in range(2):
+            scaled = y.precision[0].flatten().sqrt()[:, None] * matrix * tau[i].flatten()
+            largest = float(torch.linalg.matrix_norm(scaled, 2) ** 2)
+            assert 0.85 * largest < float(found[i]) < 1.1 * largest
 
 
 def test_deviation_is_nothing_at_the_noise_and_capped_far_from_it():

@@ -16,7 +16,7 @@ from medrecon.models.exact.gaussian import smooth_gaussian
 
 SAMPLERS = [s for c in classes("medrecon.diffusion.samplers", NamedSampler) for s in c.examples()]
 ODE = [s for s in SAMPLERS if not s.stochastic]
-SDE = [s for s in SAMPLERS if s.stochastic]
+SDE = [s for s in SAMPLERS if s.stochastic and s.takes_estimates]
 
 
 def error(sampler, steps, generator):

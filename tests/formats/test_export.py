@@ -19,8 +19,8 @@ from medrecon.coils.maps.espirit import espirit
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl
-from medrecon.formats.fastmri import header as fastmri_header
-from medrecon.formats.fastmri.write import export as write_fastmri
+from medrecon.formats.common.placement import isocentre_affine
+from medrecon.formats.fastmri.write import write_fastmri
 from medrecon.formats.measurement_file import save_scan
 from medrecon.formats.raw_data import read_raw
 from medrecon.geometry import Cartesian, ParallelGeometry, Trajectory
@@ -47,7 +47,7 @@ def scan_of(
     generator = torch.Generator().manual_seed(0)
     mask = random_mask(shape, accel, 12, generator) if accel > 1 else torch.ones(shape, dtype=torch.bool)
     mask[:, :padding] = mask[:, shape[1] - padding :] = False
-    affine = fastmri_header.centred_affine(shape, maker.PIXEL, 4.5, 2)
+    affine = isocentre_affine(shape, maker.PIXEL, 4.5, 2)
     geometry = Cartesian(crop)
     return Scan(
         "mri",
@@ -166,7 +166,7 @@ def test_fastmri_target_of_another_grid_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", formats.exports())
 def test_what_cannot_be_written_is_refused(format: str, tmp_path: Path) -> None:
-    scan, suffix = scan_of(), formats.exports()[format].SUFFIX
+    scan, suffix = scan_of(), formats.exports()[format].suffix
     out = tmp_path / ("out" + suffix)
     bad = scan.data.clone()
     bad[1, 0, 3, 3] = torch.nan
@@ -205,7 +205,7 @@ def test_refusals_of_each_format(tmp_path: Path) -> None:
     )
     for name in ("bart", "fastmri"):
         with pytest.raises(ValueError, match="Cartesian k-space"):
-            formats.export(spokes, tmp_path / ("x" + formats.exports()[name].SUFFIX), name)
+            formats.export(spokes, tmp_path / ("x" + formats.exports()[name].suffix), name)
     rays = ParallelGeometry((0.0, 0.0), 3, 1.0)
     ct = Scan("ct", torch.zeros(1, 2, 3), (3, 3), scan.affine, "HU", geometry=rays)
     with pytest.raises(ValueError, match="a CT scan; bart holds k-space"):

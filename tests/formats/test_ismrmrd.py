@@ -18,7 +18,7 @@ from medrecon.cli import main
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 from medrecon.corrections.ramp_sampling import Trapezoid
-from medrecon.formats.ismrmrd.write import export as write_ismrmrd
+from medrecon.formats.ismrmrd.write import write_ismrmrd
 from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.formats.raw_data import read_raw
 from medrecon.geometry import Cartesian

@@ -23,8 +23,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 CONTRACTS = {
     "tests/solvers/test_solver_contract.py": 6,  # three laws, on CT and on MRI
-    "tests/operators/test_operator_contract.py": 10,
+    "tests/operators/test_operator_contract.py": 14,
     "tests/diffusion/test_samplers.py": 1,
+    "tests/formats/test_format_contract.py": 12,
 }
 """Files of contract tests, and how many of them a toy has to pass at least."""
 LISTING = (
@@ -99,10 +100,12 @@ def test_an_installed_solver_is_listed_and_reconstructs(
     assert float((formats.read(out, modality="CT").data - disc_volume("CT").data[:, ::2, ::2]).abs().mean()) < 200
 
 
-def test_an_installed_format_and_command(installed: Run, tmp_path: Path) -> None:
-    (tmp_path / "image.txt").write_text("toy\n1 2\n3 4\n\n5 6\n7 8\n")
-    code = "import sys; from medrecon import formats; print(formats.read(sys.argv[1]).data.flatten().tolist())"
-    assert json.loads(installed("-c", code, tmp_path / "image.txt").stdout) == [1, 2, 3, 4, 5, 6, 7, 8]
+def test_an_installed_format_and_command(installed: Run, tmp_path: Path, disc_volume: Callable[..., Volume]) -> None:
+    formats.write(disc_volume("CT", 16), tmp_path / "ct.nii.gz")
+    code = "import sys; from medrecon import formats; formats.write(formats.read(sys.argv[1]), sys.argv[2])"
+    installed("-c", code, tmp_path / "ct.nii.gz", tmp_path / "ct.toy")
+    told = json.loads(installed("-m", "medrecon", "info", tmp_path / "ct.toy", "--json").stdout)
+    assert told["kind"] == "toy" and told["shape"] == [3, 16, 16] and told["units"] == "HU"
     assert json.loads(installed("-m", "medrecon", "toy", "hello", "--json").stdout) == {"toy": "hello"}
     assert "Say a word." in installed("-m", "medrecon", "--help").stdout
 

@@ -40,10 +40,11 @@ def export(
     from medrecon import formats
     from medrecon.formats.measurement_file import load_scan
 
-    if format not in formats.exports():
-        raise UsageError(f"--format {format}: known are {', '.join(formats.exports())}")
-    if output.suffix != formats.exports()[format].SUFFIX:
-        raise UsageError(f"-o {output}: a {format} file ends in {formats.exports()[format].SUFFIX}")
+    known = formats.exports()
+    if format not in known:
+        raise UsageError(f"--format {format}: known are {', '.join(known)}")
+    if output.suffix != known[format].suffix:
+        raise UsageError(f"-o {output}: a {format} file ends in {known[format].suffix}")
     check_free(output, writing.overwrite)
     scan = load_scan(measurement)
     if slices:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from medrecon.cli.inspect import brief
 from medrecon.cli.options import Output, UsageError, Writing
 from medrecon.cli.show import check_free, note, show_json, show_tree
-
-if TYPE_CHECKING:
-    from medrecon.core.scan import Scan
 
 app = App(name="import")
 
@@ -76,18 +72,19 @@ def import_raw(
     check_free(output, writing.overwrite)
 
     from medrecon.acquisition.options import OptionError, RawOptions
+    from medrecon.formats.contents import of_scan
     from medrecon.formats.measurement_file import save_scan
-    from medrecon.formats.raw_data import read_raw, recognise
+    from medrecon.formats.raw_data import recognise
 
     try:
         given = {**vars(how), "slices": parse_range(how.slices), "direct": how.direct or None}
         options = RawOptions(**given)
-        name, _ = recognise(raw, options)
-        plan = {"source": str(raw), "output": str(output), "format": name, "options": options.given()}
-        scan = read_raw(raw, options)
+        found = recognise(raw, options)
+        plan = {"source": str(raw), "output": str(output), "format": found.name, "options": options.given()}
+        scan = found.read_scan(raw, options)
     except OptionError as error:
         raise UsageError(str(error)) from error
-    result = {**plan, **facts(scan)}
+    result = {**plan, **of_scan(scan)}
     if writing.dry_run:
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0
@@ -95,26 +92,6 @@ def import_raw(
     (show_json if out.json else show_tree)(result)
     note(f"wrote {output}")
     return 0
-
-
-def facts(scan: Scan) -> dict[str, Any]:
-    """What the file said and what had to be found or assumed."""
-    from torch import Tensor
-
-    from medrecon.core.scan_values import noise_values
-
-    noise = {
-        k: {"shape": list(v.shape), "mean": float(v.real.double().mean())} if isinstance(v, Tensor) else v
-        for k, v in noise_values(scan).items()
-    }
-    return {
-        "data": list(scan.data.shape),
-        "image_shape": list(scan.image_shape),
-        "units": scan.units,
-        "geometry": brief(scan),
-        "noise": noise or "estimated from the data",
-        "provenance": scan.provenance,
-    }
 
 
 def parse_range(text: str | None) -> tuple[int, int] | None:

@@ -14,14 +14,14 @@ app = App(name="info")
 
 @app.default
 def info(path: Path, /, *, out: Output = Output()) -> int:
-    """What is in a file or folder: series, grid, spacing, units; or the content of a measurement file.
+    """What is in a file or folder: series, grid, spacing, units; the content of a measurement file, or of raw data.
 
     Parameters
     ----------
     path
-        DICOM folder or file, NIfTI file, or measurement file
+        DICOM folder or file, NIfTI file, measurement file, or raw data of any format medrecon reads
     """
-    from medrecon.cli.inspect import inspect
+    from medrecon import formats
 
-    (show_json if out.json else show_tree)(inspect(path))
+    (show_json if out.json else show_tree)(formats.info(path))
     return 0

@@ -130,7 +130,5 @@ def save(volume: Volume, report: dict[str, Any], output: str, overwrite: bool) -
 
     settings = ", ".join(f"{k}={v}" for k, v in report["settings"].items())
     formats.write(volume, output, overwrite=overwrite, description=f"medrecon {report['solver']}({settings})")
-    target = Path(output)
-    name = target.name.removesuffix(".gz").removesuffix(".nii")
-    with atomic.file(target.parent / f"{name}.report.json", overwrite=True) as path:
+    with atomic.file(Path(output).parent / f"{formats.stem(output)}.report.json", overwrite=True) as path:
         path.write_text(json.dumps(plain(report), indent=2) + "\n")

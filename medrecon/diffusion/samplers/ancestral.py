@@ -19,6 +19,7 @@ class Ancestral(NamedSampler):
 
     name: ClassVar[str] = "ancestral"
     order: ClassVar[int] = 1
+    takes_samples: ClassVar[bool] = True
 
     @property
     def stochastic(self) -> bool:

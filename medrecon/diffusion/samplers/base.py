@@ -38,10 +38,14 @@ class NamedSampler(Sampler):
     Attributes:
         name: in settings, such as "ddim".
         order: of convergence of the deterministic part, proved against the Gaussian oracle.
+        takes_estimates: whether the targets may be E[z0 | z, y], or near it.
+        takes_samples: whether they may be samples of p(z0 | z, y).
     """
 
     name: ClassVar[str]
     order: ClassVar[int]
+    takes_estimates: ClassVar[bool] = True
+    takes_samples: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -34,6 +34,7 @@ class DDIM(NamedSampler):
 
     name: ClassVar[str] = "ddim"
     order: ClassVar[int] = 1
+    takes_samples: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:

@@ -20,13 +20,11 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.core.noise import CTNoise, photons_by_view
 from medrecon.core.scan import Scan
 from medrecon.corrections.field_of_view import field_of_view_radius
-from medrecon.formats.ct_pd.views import Projections, is_ct_pd, read_ct_pd, read_views
+from medrecon.formats.ct_pd.views import Projections, read_ct_pd, read_views
 from medrecon.geometry import ConeGeometry, FanGeometry
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "DICOM-CT-PD, a folder with one projection a file"
-USES = ("slices", "size", "pixel", "centre", "slice_spacing", "direct")
 SIZE = 512
 THINNEST = 1.0
 """Default distance of the slices, unless the detector rows are coarser at the axis [mm]."""
@@ -39,12 +37,8 @@ UP = {"S": (0, 1, 0), "P": (0, -1, 0), "DR": (-1, 0, 0), "DL": (1, 0, 0)}
 """What lies up, in RAS, of a patient supine, prone, on the right and on the left side."""
 
 
-def reads(path: Path) -> bool:
-    return path.is_dir() and is_ct_pd(path)
-
-
-def read(path: Path, options: RawOptions) -> Scan:
-    """Slices every `slice_spacing` mm along the range the helix reaches, each a full turn of fan-beam views.
+def read_projections(path: Path, options: RawOptions) -> Scan:
+    """Read slices every `slice_spacing` mm along the range the helix reaches, each a full turn of fan-beam views.
 
     With `direct` the cone-beam views of these slices, as they are, and a volume of all that they see: beyond the
     range of the slices it takes up what would otherwise be an inconsistency, and is no image.
@@ -94,7 +88,7 @@ def read(path: Path, options: RawOptions) -> Scan:
 
 
 def cone_geometry(projections: Projections) -> ConeGeometry:
-    """The rays of the scan, for three-dimensional operators.
+    """Return the rays of the scan, for three-dimensional operators.
 
     Raises:
         ValueError: the detector does not stay on a circle.
@@ -121,7 +115,7 @@ def cone_geometry(projections: Projections) -> ConeGeometry:
 
 
 def compare_readings(projections: Projections, geometry: ConeGeometry, z: float) -> dict[str, float]:
-    """`mismatch` of opposite rays at height z: as the files were read, and were they read otherwise.
+    """Measure the `mismatch` of opposite rays at height z: as the files were read, and were they read otherwise.
 
     So a scanner that fills the tags another way gives itself away, except that a scan and its mirror image agree with
     themselves alike. Warns where another reading fits better.

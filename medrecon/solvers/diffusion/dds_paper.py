@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
-from medrecon.diffusion.consistency import DataConsistency
+from medrecon.diffusion.consistency import DataConsistency, unweighted
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.schedules import vp_uniform
@@ -62,8 +62,7 @@ class DDSPaper(GuidedSolver):
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
         """Return data consistency that weighs all samples alike."""
-        flat = (y.precision > 0).to(y.precision.dtype) / max(A.norm(device=y.data.device), 1e-30) ** 2
-        return DataConsistency(A, Measurement(y.data, flat), self.cg_iterations, tolerance=0.0)
+        return DataConsistency(A, unweighted(A, y), self.cg_iterations, tolerance=0.0)
 
     def guide(self, task: Task) -> DDSPaperGuide:
         return DDSPaperGuide(task.space, task.data, self.gamma)

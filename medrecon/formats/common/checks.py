@@ -1,19 +1,11 @@
-"""What every raw format asks of a file: that it opens, that angles and lengths make sense. Errors name file and key."""
+"""What every raw format asks of numbers: that they are finite, that angles and lengths make sense."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
-
-from medrecon.acquisition.options import OptionError
 
 Array = NDArray[np.float64]
 NO_COUNTS = "; zero counts before the logarithm?"
@@ -38,52 +30,8 @@ SOURCES = (1.0, 3e3)
 """Distances between source and axis [mm]."""
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """An HDF5 file; what goes wrong while it is read is told with its name.
-
-    Raises:
-        ValueError: not HDF5, truncated or damaged, or an error of the block, with the file's name in front.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as h5:
-            yield h5
-    except OptionError as error:
-        raise OptionError(f"{path}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: not HDF5, truncated or damaged ({error})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: {error.args[0] if error.args else error}") from error
-
-
-def is_hdf5(path: Path) -> bool:
-    """Whether a file is HDF5 by its signature; a truncated one is."""
-    import h5py
-
-    return path.is_file() and bool(h5py.is_hdf5(path))
-
-
-def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> Any:
-    """A dataset of real numbers of an HDF5 file, not read yet; `kinds`: "c" for complex ones, "b" for truth values.
-
-    Raises:
-        ValueError: missing, or of another kind or rank.
-    """
-    if key not in h5:
-        raise ValueError(f"{key}: missing; the file has {', '.join(map(str, h5)) or 'nothing'}")
-    found = h5[key]
-    if not hasattr(found, "shape") or found.dtype.kind not in kinds:
-        came = getattr(found, "dtype", "a group")
-        raise ValueError(f"{key}: expected a dataset of {'complex ' * (kinds == 'c')}numbers, got {came}")
-    if found.ndim not in ranks:
-        raise ValueError(f"{key}: expected rank {' or '.join(map(str, ranks))}, got shape {found.shape}")
-    return found
-
-
 def finite(key: str, values: Array, hint: str = "") -> Array:
-    """The same values.
+    """Return the same values.
 
     Raises:
         ValueError: NaN or infinite ones among them, and where the first is.
@@ -96,7 +44,7 @@ def finite(key: str, values: Array, hint: str = "") -> Array:
 
 
 def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
-    """View angles (V,) in rad, from "degrees" or "radians" in some spelling, or "" when the file does not say.
+    """Return view angles (V,) in rad, from "degrees" or "radians" in some spelling, or "" when the file does not say.
 
     Raises:
         ValueError: not one per view, NaN, not monotone, or a span that speaks of other units.
@@ -125,7 +73,7 @@ def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
 
 
 def millimetres(key: str, value: float, units: str, bounds: tuple[float, float]) -> float:
-    """A length in mm.
+    """Return a length in mm.
 
     Raises:
         ValueError: unknown units, or a length that no scanner has.
@@ -142,7 +90,7 @@ def millimetres(key: str, value: float, units: str, bounds: tuple[float, float])
 
 
 def fan_fits(source_origin: float, source_detector: float, width: float, field: float) -> None:
-    """Whether lengths of a fan-beam scan [mm] can belong to one scanner: its detector `width` and image `field`.
+    """Check that lengths of a fan-beam scan [mm] can belong to one scanner: its detector `width` and image `field`.
 
     Raises:
         ValueError: what does not fit; nearly always a length in other units than the rest.
@@ -161,10 +109,3 @@ def fan_fits(source_origin: float, source_detector: float, width: float, field: 
     seen = width * source_origin / source_detector
     if not 0.3 * field < seen < 10 * field:
         raise ValueError(f"the detector sees {seen:.4g} mm at the axis, the image is {field:.4g} mm wide{hint}")
-
-
-def centred_affine(shape: tuple[int, int], pixel: float, slice_pitch: float) -> Tensor:
-    """(4, 4) affine of square pixels [mm], shown like an axial slice, with the axis of rotation at x = y = 0."""
-    affine = torch.diag(torch.tensor([-pixel, -pixel, slice_pitch, 1.0], dtype=torch.float64))
-    affine[0, 3], affine[1, 3] = pixel * (shape[1] - 1) / 2, pixel * (shape[0] - 1) / 2
-    return affine

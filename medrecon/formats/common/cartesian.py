@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from medrecon.core.scan import Scan
-from medrecon.formats.fastmri import header as fastmri_header
+from medrecon.formats.common.placement import isocentre_affine, moved
 
 MOST_COILS = 128
 
 
 def acquired(kspace: Tensor) -> Tensor:
-    """Where any coil has a sample other than 0: (H, W) if all slices of (Z, C, H, W) agree, else (Z, H, W)."""
+    """Find where any coil has a sample other than 0: (H, W) if all slices of (Z, C, H, W) agree, else (Z, H, W)."""
     mask = (kspace != 0).any(1)
     return mask[0] if bool((mask == mask[0]).all()) else mask
 
 
 def check_coils(key: str, kspace: Tensor) -> None:
-    """Whether (Z, C, H, W) can be in this order: more coils than any scanner has are rows or columns.
+    """Check that (Z, C, H, W) can be in this order: more coils than any scanner has are rows or columns.
 
     Raises:
         ValueError: too many coils, or rows or columns of a single sample.
@@ -35,7 +35,7 @@ def check_coils(key: str, kspace: Tensor) -> None:
 
 
 def check_finite(key: str, kspace: Tensor, first: int) -> None:
-    """k-space (Z, C, H, W) of slices `first` and on.
+    """Check k-space (Z, C, H, W) of slices `first` and on.
 
     Raises:
         ValueError: NaN or infinite samples, how many and in which slice.
@@ -49,7 +49,11 @@ def check_finite(key: str, kspace: Tensor, first: int) -> None:
 
 
 def check_measured(key: str, kspace: Tensor, first: int) -> None:
-    """Raises ValueError when a slice of (Z, C, H, W), counted from `first`, has no sample."""
+    """Check that every slice of (Z, C, H, W), counted from `first`, has a sample.
+
+    Raises:
+        ValueError: a slice has none.
+    """
     empty = (kspace == 0).flatten(1).all(1).nonzero()
     if len(empty):
         raise ValueError(
@@ -57,16 +61,10 @@ def check_measured(key: str, kspace: Tensor, first: int) -> None:
         )
 
 
-def moved(affine: Tensor, slices: int) -> Tensor:
-    """The affine of the volume without its first slices."""
-    affine = affine.clone()
-    affine[:3, 3] += affine[:3, 2] * slices
-    return affine
-
-
 def bare_scan(kspace: Tensor, first: int, count: int, pixel: float | None, facts: dict[str, Any]) -> Scan:
-    """Slices `first` on, of `count`, of k-space (Z, C, H, W) from a file that holds numbers only: centred, shown like
-    an axial slice, pixels of `pixel` or 1 mm, as the provenance says.
+    """Make a scan of slices `first` on, of `count`, of k-space (Z, C, H, W) from a file that holds numbers only.
+
+    It is centred, shown like an axial slice, with pixels of `pixel` or 1 mm, as the provenance says.
 
     Raises:
         ValueError: an axis that cannot be coils, NaN and the slice, nothing measured.
@@ -83,5 +81,5 @@ def bare_scan(kspace: Tensor, first: int, count: int, pixel: float | None, facts
         "pixel_from": "given" if pixel else "not in the file: taken as 1 mm",
         "place": "not in the file: centred, shown like an axial slice",
     }
-    affine = moved(fastmri_header.centred_affine(shape, (mm, mm), mm, count), first)
+    affine = moved(isocentre_affine(shape, (mm, mm), mm, count), first)
     return Scan("mri", kspace, shape, affine, "a.u.", mask=mask, provenance=provenance)
