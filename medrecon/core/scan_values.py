@@ -101,7 +101,7 @@ def _shortest(i0: float | Tensor | None, shape: tuple[int, ...]) -> float | Tens
     return i0.reshape(v) if z == 1 else i0.reshape(z, v)
 
 
-def noise_of(modality: str, values: Mapping[str, Any], shape: tuple[int, ...]) -> CTNoise | MRINoise | None:
+def noise_model(modality: str, values: Mapping[str, Any], shape: tuple[int, ...]) -> CTNoise | MRINoise | None:
     """Return the noise model that has these values, None where none is told.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.core import atomic, scan_values
+from medrecon.core import atomic
 from medrecon.core.scan import Scan, moved, noise_of, within
 from medrecon.formats.base import Format
 from medrecon.formats.common import hdf5
@@ -72,8 +72,8 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
                 _require_finite(tensor, f"{path}: {name}", 0, scan.volumetric)
                 _store(h5, name, tensor.detach().cpu().numpy(), scan.volumetric)
         h5["affine"] = scan.affine.numpy()
-        _store_values(h5.create_group("geometry"), scan_values.geometry_values(scan))
-        _store_values(h5.create_group("noise"), scan_values.noise_values(scan))
+        _store_values(h5.create_group("geometry"), geometry_values(scan))
+        _store_values(h5.create_group("noise"), noise_values(scan))
         h5.attrs.update(modality=scan.modality, units=scan.units, image_shape=scan.image_shape, provenance=provenance)
         h5.attrs.update(format=FORMAT, version=VERSIONS[_second(scan)])
     return path
@@ -110,10 +110,10 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
         image_shape=image_shape,
         affine=moved(torch.from_numpy(h5["affine"][()]), start),
         units=h5.attrs["units"],
-        geometry=scan_values.geometry_of(modality, geometry),
+        geometry=geometry_of(modality, geometry),
         mask=_load(h5, "mask", start, stop) if "mask" in h5 else None,
         maps=_load(h5, "maps", start, stop) if "maps" in h5 else None,
-        noise=noise_of(scan_values.noise_of(modality, noise, h5["data"].shape), start, stop),
+        noise=noise_of(noise_model(modality, noise, h5["data"].shape), start, stop),
         mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
         provenance=json.loads(h5.attrs["provenance"]),
     )
