@@ -27,15 +27,15 @@ def of_scan(scan: Scan) -> dict[str, Any]:
         "data": list(scan.data.shape),
         "image_shape": list(scan.image_shape),
         "units": scan.units,
-        "geometry": brief(scan),
+        "geometry": brief(geometry_values(scan)),
         "noise": noise or "estimated from the data",
         "provenance": scan.provenance,
     }
 
 
-def brief(scan: Scan) -> dict[str, Any]:
+def brief(geometry: dict[str, Any]) -> dict[str, Any]:
     """Return the geometry of a scan without its angles, and of what else changes from view to view the range."""
-    return {k: _range(v) for k, v in geometry_values(scan).items() if k != "angles"}
+    return {k: _range(v) for k, v in geometry.items() if k != "angles"}
 
 
 def _range(value: Any) -> Any:

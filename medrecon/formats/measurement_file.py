@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medrecon.core import atomic
 from medrecon.core.scan import Scan, moved, noise_of, within
+from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
 from medrecon.formats.base import Format
 from medrecon.formats.common import hdf5
 from medrecon.formats.contents import brief
@@ -44,11 +45,11 @@ class MeasurementFile(Format):
             "units": scan.units,
         }
         if scan.modality == "ct":
-            found["geometry"], found["views"] = brief(scan), len(scan.rays.angles)
+            found["geometry"], found["views"] = brief(geometry_values(scan)), len(scan.rays.angles)
         if scan.mask is not None:
             sampled = max(1, int(scan.mask.sum()))
             found["coils"], found["acceleration"] = scan.data.shape[1], round(scan.mask.numel() / sampled, 3)
-        noise = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in scan_values.noise_values(scan).items()}
+        noise = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in noise_values(scan).items()}
         return {**found, "noise": noise, "provenance": scan.provenance}
 
 
@@ -153,8 +154,10 @@ def _store(h5: Any, name: str, array: np.ndarray[Any, Any], views: bool) -> None
 
 
 def _load(h5: Any, name: str, start: int, stop: int, views: bool = False) -> Tensor:
+    from h5py import Dataset
+
     dataset = h5[name]
-    if not hdf5.is_dataset(dataset):
+    if not isinstance(dataset, Dataset):
         raise ValueError(f"{name}: expected a dataset")
     tensor = torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
     _require_finite(tensor, name, start, views)
