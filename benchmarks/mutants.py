@@ -27,7 +27,7 @@ from workshop import ROOT, Choose, Run, Watch, Workshop
 ROOMS = "core numerics geometry sampling kspace coils quality diffusion formats"
 CORE = (
     *(f"medrecon/{room}" for room in ROOMS.split()),
-    *("medrecon/pipeline/mri_problem.py", "medrecon/pipeline/noise_level.py", "medrecon/pipeline/ct_problem.py"),
+    *("medrecon/pipeline/mri_problem.py", "medrecon/pipeline/ct_problem.py"),
     *("operators", "models/prior.py", "models/base.py", "models/values.py", "models/adapters", "models/exact"),
 )
 LEFT_OUT = {
@@ -37,7 +37,7 @@ LEFT_OUT = {
     "operators/check.py": "tests themselves",
 }
 ALSO = {
-    "medrecon/core/scan": "tests/formats/test_scan.py",
+    "medrecon/core/scan": "tests/formats/test_measurement_file.py",
     "medrecon/diffusion": "tests/solvers/diffusion tests/models/test_pixel_space.py tests/models/test_complex_prior.py",
     "medrecon/formats": "tests/acquisition/test_helical.py",
     "medrecon/geometry": "tests/operators/ct tests/formats/test_ct_pd.py tests/pipeline/test_cone_pipeline.py",
