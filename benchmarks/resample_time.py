@@ -68,7 +68,7 @@ class Side:
 
     def psnr(self, reference: Volume) -> float:
         """Return the PSNR [dB] of the last image; of CT over its full window."""
-        return float(evaluate(formats.read(self.image, modality=reference.modality), reference)["psnr"])
+        return float(evaluate(formats.read(self.image, modality=reference.modality), reference)["psnr_db"])
 
 
 def compare(sides: Sequence[Side], reference: Volume, repeats: int) -> str:
