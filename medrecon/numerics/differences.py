@@ -9,9 +9,9 @@ from torch import Tensor
 def gradient(x: Tensor, ndim: int) -> Tensor:
     """Return forward differences along the last `ndim` axes, 0 at the far border: (..., item) -> (ndim, ..., item)."""
     out = x.new_zeros((ndim, *x.shape))
-    for part, axis in zip(out, range(-ndim, 0), strict=True):
+    for k, axis in enumerate(range(-ndim, 0)):
         n = x.shape[axis] - 1
-        torch.sub(x.narrow(axis, 1, n), x.narrow(axis, 0, n), out=part.narrow(axis, 0, n))
+        out[k].narrow(axis, 0, n).copy_(x.narrow(axis, 1, n)).sub_(x.narrow(axis, 0, n))
     return out
 
 

@@ -180,7 +180,7 @@ class WienerUNet(nn.Module, Conditional, Guidable):
             mine = (sigma > below) & ((sigma <= expert.config.up_to) | last)
             below = expert.config.up_to
             if bool(mine.all()):
-                parts = zip(*(in_cache(t, 4) for t in (z, sigma, estimate, error)), strict=True)
+                parts = zip(in_cache(z, 4), in_cache(sigma, 4), in_cache(estimate, 4), in_cache(error, 4), strict=True)
                 result = torch.cat([self.correct(expert, *part, where, self.label) for part in parts])
             elif bool(mine.any()):
                 part = z[mine], sigma[mine], estimate[mine], error[mine]
