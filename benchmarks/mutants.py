@@ -81,7 +81,6 @@ class Campaign:
         folder.mkdir(parents=True, exist_ok=True)
         self.shop, self.kernels = Workshop(folder), folder / "kernels"
         self.clean: dict[str, dict[str, tuple[float, list[str]]]] = {}
-        self.package = digest(*sorted(f for part in CORE for f in (self.shop.copy / part).rglob("*.py")))
         lines = self.results.read_text().splitlines() if self.results.exists() else []
         self.known = {r["place"]: r for r in map(json.loads, lines)}
 
@@ -92,7 +91,7 @@ class Campaign:
             SystemExit: they fail without a fault.
         """
         if test not in self.clean:
-            file = self.folder / "clean" / f"{digest(self.shop.copy / test)}{self.package}.json"
+            file = self.folder / "clean" / f"{digest(self.shop.copy / test)}.json"
             file.parent.mkdir(exist_ok=True)
             if not file.exists():
                 sys.dont_write_bytecode = False
