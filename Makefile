@@ -5,14 +5,16 @@ READY := .venv/ready
 
 .PHONY: test demo check clean
 
+# Two processes of one thread each: threads that wait for each other cost more than they gain on small tensors.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 demo: $(READY)
 	$(BIN)/medrecon demo -o demo-output
 
 check: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy -p medrecon
 	$(BIN)/mypy benchmarks
 

@@ -19,8 +19,7 @@ from projectors import cpu_seconds
 
 from medrecon.geometry.cone import ConeGeometry, VolumeGrid
 from medrecon.operators.ct.filtered.fdk import fdk
-from medrecon.operators.ct.joseph import cone
-from medrecon.operators.ct.joseph import planar as joseph
+from medrecon.operators.ct.joseph import cone, planar
 
 CASES = {"128": (128, 180, (128, 192)), "256": (256, 360, (256, 384))}
 SLICES = 64
@@ -41,14 +40,14 @@ def rows(name: str, size: int, views: int, detector: tuple[int, int], repeats: i
     x = g.random((1, *grid.shape), dtype=np.float32)
     y = cone.forward(x, rays)
     steps = int((rays.plane.last - rays.plane.first).sum())
-    slices, batch = joseph.forward(x[0, :SLICES], rays.plane), min(SLICES, size)
+    slices, batch = planar.forward(x[0, :SLICES], rays.plane), min(SLICES, size)
     case = f"{name}³, {views} views, {detector[0]} x {detector[1]}"
     projections = torch.from_numpy(y)
     calls: dict[str, tuple[Callable[[], object], int]] = {
         "cone, forward": (lambda: cone.forward(x, rays), steps * detector[0]),
         "cone, adjoint": (lambda: cone.adjoint(y, rays, grid.shape), steps * detector[0]),
-        f"fan x {batch}, forward": (lambda: joseph.forward(x[0, :SLICES], rays.plane), steps * batch),
-        f"fan x {batch}, adjoint": (lambda: joseph.adjoint(slices, rays.plane, grid.shape[1:]), steps * batch),
+        f"fan x {batch}, forward": (lambda: planar.forward(x[0, :SLICES], rays.plane), steps * batch),
+        f"fan x {batch}, adjoint": (lambda: planar.adjoint(slices, rays.plane, grid.shape[1:]), steps * batch),
         "FDK": (lambda: fdk(projections, geometry, grid), size**3 * views),
     }
     for label, (call, samples) in calls.items():
@@ -65,8 +64,8 @@ def main() -> None:
     grid, y = VolumeGrid((8, 16, 16), (1.0, 1.0, 1.0)), np.zeros((1, *small.shape), dtype=np.float32)
     cone.forward(cone.adjoint(y, cone.trace(small, grid), grid.shape), cone.trace(small, grid))
     fdk(torch.from_numpy(y), small, grid)
-    flat = joseph.trace(small.plane(), grid.plane())
-    joseph.forward(joseph.adjoint(y[:, :, 0], flat, grid.shape[1:]), flat)
+    flat = planar.trace(small.plane(), grid.plane())
+    planar.forward(planar.adjoint(y[:, :, 0], flat, grid.shape[1:]), flat)
     print("| case | what | CPU s | ns a sample |\n|---|---|---|---|")
     for name in options.sizes:
         rows(name, *CASES[name], options.repeats)

@@ -31,7 +31,8 @@ from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTr
 from medrecon.training.images.augment import Augment, crops
 from medrecon.training.images.latents import encode_slices, fingerprint, statistics, stored
 from medrecon.training.images.slices import Slices, read_sheets
-from medrecon.training.loop.steps import LoopConfig, Optimizer, fit
+from medrecon.training.loop.config import LoopConfig, Optimizer
+from medrecon.training.loop.steps import fit
 
 LEVELS = (0.06, 0.25, 1.0, 4.0, 16.0)
 MOVED: dict[str, Any] = {"plain": 0.4, "zoom": 1.25, "rotate": 10, "shift": 0.05}

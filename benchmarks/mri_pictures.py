@@ -1,6 +1,6 @@
 """Pictures of the MRI solvers on a public scan, the abdominal MR that the pydicom wheel ships.
 
-python benchmarks/mri_pictures.py --out docs/images      # the pictures of docs/mri.md
+python benchmarks/mri_pictures.py --out docs/images      # the pictures of docs/guide/mri.md
 """
 
 from __future__ import annotations

@@ -32,8 +32,9 @@ from medrecon.core.units import hu_to_mu
 from medrecon.core.volume import Volume
 from medrecon.diagnose.stationary import Stationary
 from medrecon.diffusion.consistency import DataConsistency
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.networks.wiener_unet import WienerUNet
-from medrecon.models.prior import Denoiser, Prior
+from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
@@ -74,8 +75,9 @@ class KnowingPrior(Prior):
             known["denoiser"] = Nearer(prior.denoiser, prior.encode(truth), q)
         return cls(**known, plain=prior, truth=truth, exact=exact, q=q)
 
-    def mirrored(self) -> KnowingPrior:
-        return KnowingPrior.of(self.plain.mirrored(), self.truth, exact=self.exact, q=self.q)
+    def repeated(self, count: int, mirror: Tensor | None = None) -> KnowingPrior:
+        truth = self.truth.repeat(count, 1, 1)
+        return KnowingPrior.of(self.plain.repeated(count, mirror), truth, exact=self.exact, q=self.q)
 
     @cached_property
     def lost(self) -> Tensor:
@@ -88,20 +90,16 @@ class KnowingPrior(Prior):
 
 
 @dataclass(frozen=True, eq=False)
-class Nearer:
+class Nearer(Denoiser):
     """truth + q (D(z, sigma) - truth); q = 0 knows the latent."""
 
     denoiser: Denoiser
     truth: Tensor
     q: float
 
-    @property
-    def sigma_min(self) -> float:
-        return self.denoiser.sigma_min
-
-    @property
-    def sigma_max(self) -> float:
-        return self.denoiser.sigma_max
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma_min", self.denoiser.sigma_min)
+        object.__setattr__(self, "sigma_max", self.denoiser.sigma_max)
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self.truth + self.q * (self.denoiser(z, sigma) - self.truth) if self.q else self.truth
@@ -111,12 +109,8 @@ def blur(x: Tensor, sd: float) -> Tensor:
     """Gaussian blur of (B, H, W), sd in pixels; beyond the edge as inside."""
     t = torch.arange(-int(3 * sd), int(3 * sd) + 1, dtype=x.dtype)
     k = torch.exp(-(t**2) / (2 * sd**2))
-
-    def weight(v: Tensor) -> Tensor:
-        return conv2d(conv2d(v[:, None], k.view(1, 1, -1, 1), padding="same"), k.view(1, 1, 1, -1), padding="same")[
-            :, 0
-        ]
-
+    weight = lambda v: conv2d(conv2d(v[:, None], k.view(1, 1, -1, 1), padding="same"),  # noqa: E731
+                              k.view(1, 1, 1, -1), padding="same")[:, 0]  # fmt: skip
     return weight(x) / weight(torch.ones_like(x))
 
 
@@ -127,7 +121,15 @@ class TrueError(DataConsistency):
         super().__init__(A, y, iterations)
         self.truth, self.size = truth, size
 
-    def prox(self, v: Tensor, tau: Tensor) -> Tensor:
+    def repeated(self, count: int) -> TrueError:
+        other = super().repeated(count)
+        assert isinstance(other, TrueError)
+        if count > 1:
+            other.truth = self.truth.repeat(count, 1, 1)
+        return other
+
+    def prox(self, v: Tensor, tau: Tensor | float) -> Tensor:
+        assert isinstance(tau, Tensor)
         error = blur((v - self.truth).abs().square(), 1.5).sqrt().clamp_min(1e-12)
         if not self.size:
             rms = lambda t: t.square().flatten(1).mean(1).sqrt().view(-1, 1, 1)  # noqa: E731
@@ -140,9 +142,8 @@ class TrueError(DataConsistency):
 
 @dataclass(frozen=True, eq=False)
 class Oracle(ReSample):
-    """ReSample from a given image, and with data consistency that knows `truth` if it is given."""
+    """ReSample with data consistency that knows `truth` if it is given."""
 
-    first: Tensor | None = None
     truth: Tensor | None = None
     true_size: bool = False
 
@@ -150,9 +151,6 @@ class Oracle(ReSample):
         if self.truth is None:
             return super().consistency(A, y)
         return TrueError(A, y, self.cg_iterations, self.truth, self.true_size)
-
-    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> Tensor | None:
-        return super().warm_start(A, y, generator) if self.first is None else self.first
 
 
 class Case:
@@ -180,16 +178,16 @@ class Case:
         return TV()(self.A, self.y, generator=torch.Generator().manual_seed(0)).image
 
     def scores(self, image: Tensor) -> dict[str, float]:
-        scores = evaluate(
-            Volume(self.problem.values(image), self.target.affine, self.target.units, self.target.modality), self.target
-        )
+        scores = evaluate(Volume(self.problem.values(image), self.target.affine, self.target.units,
+                                 self.target.modality), self.target)  # fmt: skip
         chi2 = float(self.y.chi2(self.A(image)).mean())
         row = {"psnr": scores["psnr_db"] or 99.0, "ssim": scores["ssim"], "chi2": chi2}  # None: no error at all
         return row | ({"soft": scores["windows"]["soft"]["psnr_db"] or 99.0} if self.modality == "ct" else {})
 
-    def solve(self, prior: Prior, seed: int = 0, **settings: Any) -> Tensor:
-        solver = Oracle(prior, **{"first": self.tv, **settings})
-        return solver(self.A, self.y, generator=torch.Generator().manual_seed(seed)).image
+    def solve(self, prior: Prior, seed: int = 0, warm: Tensor | None = None, **settings: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        first = self.tv if warm is None else warm
+        return Oracle(prior, **settings)(self.A, self.y, generator=generator, warm=first).image
 
     def measured_share(self, image: Tensor) -> float:
         """Share of the squared error that the data could still mend: prox of the error alone, noiseless data."""
@@ -223,7 +221,8 @@ def phased(c: Case) -> Prior:
 
 def starting(c: Case, sigma: float) -> dict[str, Any]:
     """Another first level, the ratio of two levels as it is."""
-    octaves = math.log(sigma / c.prior.end) / math.log(c.prior.start / c.prior.end)
+    start, end = ReSample(c.prior).span()
+    octaves = math.log(sigma / end) / math.log(start / end)
     return {"start": sigma, "steps": 1 + max(0, round((ReSample.steps - 1) * octaves))}
 
 
@@ -233,8 +232,7 @@ def anatomy(c: Case) -> Iterator[tuple[str, Tensor]]:
     yield "TV", c.tv
     yield "D(E(truth))", c.prior.decode(c.prior.encode(c.truth), c.A.in_shape)
     yield "D(E(TV))", c.prior.decode(c.prior.encode(c.tv), c.A.in_shape)
-    solver = Oracle(c.prior, first=c.tv)
-    solution = solver(c.A, c.y, generator=torch.Generator().manual_seed(0))
+    solution = Oracle(c.prior)(c.A, c.y, generator=torch.Generator().manual_seed(0), warm=c.tv)
     seen = 1 if c.A.support is None else c.A.support
     yield "before the polish", solution.diagnostics["latent_image"] * seen
     yield "ReSample fast", solution.image
@@ -263,7 +261,7 @@ def experiments() -> dict[str, Experiment]:
         runs[f"both: autoencoder exact, denoiser error x {q}"] = lambda c, q=q: c.solve(knowing(c, exact=True, q=q))  # type: ignore[misc]
     for sigma in (0.1, 0.2, 0.4, 0.8, 1.6, 6.4, 25.6):
         runs[f"start: TV + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, **starting(c, s))  # type: ignore[misc]
-        runs[f"start: truth + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, first=c.truth, **starting(c, s))  # type: ignore[misc]
+        runs[f"start: truth + {sigma} n"] = lambda c, s=sigma: c.solve(c.prior, warm=c.truth, **starting(c, s))  # type: ignore[misc]
     for sigma in (0.01, 0.06, 0.12, 0.25, 0.4, 0.6):
         runs[f"end at {sigma}"] = lambda c, s=sigma: c.solve(c.prior, end=s)  # type: ignore[misc]
     return runs
@@ -286,17 +284,8 @@ def measure(case: Case, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, mean over slices, worst and best gain over TV."""
-    head = (
-        "case",
-        "experiment",
-        "PSNR dB",
-        "over TV dB",
-        "least … most",
-        "soft PSNR dB",
-        "SSIM",
-        "χ²/m",
-        "measured share of error",
-    )
+    head = ("case", "experiment", "PSNR dB", "over TV dB", "least … most", "soft PSNR dB", "SSIM", "χ²/m",
+            "measured share of error")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for case, name in dict.fromkeys((r["case"], r["experiment"]) for r in rows):
         mine = [r for r in rows if (r["case"], r["experiment"]) == (case, name)]
@@ -305,17 +294,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         def mean(key: str, form: str, mine: list[dict[str, Any]] = mine) -> str:
             return format(sum(r[key] for r in mine) / len(mine), form) if key in mine[0] else ""
 
-        cells = [
-            case,
-            name,
-            mean("psnr", ".2f"),
-            mean("gain", "+.2f"),
-            f"{min(gains):+.2f} … {max(gains):+.2f}",
-            mean("soft", ".2f"),
-            mean("ssim", ".4f"),
-            mean("chi2", ".2f"),
-            mean("share", ".0%"),
-        ]
+        cells = [case, name, mean("psnr", ".2f"), mean("gain", "+.2f"), f"{min(gains):+.2f} … {max(gains):+.2f}",
+                 mean("soft", ".2f"), mean("ssim", ".4f"), mean("chi2", ".2f"), mean("share", ".0%")]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -337,9 +317,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[".*"], help="experiments, regular expressions; and anatomy")
     parser.add_argument("--slices", type=int, default=4, help="the first so many of each modality")
     parser.add_argument("--held-out", action="store_true", help="the other slices")
-    parser.add_argument(
-        "--subject", nargs="*", default=[], help="test subjects, to find out why one loses: choose nothing on them"
-    )
+    parser.add_argument("--subject", nargs="*", default=[], help="test subjects, to find out why one loses: choose "
+                        "nothing on them")  # fmt: skip
     parser.add_argument("--weights", help="a prior to use in place of the shipped one")
     options = parser.parse_args()
     wanted = lambda name: any(re.fullmatch(pattern, name) for pattern in options.only)  # noqa: E731

@@ -14,17 +14,16 @@ from typing import Any, Literal
 import torch
 
 from medrecon import formats
+from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.units import hu_to_mu, mu_to_hu
 from medrecon.core.volume import Volume
 from medrecon.pipeline import reconstruct, solver_classes
-from medrecon.pipeline.choose import scans_of
 from medrecon.quality.evaluate import evaluate
 from medrecon.quality.picture import comparison, display_window
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
 
-OnProgress = Callable[[float, int], None]
 SUFFIXES = (".json", ".png", ".gz", ".dcm")
 
 
@@ -73,10 +72,6 @@ def _shifted(on_progress: OnProgress, base: int, total: int, done: float) -> Non
     on_progress(base + done, total)
 
 
-def _silent(done: float, total: int) -> None:
-    """Report nothing."""
-
-
 def run_demo(
     folder: Path,
     *,
@@ -85,7 +80,7 @@ def run_demo(
     cases: Collection[str] | None = None,
     solvers: Collection[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Simulate, reconstruct and compare; `folder` appears whole, an earlier demo there is replaced.
 
@@ -131,7 +126,7 @@ def applicable(modality: str, chosen: Collection[str] | None) -> list[str]:
         name
         for name, cls in solver_classes().items()
         if modality in cls.modalities
-        and scans_of(cls) in ("any", "cartesian")
+        and cls.scans in ("any", "cartesian")
         and (modality in shipped() or not cls.needs_prior)
         and (chosen is None or name in chosen)
     ]

@@ -1,65 +1,16 @@
-"""The contracts of priors: Denoiser, Autoencoder, and Prior with its units."""
+"""Prior: a denoiser of latents, the way there and back, and the units of its images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from medrecon.models.autoencoder import Autoencoder
+from medrecon.models.denoiser import Conditional, Denoiser, Guidable
 from medrecon.models.values import ValueMap
-
-
-class Denoiser(Protocol):
-    """D(z, sigma) = E[z0 | z0 + sigma n], n ~ N(0, I): the one noise convention (variance exploding).
-
-    z (B, C, h, w); sigma a scalar or (B,) in [sigma_min, sigma_max]. Adapters bring other networks here.
-    """
-
-    @property
-    def sigma_min(self) -> float: ...
-    @property
-    def sigma_max(self) -> float: ...
-
-    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Conditional(Protocol):
-    """A denoiser that also knows classes of images by name; as it is, it is that of all of them together."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    def conditioned(self, label: str) -> Denoiser: ...
-
-
-@runtime_checkable
-class Guidable(Protocol):
-    """A denoiser that knows a poorer one, W, of the same images."""
-
-    def guided(self, weight: float) -> Denoiser:
-        """W + weight (D - W): autoguidance (arXiv 2406.02507, eq. 3)."""
-        ...
-
-
-class Autoencoder(Protocol):
-    """encode (B, H, W) -> (B, C, H/factor, W/factor), zero mean and unit variance per channel; decode back.
-
-    Images are real, or those of a complex prior complex; latents are real.
-    """
-
-    @property
-    def factor(self) -> int: ...
-    @property
-    def complex(self) -> bool:
-        """Takes and gives complex images, of any phase."""
-        ...
-
-    def encode(self, u: Tensor) -> Tensor: ...
-
-    def decode(self, z: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +25,10 @@ class Prior:
         error: root-mean-square round-trip error |D(E(x)) - x| on held-out subjects, in image units.
         slope, intercept: physical value = slope * image value + intercept.
         phase: unit-modulus complex (B or 1, H, W) or None; the image is then magnitude times phase.
-        start: noise level at which ReSample starts from a TV image, chosen on validation slices: the lower, the
-            less the prior is trusted beyond the image it is given.
-        end: noise level of ReSample's last step, chosen likewise: below it trajectories only part, each to a sample of
-            its own, and take the noise of the data for anatomy.
-        mirror: images are mirrored left to right on their way in and on their way out.
+        mirror: (R,) bool, which of R equal parts of a batch are mirrored left to right on their way in and on their
+            way out; None: none.
         label: the class of images it is told it sees, or None: see `conditioned`.
+        card: the model card: where it comes from, and what was chosen for it on validation slices.
     """
 
     autoencoder: Autoencoder
@@ -92,19 +41,17 @@ class Prior:
     slope: float = 1.0
     intercept: float = 0.0
     phase: Tensor | None = None
-    start: float = 0.5
-    end: float = 0.12
-    mirror: bool = False
+    mirror: Tensor | None = None
     label: str | None = None
     card: dict[str, Any] = field(default_factory=dict)
 
     @property
     def complex(self) -> bool:
-        """Of complex images of any phase: it takes them as they are."""
+        """Tell whether it is a prior of complex images of any phase: it takes them as they are."""
         return self.autoencoder.complex
 
     def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
-        """The same prior for images x with physical value slope * x + intercept."""
+        """Return the same prior for images x with physical value slope * x + intercept."""
         return replace(
             self,
             slope=self.slope * slope,
@@ -113,7 +60,7 @@ class Prior:
         )
 
     def with_phase(self, phase: Tensor) -> Prior:
-        """The same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
+        """Return the same magnitude prior for complex images: encode Re(conj(phase) x), decode times phase.
 
         The demodulated real part is used, not |x|: it has no Rician bias.
 
@@ -125,11 +72,28 @@ class Prior:
         return replace(self, phase=phase)
 
     def mirrored(self) -> Prior:
-        """The same prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
-        return replace(self, mirror=not self.mirror)
+        """Return the prior seen in a mirror: it errs elsewhere, so that the mean of both errs less."""
+        return self.repeated(1, torch.ones(1, dtype=torch.bool))
+
+    def repeated(self, count: int, mirror: Tensor | None = None) -> Prior:
+        """Return the same prior for `count` batches in one, one after another; in those of `mirror` (count,) the
+        images are seen in a mirror."""
+        before = torch.zeros(1, dtype=torch.bool) if self.mirror is None else self.mirror
+        turned = torch.zeros(count, dtype=torch.bool) if mirror is None else mirror
+        flags = before.repeat(count) ^ turned.repeat_interleave(len(before))
+        shared = self.phase is None or len(self.phase) == 1
+        phase = self.phase if shared or self.phase is None else self.phase.repeat(count, 1, 1)
+        return replace(self, phase=phase, mirror=flags if bool(flags.any()) else None)
+
+    def reflect(self, u: Tensor) -> Tensor:
+        """Mirror those images (N, ..., W) of a batch that the prior sees in a mirror."""
+        if self.mirror is None:
+            return u
+        flags = self.mirror.repeat_interleave(len(u) // len(self.mirror)).to(u.device)
+        return torch.where(flags.view(-1, *(1,) * (u.ndim - 1)), u.flip(-1), u)
 
     def conditioned(self, label: str) -> Prior:
-        """The same prior, told what it is to see, such as "chest": one of the classes it was trained with.
+        """Return the same prior, told what it is to see, such as "chest": one of the classes it was trained with.
 
         Raises:
             ValueError: it was not trained with that class; names those it was.
@@ -142,7 +106,7 @@ class Prior:
             raise ValueError(f"{self.name}: {error}") from None
 
     def guided(self, weight: float) -> Prior:
-        """The same prior, more certain by `weight` than it is: for samples to look at, not for reconstruction.
+        """Return the same prior, more certain by `weight` than it is: for samples to look at, not for reconstruction.
 
         Raises:
             ValueError: weight is not positive, or the denoiser knows no poorer one to be guided away from.
@@ -156,7 +120,7 @@ class Prior:
         return replace(self, denoiser=self.denoiser.guided(weight))
 
     def network_values(self, x: Tensor) -> Tensor:
-        """Images (B, H, W) in image units -> network range."""
+        """Bring images (B, H, W) from image units to network range."""
         if self.phase is not None:
             x = (x * self.phase.conj()).real
         if x.is_complex() != self.complex:
@@ -165,18 +129,17 @@ class Prior:
         return self.values.forward(x * self.slope + self.intercept)
 
     def spread(self, x: Tensor) -> Tensor:
-        """|dx/du| at x (B, H, W), image units: an error of 1 in network range is one of `spread` in the image."""
+        """Return |dx/du| at x (B, H, W), image units: an error of 1 in network range is one of so much in the image."""
         return self.values.derivative(self.network_values(x)) / abs(self.slope)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Latent height and width of an image (H, W), padded up to a multiple of the factor."""
+        """Return the latent height and width of an image (H, W), padded up to a multiple of the factor."""
         h, w = (-(-n // self.autoencoder.factor) for n in shape[-2:])
         return h, w
 
     def encode(self, x: Tensor) -> Tensor:
-        """x (B, H, W) in image units -> z (B, C, h, w); pads by replication to a multiple of the factor."""
-        u = self.network_values(x)
-        u = u.flip(-1) if self.mirror else u
+        """Encode x (B, H, W) in image units to z (B, C, h, w); pads by replication to a multiple of the factor."""
+        u = self.reflect(self.network_values(x))
         h, w = self.latent_shape(tuple(u.shape))
         bottom, right = h * self.autoencoder.factor - u.shape[-2], w * self.autoencoder.factor - u.shape[-1]
         if bottom or right:
@@ -184,8 +147,7 @@ class Prior:
         return self.autoencoder.encode(u)
 
     def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """z (B, C, h, w) -> x (B, H, W) in image units, cropped to `shape`."""
-        u = self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]]
-        u = u.flip(-1) if self.mirror else u
+        """Decode z (B, C, h, w) to x (B, H, W) in image units, cropped to `shape`."""
+        u = self.reflect(self.autoencoder.decode(z)[..., : shape[-2], : shape[-1]])
         x = (self.values.inverse(u) - self.intercept) / self.slope
         return x if self.phase is None else x * self.phase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -13,6 +12,8 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from medrecon.core import checksum
+from medrecon.core.discover import outside
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder, KLConfig
 from medrecon.models.networks.pixel_space import PixelConfig, PixelSpace
 from medrecon.models.prior import Prior
@@ -23,7 +24,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def value_map(settings: dict[str, Any]) -> ValueMap:
-    """The value map a card describes: {"type": "asinh" | "linear", ...}."""
+    """Return the value map a card describes: {"type": "asinh" | "linear", ...}."""
     kinds = {"asinh": Asinh, "linear": Linear}
     rest = {k: v for k, v in settings.items() if k != "type"}
     if settings.get("type") not in kinds:
@@ -32,31 +33,23 @@ def value_map(settings: dict[str, Any]) -> ValueMap:
 
 
 def describe(values: ValueMap) -> dict[str, Any]:
-    """The inverse of `value_map`."""
+    """Return the inverse of `value_map`."""
     assert isinstance(values, Asinh | Linear)
     return {"type": type(values).__name__.lower(), **asdict(values)}
 
 
 def architecture(config: type[Config], settings: dict[str, Any]) -> Config:
-    """The part of a card that describes a network, without how it was trained."""
+    """Return the part of a card that describes a network, without how it was trained."""
     return config(**{k: v for k, v in settings.items() if k in config.model_fields})
 
 
 def build_autoencoder(settings: dict[str, Any]) -> KLAutoencoder | PixelSpace:
-    """The autoencoder a card describes: {"kind": "kl" | "pixels", ...}; "kl" where it does not say."""
+    """Build the autoencoder a card describes: {"kind": "kl" | "pixels", ...}; "kl" where it does not say."""
     kinds: dict[str, type[KLConfig | PixelConfig]] = {"kl": KLConfig, "pixels": PixelConfig}
     kind = settings.get("kind", "kl")
     if kind not in kinds:
         raise ValueError(f"unknown kind of autoencoder {kind!r}: expected one of {sorted(kinds)}")
     return architecture(kinds[kind], settings).build()
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: dict[str, Any]) -> None:
@@ -73,7 +66,7 @@ def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: di
     save_file(tensors, partial)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-    text = json.dumps({**card, "sha256": sha256(partial)}, indent=2) + "\n"
+    text = json.dumps({**card, "sha256": checksum.of_file(partial)}, indent=2) + "\n"
     partial.chmod(0o644)
     partial.replace(path)
     note = path.with_suffix(".json.partial")
@@ -82,19 +75,25 @@ def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: di
 
 
 def shipped() -> list[str]:
-    """Names of the priors that come with the package."""
+    """Return names of the priors that come with the package."""
     return sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
 
 
+def installed() -> dict[str, Path]:
+    """Return the priors that other distributions bring, by name: in the folders of their modules in medrecon.priors."""
+    folders = [Path(str(module.__file__)).parent for module in outside("medrecon.priors")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.safetensors"))}
+
+
 def read_part(path: Path, part: str) -> dict[str, torch.Tensor]:
-    """The float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", in a prior's file."""
+    """Read the float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", from a prior's file."""
     from safetensors.torch import load_file
 
     return {k.removeprefix(f"{part}."): v.float() for k, v in load_file(path).items() if k.startswith(f"{part}.")}
 
 
 def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
-    """A prior by shipped name ("ct", "mri") or by the path of a .safetensors file with its .json card.
+    """Load a prior by shipped name ("ct", "mri") or by the path of a .safetensors file with its .json card.
 
     Raises:
         FileNotFoundError: no such prior; lists the shipped ones.
@@ -105,12 +104,15 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
         path = SHIPPED / f"{name_or_path}.safetensors"
+        path = path if path.exists() else installed().get(name_or_path, path)
     if not path.exists() or not path.with_suffix(".json").exists():
+        others = f", installed: {sorted(installed())}" if installed() else ""
         raise FileNotFoundError(
-            f"no prior {name_or_path!r} (looked for {path} and its .json card); shipped: {shipped()}, or give a path"
+            f"no prior {name_or_path!r} (looked for {path} and its .json card); shipped: {shipped()}{others}, "
+            "or give a path"
         )
     card = json.loads(path.with_suffix(".json").read_text())
-    if sha256(path) != card["sha256"]:
+    if checksum.of_file(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
     autoencoder, diffusion = build_autoencoder(card["autoencoder"]), card["diffusion"]
     state = read_part(path, "denoiser")
@@ -122,7 +124,6 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
-    start, end = card.get("start", Prior.start), card.get("end", Prior.end)
     return Prior(
         autoencoder,
         denoiser,
@@ -131,7 +132,5 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
         card["modality"],
         card["error"],
         name=path.stem,
-        start=start,
-        end=end,
         card=card,
     )

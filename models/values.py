@@ -21,7 +21,7 @@ class ValueMap(Protocol):
     def inverse(self, u: Tensor) -> Tensor: ...
 
     def derivative(self, u: Tensor) -> Tensor:
-        """dx/du at u: how far an error of the network carries in physical values."""
+        """Return dx/du at u: how far an error of the network carries in physical values."""
         ...
 
 

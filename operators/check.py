@@ -1,4 +1,4 @@
-"""check_operator: the laws every LinearOperator obeys, for users to run on theirs."""
+"""check_operator: the laws that every LinearOperator obeys, for users to run on theirs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medrecon.operators.base import LinearOperator
 def adjoint_error(
     A: LinearOperator, batch: int = 3, seed: int = 0, device: str | torch.device = "cpu", double: bool = False
 ) -> float:
-    """|Re<Ax, y> - Re<x, A^H y>| / (|Ax| |y|), worst of a batch, for zero-mean Gaussian x and y.
+    """Measure |Re<Ax, y> - Re<x, A^H y>| / (|Ax| |y|), worst of a batch, for zero-mean Gaussian x and y.
 
     Zero-mean vectors matter: positive ones hide an inexact adjoint a thousandfold. `double` applies A in float64 and
     complex128, where an exact adjoint is good to about 1e-16.
@@ -32,10 +32,11 @@ def adjoint_error(
 def check_operator(
     A: LinearOperator, *, tolerance: float = 1e-6, device: str | torch.device = "cpu"
 ) -> dict[str, float]:
-    """Check the laws of a linear operator on random vectors; the error of each law.
+    """Check the laws of a linear operator on random vectors, and return the error of each law.
 
     Laws: exact adjoint, item by item (a batch that mixes breaks it); linearity; gram = A^H A; gradient of
-    |Ax - b|^2 / 2 is A^H (Ax - b); a wrong shape is refused.
+    |Ax - b|^2 / 2 is A^H (Ax - b); its derivative along v, in forward mode, A^H A v; `torch.func.vmap` over the items
+    is a batch; a wrong shape is refused.
 
     Raises:
         ValueError: a law is broken: its name, the error and the tolerance.
@@ -46,13 +47,18 @@ def check_operator(
     other = torch.randn((3, *A.in_shape), dtype=A.in_dtype, generator=g).to(device)
     ax = A(x)
     probe = x.clone().requires_grad_(True)
-    objective = (A(probe) - b).abs().square().sum() / 2
-    gradient = torch.autograd.grad(objective, probe)[0]
+    misfit = lambda u: (A(u) - b).abs().square().sum() / 2  # noqa: E731
+    gradient = torch.autograd.grad(misfit(probe), probe)[0]
+    ahead = torch.func.jvp(A, (x,), (other,))
+    curvature = torch.func.jvp(torch.func.grad(misfit), (x,), (other,))[1]
     errors = {
         "adjoint": adjoint_error(A, device=device),
         "linearity": _relative(A(2 * x - 3 * other), 2 * ax - 3 * A(other)),
         "gram": _relative(A.gram(x), A.adjoint(ax)),
         "gradient": _relative(gradient, A.adjoint(ax - b)),
+        "jvp": max(_relative(ahead[0], ax), _relative(ahead[1], A(other))),
+        "second derivative": _relative(curvature, A.gram(other)),
+        "vmap": _relative(torch.func.vmap(A)(x), ax),
     }
     for law, error in errors.items():
         bound = tolerance if law == "adjoint" else 20 * tolerance

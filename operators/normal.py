@@ -12,7 +12,7 @@ from medrecon.operators.base import LinearOperator
 
 
 def normal(A: LinearOperator, precision: Tensor) -> Callable[[Tensor], Tensor]:
-    """x -> A^H diag(precision) A x, for x (B, *in_shape).
+    """Return the function x -> A^H diag(precision) A x, for x (B, *in_shape).
 
     c * A.gram(x) where every sample of an item that A gives has the same precision c: no samples are formed, which
     saves shifts of the coils' k-space in Cartesian MRI, and gridding in non-Cartesian.
@@ -27,7 +27,7 @@ def normal(A: LinearOperator, precision: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def common_level(A: LinearOperator, precision: Tensor) -> Tensor | None:
-    """The one precision of all samples of each item, (B or 1,); None where an item has several."""
+    """Return the one precision of all samples of each item, (B or 1,); None where an item has several."""
     given = precision[(None,) * (len(A.out_shape) + 1 - precision.ndim)]
     sampled = torch.ones((), dtype=torch.bool) if A.sampled is None else A.sampled
     sampled = sampled.to(given.device)

@@ -10,7 +10,7 @@ import torch
 
 from medrecon.core.volume import Modality, Volume
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")

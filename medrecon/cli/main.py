@@ -10,17 +10,18 @@ from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import App, Parameter
+from pydantic import ValidationError
 
-from medrecon.cli import commands, data, diagnose, export, noise, raw, tools, undersample
 from medrecon.cli.options import UsageError
+from medrecon.core.discover import left_out, modules
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, FloatingPointError)
 """Errors whose message tells the user what to do; others are ours and show a traceback."""
 
 
 def version() -> str:
-    """medrecon and what it stands on."""
-    from medrecon.cli.doctor import stack
+    """Name medrecon and what it stands on, with versions."""
+    from medrecon.cli.commands.doctor import stack
 
     return ", ".join(f"{name} {value}" for name, value in stack().items())
 
@@ -32,23 +33,14 @@ app = App(
     help_flags=["--help", "-h"],
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
 )
-for command in (
-    commands.simulate,
-    undersample.undersample,
-    commands.recon,
-    commands.evaluate,
-    noise.noise,
-    export.export,
-    tools.info,
-    tools.solvers,
-    tools.doctor,
-    tools.train,
-    diagnose.diagnose,
-    tools.demo,
-):
-    app.command(command)
-app.command(raw.import_raw, name="import")
-app.command(data.app)
+for module in modules("medrecon.cli.commands"):
+    command = vars(module).get("app")
+    if not isinstance(command, App):
+        left_out(module.__name__, "a command is a cyclopts App named `app`")
+    elif taken := {*command.name} & {*app}:
+        left_out(module.__name__, f"there is a command {', '.join(taken)} already")
+    else:
+        app.command(command)
 
 
 def _call(target: App, tokens: Sequence[str]) -> Any:
@@ -84,7 +76,7 @@ def _with_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The options in a YAML file; settings of a group (original: {steps: 12}) as one level of keys, see `flat`.
+    """Read the options in a YAML file; settings of a group (original: {steps: 12}) as one level of keys, see `flat`.
 
     Raises:
         UsageError: not a YAML file with options.
@@ -105,7 +97,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def one_level(settings: dict[str, Any]) -> dict[str, Any]:
-    """{group: {name: value}} and {group.name: value} as {group/name: value}."""
+    """Write {group: {name: value}} and {group.name: value} as {group/name: value}."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         found |= {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
@@ -113,10 +105,10 @@ def one_level(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def explain(error: cyclopts.CycloptsError, config: Path | None) -> str:
-    """One line: file, key, what is wrong, nearest valid name."""
+    """Say in one line: file, key, what is wrong, nearest valid name."""
     cause = error.__cause__
-    if cause is not None and hasattr(cause, "errors"):  # pydantic: one entry a key
-        return "; ".join(_bad_value(entry, config) for entry in cause.errors())
+    if isinstance(cause, ValidationError):  # one entry a key
+        return "; ".join(_bad_value(dict(entry), config) for entry in cause.errors())
     text = " ".join(str(error).split())
     if isinstance(error, cyclopts.UnknownOptionError) and "Did you mean" not in text:
         names = [n for a in error.argument_collection for n in a.names if n.startswith("--")]
@@ -135,7 +127,7 @@ def _bad_value(entry: dict[str, Any], config: Path | None) -> str:
 
 
 def flat(token: str) -> str:
-    """--settings.group.name as --settings.group/name: cyclopts takes one level of keys."""
+    """Write --settings.group.name as --settings.group/name: cyclopts takes one level of keys."""
     head, dot, rest = token.partition(".")
     name, equals, value = rest.partition("=")
     return head + dot + name.replace(".", "/") + equals + value if head == "--settings" else token

@@ -93,7 +93,7 @@ class MRIOptions(Model):
 
 
 def parse_slices(text: str | None, count: int) -> tuple[int, int]:
-    """'A:B' -> (A, B): slices A..B-1 of `count`; either may be left out, one number is that one slice.
+    """Read 'A:B' as (A, B): slices A..B-1 of `count`; either may be left out, one number is that one slice.
 
     Raises:
         UsageError: not of that form, empty, or outside the volume.
@@ -113,5 +113,5 @@ def parse_slices(text: str | None, count: int) -> tuple[int, int]:
 
 
 def solver_settings(given: dict[str, str] | None) -> dict[str, str]:
-    """--settings.a.b-c as the solver names it, a.b_c."""
+    """Return --settings.a.b-c as the solver names it, a.b_c."""
     return {name.replace("/", ".").replace("-", "_"): value for name, value in (given or {}).items()}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-OnProgress = Callable[[float, int], None]
-"""done (may be fractional), total."""
+from medrecon.core.progress import OnProgress, silent
 
 
 def _clock(seconds: float) -> str:
@@ -18,7 +17,7 @@ def _clock(seconds: float) -> str:
 
 
 class Lines:
-    """At most one line in `every` seconds, and one at the end."""
+    """Prints at most one line in `every` seconds, and one at the end."""
 
     def __init__(self, label: str, every: float = 5.0) -> None:
         self.label, self.every = label, every
@@ -37,9 +36,9 @@ class Lines:
 
 @contextmanager
 def progress(label: str, quiet: bool = False) -> Iterator[OnProgress]:
-    """A callback (done, total) that shows how far `label` is."""
+    """Yield a callback (done, total) that shows how far `label` is."""
     if quiet:
-        yield lambda done, total: None
+        yield silent
     elif not sys.stderr.isatty():
         yield Lines(label)
     else:

@@ -7,11 +7,18 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Array(Protocol):
+    """A tensor or a NumPy array, without importing either."""
+
+    def tolist(self) -> Any: ...
 
 
 def plain(value: Any) -> Any:
-    """The same with JSON types only; NaN and infinity become null."""
+    """Return the same with JSON types only; NaN and infinity become null."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -20,15 +27,16 @@ def plain(value: Any) -> Any:
         return None
     if isinstance(value, str | int | float | bool) or value is None:
         return value
-    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+    return plain(value.tolist()) if isinstance(value, Array) else str(value)
 
 
 def show_json(result: Any) -> None:
+    """Print a result as JSON, and nothing else."""
     sys.stdout.write(json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
 
 
 def number(value: Any) -> str:
-    """A value for people; long lists are cut, the JSON has them whole."""
+    """Write a value for people; long lists are cut, the JSON has them whole."""
     if isinstance(value, list | tuple) and len(value) > 6:
         return f"[{number(value[0])}, ... {len(value)} in all ..., {number(value[-1])}]"
     if isinstance(value, list | tuple) and any(isinstance(v, list | tuple) for v in value):
@@ -37,7 +45,7 @@ def number(value: Any) -> str:
 
 
 def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> None:
-    """One line a row; `columns` (all keys of the first row by default) in this order."""
+    """Print one line a row; `columns` (all keys of the first row by default) in this order."""
     from rich.console import Console
     from rich.table import Table
 
@@ -51,7 +59,7 @@ def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> N
 
 
 def show_tree(result: dict[str, Any], indent: str = "") -> None:
-    """Nested values, one a line."""
+    """Print nested values, one a line."""
     for key, value in result.items():
         if isinstance(value, dict):
             sys.stdout.write(f"{indent}{key}:\n")
@@ -61,7 +69,7 @@ def show_tree(result: dict[str, Any], indent: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
+    """Print a line for people, on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

@@ -14,12 +14,13 @@ from medrecon.cli.show import note
 
 if TYPE_CHECKING:
     from medrecon.training.config import TrainConfig
-    from medrecon.training.loop.steps import LoopConfig, Report
+    from medrecon.training.loop.config import LoopConfig
+    from medrecon.training.loop.steps import Report
     from medrecon.training.run import Data
 
 
 def load_config(path: Path, device: str | None) -> TrainConfig:
-    """Read and check it.
+    """Read and check a configuration.
 
     Raises:
         UsageError: no such file, not YAML, or a wrong key or value: names the file, the key and the nearest valid key.
@@ -67,7 +68,7 @@ def _explain(model: Any, entry: dict[str, Any]) -> str:
 
 
 def train_parts(what: str, config: TrainConfig, folder: Path, expert: str | None, quiet: bool) -> dict[str, Any]:
-    """The scores of the autoencoder or of one expert; or the card of the prior that is complete now."""
+    """Train; return the scores of the autoencoder or of one expert, or the card of the prior that is complete now."""
     from medrecon.training import run
     from medrecon.training.loop.distributed import rank
 
@@ -127,7 +128,7 @@ def _part(name: str, loop: LoopConfig, folder: Path, quiet: bool) -> Iterator[Re
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """Of a model card, what one wants to see at once; scores as they are."""
+    """Return what one wants to see at once of a model card; scores as they are."""
     if "validation" not in result:
         return result
     ratios = {

@@ -13,12 +13,12 @@ from medrecon.sampling.lines import centre
 
 
 def rss(images: Tensor) -> Tensor:
-    """Root of the sum of squares over the coils: (..., C, H, W) -> (..., H, W), real (Roemer 1990)."""
+    """Return the root of the sum of squares over the coils: (..., C, H, W) -> (..., H, W), real (Roemer 1990)."""
     return torch.linalg.vector_norm(images, dim=-3)
 
 
 def combine(images: Tensor, maps: Tensor) -> Tensor:
-    """Coil images (..., C, H, W) -> image (..., H, W): sum conj(S) m / sum |S|^2, 0 where the maps are 0.
+    """Combine coil images (..., C, H, W) to an image (..., H, W): sum conj(S) m / sum |S|^2, 0 where the maps are 0.
 
     The least-squares image of a fully sampled scan with white noise, SENSE with R = 1 (Roemer 1990, eq. 30); whiten
     images and maps first where the noise is correlated.
@@ -34,13 +34,13 @@ def combine(images: Tensor, maps: Tensor) -> Tensor:
 
 
 def relative_to_first(maps: Tensor) -> Tensor:
-    """Maps (C, ...) with the phase of coil 0 taken from all, as SigPy and most others state them."""
+    """Return maps (C, ...) with the phase of coil 0 taken from all, as SigPy and most others state them."""
     first = maps[:1]
     return maps * torch.where(first == 0, 1, torch.sgn(first).conj())
 
 
 def birdcage_maps(coils: int, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Simulated maps (C, H, W) complex64: smooth, complex, sum over coils |S|^2 = 1 at every pixel.
+    """Simulate maps (C, H, W) complex64: smooth, complex, sum over coils |S|^2 = 1 at every pixel.
 
     Loop elements on a circle around the field of view, sensitivity 1 / distance with the azimuth as its phase (the
     birdcage of Fessler's MIRT); the generator turns the array and moves every element and phase a little.
@@ -63,7 +63,7 @@ def birdcage_maps(coils: int, shape: tuple[int, int], generator: torch.Generator
 
 
 def acs_images(kspace: Tensor, width: int | None = None) -> Tensor:
-    """Low-resolution coil images (..., C, H, W) from the centre of k-space (..., C, H, W), under a Hann window.
+    """Return low-resolution coil images (..., C, H, W) from the centre of k-space (..., C, H, W), under a Hann window.
 
     Args:
         width: side of the central square used; by default the fully sampled one, at most 32, found from the zeros.
@@ -83,7 +83,7 @@ def acs_images(kspace: Tensor, width: int | None = None) -> Tensor:
 
 
 def smooth_phase(kspace: Tensor, maps: Tensor, width: int | None = None) -> Tensor:
-    """Unit-modulus phase exp(i phi) of the low-resolution coil-combined image: (..., H, W) complex64.
+    """Return the unit-modulus phase exp(i phi) of the low-resolution coil-combined image: (..., H, W) complex64.
 
     For magnitude priors: x = |x| exp(i phi) with phi smooth. Where the image is 0, the phase is 1.
 

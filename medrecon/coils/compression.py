@@ -24,22 +24,22 @@ class CoilCompression:
 
     @property
     def retained(self) -> float:
-        """Part of the energy, noise included, that all virtual coils keep together."""
+        """Return the part of the energy, noise included, that all virtual coils keep together."""
         return float(self.energy.sum())
 
     def images(self, images: Tensor) -> Tensor:
-        """Coil images or maps (..., C, H, W) -> (..., V, H, W)."""
+        """Compress coil images or maps, (..., C, H, W) -> (..., V, H, W)."""
         matrix = self._fit(images)
         return torch.einsum("vc,...chw->...vhw" if matrix.ndim == 2 else "hvc,...chw->...vhw", matrix, images)
 
     def kspace(self, kspace: Tensor) -> Tensor:
-        """k-space (..., C, H, W) -> (..., V, H, W), zeros staying zeros."""
+        """Compress k-space, (..., C, H, W) -> (..., V, H, W), zeros staying zeros."""
         if self.matrix.ndim == 2:
             return self.images(kspace)
         return centred_fft(self.images(centred_ifft(kspace, -2)), -2)
 
     def covariance(self, covariance: Tensor) -> Tensor:
-        """Noise covariance (C, C) of the coils -> (V, V) or (H, V, V) of the virtual ones."""
+        """Bring the noise covariance (C, C) of the coils to the virtual ones, (V, V) or (H, V, V)."""
         matrix = self.matrix.to(covariance)
         return matrix @ covariance @ matrix.mH
 
@@ -51,7 +51,7 @@ class CoilCompression:
 
 
 def compress(kspace: Tensor, coils: int | None = None, *, energy: float = 0.99) -> tuple[Tensor, CoilCompression]:
-    """k-space (..., C, H, W) in its principal coils (..., V, H, W), strongest first, one matrix for the whole batch.
+    """Compress k-space (..., C, H, W) to its principal coils (..., V, H, W), strongest first, by one matrix for all.
 
     Args:
         kspace: 0 where not acquired; whitened, or loud coils count for more than they tell.
@@ -73,7 +73,7 @@ def compress(kspace: Tensor, coils: int | None = None, *, energy: float = 0.99) 
 def compress_geometric(
     kspace: Tensor, coils: int | None = None, *, energy: float = 0.99, window: int = 1
 ) -> tuple[Tensor, CoilCompression]:
-    """k-space (..., C, H, W) in virtual coils (..., V, H, W) of their own at every readout position (image row).
+    """Compress k-space (..., C, H, W) to virtual coils (..., V, H, W) of their own at every readout position (row).
 
     Coils see a thin slab across the readout with fewer degrees of freedom than the whole image, so that fewer
     virtual coils keep the same energy. The frames of neighbouring rows are aligned from the middle outwards: virtual

@@ -13,7 +13,7 @@ _DEAD = 1e-8
 
 
 def noise_scale(data_dwell: float, noise_dwell: float, bandwidth: float = SIEMENS_BANDWIDTH) -> float:
-    """What to divide a noise scan's variance by, so that it is that of the data (ISMRMRD's convention).
+    """Return what to divide a noise scan's variance by, so that it is that of the data (ISMRMRD's convention).
 
     A sample integrates for a dwell time, so its variance goes with 1 / dwell; the receiver's filter passes only
     `bandwidth` of the noise scan's nominal band.
@@ -30,7 +30,7 @@ def noise_scale(data_dwell: float, noise_dwell: float, bandwidth: float = SIEMEN
 
 
 def noise_covariance(noise: Tensor, *, scale: float = 1.0) -> Tensor:
-    """E[n n^H] (C, C), complex128, of noise samples (C, S) or (N, C, S), N readouts; the mean is taken as 0.
+    """Estimate E[n n^H] (C, C), complex128, of noise samples (C, S) or (N, C, S), N readouts, of mean 0.
 
     Args:
         scale: `noise_scale` where the samples come from a noise scan of another bandwidth than the data.
@@ -58,7 +58,7 @@ def noise_covariance(noise: Tensor, *, scale: float = 1.0) -> Tensor:
 
 
 def whitening_matrix(covariance: Tensor, *, keep_units: bool = False) -> tuple[Tensor, float]:
-    """W (C, C), complex128, with W Sigma W^H = sigma^2 I, and sigma: the noise of every virtual coil.
+    """Return W (C, C), complex128, with W Sigma W^H = sigma^2 I, and sigma: the noise of every virtual coil.
 
     Args:
         covariance: Sigma = L L^H, Hermitian (C, C); W = sigma L^-1.
@@ -75,7 +75,7 @@ def whitening_matrix(covariance: Tensor, *, keep_units: bool = False) -> tuple[T
 
 
 def whiten_coils(data: Tensor, maps: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Data and maps of virtual coils with uncorrelated noise of E|n|^2 = 1: both times L^-1, covariance = L L^H.
+    """Whiten data and maps: virtual coils with uncorrelated noise of E|n|^2 = 1, both times L^-1, covariance = L L^H.
 
     Args:
         data: k-space (..., C, H, W). maps: (..., C, H, W). covariance: (C, C) Hermitian, E[n n^H].

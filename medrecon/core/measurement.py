@@ -54,6 +54,12 @@ class Measurement:
         shared = self.precision.shape[:1] == (1,) or self.precision.ndim < self.data.ndim
         return Measurement(self.data[index], self.precision if shared else self.precision[index])
 
+    def repeated(self, count: int) -> Measurement:
+        """Return `count` batches in one, one after another."""
+        times = lambda t: t.repeat(count, *(1,) * (t.ndim - 1))  # noqa: E731
+        shared = self.precision.ndim < self.data.ndim or len(self.precision) == 1
+        return Measurement(times(self.data), self.precision if shared else times(self.precision))
+
     def chi2(self, projection: Tensor) -> Tensor:
         """chi^2 / m of a forward projection, (B,): weighted squared residual over measured samples."""
         weighted = (projection - self.data).abs().square() * self.precision

@@ -1,4 +1,4 @@
-"""The measurement file: a sinogram or k-space with all a reconstruction needs. See docs/measurement_file.md."""
+"""The measurement file: a sinogram or k-space with all a reconstruction needs. See docs/guide/measurement_file.md."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Scan:
             centre kept of the reconstruction. Further keys are kept.
         mask: Cartesian MRI, bool, (H, W) or (Z, H, W): where k-space was sampled.
         maps: MRI, complex64 (Z, C, H, W): coil sensitivities, when known.
-        noise: the noise model's parameters; keys in docs/measurement_file.md. CT: i0 is a number or (V,), (Z, V) or
-            of the rank of data, each axis as long as theirs, or 1.
+        noise: the noise model's parameters; keys in docs/guide/measurement_file.md. CT: i0 is a number or (V,), (Z, V)
+            or of the rank of data, each axis as long as theirs, or 1.
         provenance: where it came from, as JSON values; never patient data.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the geometry of an MRI scan may hold. See docs/measurement_file.md."""
+"""What the geometry of an MRI scan may hold. See docs/guide/measurement_file.md."""
 
 from __future__ import annotations
 

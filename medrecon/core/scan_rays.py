@@ -1,4 +1,4 @@
-"""What the geometry of a CT scan must hold, by its type. See docs/measurement_file.md."""
+"""What the geometry of a CT scan must hold, by its type. See docs/guide/measurement_file.md."""
 
 from __future__ import annotations
 

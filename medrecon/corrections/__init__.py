@@ -1,1 +1,1 @@
-"""Corrections of what a real scanner adds to line integrals, one file each; tensors only. See docs/corrections.md."""
+"""Corrections of what a real scanner adds to line integrals, one file each; tensors only: docs/guide/corrections.md."""

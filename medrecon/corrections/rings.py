@@ -29,7 +29,7 @@ def remove_rings(p: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     where w = 0 beyond 4 robust standard deviations of m: there an edge of the object stays at one element for most
     views, as of a phantom in the rotation centre. A single element far off (m = s, -2 s, s) is told from such an edge
     by this pattern and taken out first. On our phantoms this removes more than subtracting a smoothed mean over the
-    views or sorting (Vo et al., Opt. Express 26:28396, 2018): docs/corrections.md.
+    views or sorting (Vo et al., Opt. Express 26:28396, 2018): docs/guide/corrections.md.
 
     Raises:
         ValueError: fewer than 5 detector elements.

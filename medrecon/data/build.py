@@ -9,22 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from medrecon import __version__
-from medrecon.core import atomic
+from medrecon.core import atomic, checksum
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.cases import Case, Inventory, inventory
 from medrecon.data.manifest import SPLITS, Manifest
 from medrecon.data.read import read_case, slope
 from medrecon.data.shard import ShardWriter
-from medrecon.data.store import FORMAT, INDEX, VERSION, Store, file_sha256
+from medrecon.data.store import FORMAT, INDEX, VERSION, Store
 from medrecon.data.toml import manifest_text
 from medrecon.data.values import resized
 
 JOURNAL = "journal.jsonl"
-OnProgress = Callable[[float, int], None]
 
 
 def build_store(
@@ -33,7 +32,7 @@ def build_store(
     root: Path | None = None,
     size: int | None = None,
     shard_bytes: int = 1 << 34,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
     """Index a data set into `folder`, or go on with it; what the store then holds.
 
@@ -49,7 +48,7 @@ def build_store(
     found = inventory(manifest, root)
     _refuse_leaks(found, manifest)
     settings = {
-        "manifest": file_sha256(manifest.path),
+        "manifest": checksum.of_file(manifest.path),
         "data": _fingerprint(found),
         "size": size,
         "shard_bytes": shard_bytes,

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from medrecon.core import checksum
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.build import shared_subjects
 from medrecon.data.cases import Case, inventory
 from medrecon.data.duplicates import NEAR, Duplicates
 from medrecon.data.manifest import SPLITS, Manifest
 from medrecon.data.read import read_case
-from medrecon.data.store import Store, file_sha256
-
-OnProgress = Callable[[float, int], None]
-
-
-def silent(done: float, total: int) -> None:
-    pass
+from medrecon.data.store import Store
 
 
 def check_data(
@@ -80,7 +75,7 @@ def check_files(manifest: Manifest, base: Path, on_progress: OnProgress = silent
             state["wrong"].append(f"{file.path}: {path.stat().st_size} bytes, not {file.size}")
         elif not file.sha256:
             state["no_sha256"].append(file.path)
-        elif (now := file_sha256(path)) != file.sha256:
+        elif (now := checksum.of_file(path)) != file.sha256:
             state["wrong"].append(f"{file.path}: sha256 {now}, not {file.sha256}")
         else:
             state["verified"].append(file.path)

@@ -2,21 +2,21 @@
 
 A slice is averaged to 32 x 32, its local mean (5 x 5) taken away, and brought to norm 1; two slices are near duplicates
 when the scalar product of these is at least `NEAR`. On the corpus slices of different patients reach 0.64 (CT) and 0.84
-(MRI), a slice and itself shifted by one pixel both ways at least 0.93 (docs/data.md). Not found: flips, rotations,
-another window.
+(MRI), a slice and itself shifted by one pixel both ways at least 0.93 (docs/guide/data.md). Not found: flips,
+rotations, another window.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.manifest import Split
 
 NEAR = 0.9
@@ -64,9 +64,7 @@ class Duplicates:
         self._file.flush()
         return np.memmap(self._file, np.float16, "r", shape=(len(self), SIDE * SIDE))
 
-    def find(
-        self, near: float = NEAR, keep: int = 100, on_progress: Callable[[float, int], None] = lambda done, total: None
-    ) -> dict[str, Any]:
+    def find(self, near: float = NEAR, keep: int = 100, on_progress: OnProgress = silent) -> dict[str, Any]:
         """Counts of pairs across splits and between subjects of a split, and the `keep` most alike of each."""
         groups = {"across_splits": _Pairs(keep), "between_subjects": _Pairs(keep)}
         n = len(self)

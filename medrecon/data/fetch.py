@@ -7,18 +7,17 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
 from medrecon import __version__
+from medrecon.core import checksum
+from medrecon.core.progress import OnProgress, silent
 from medrecon.data.manifest import File, Manifest
-from medrecon.data.store import file_sha256
 
 BLOCK = 1 << 20
 ATTEMPTS = 4
-OnProgress = Callable[[float, int], None]
 
 
 class Opener(Protocol):
@@ -37,7 +36,7 @@ class OnlyHTTPS(urllib.request.HTTPRedirectHandler):
 
 
 def fetch_data(
-    manifest: Manifest, folder: Path, on_progress: OnProgress = lambda done, total: None, opener: Opener | None = None
+    manifest: Manifest, folder: Path, on_progress: OnProgress = silent, opener: Opener | None = None
 ) -> dict[str, Any]:
     """Download the manifest's files into `folder`; those that are there and right are left alone.
 
@@ -149,7 +148,7 @@ def _download(file: File, partial: Path, opener: Opener, on_progress: OnProgress
 
 
 def _verified(file: File, path: Path, state: str) -> dict[str, Any]:
-    size, sha256 = path.stat().st_size, file_sha256(path)
+    size, sha256 = path.stat().st_size, checksum.of_file(path)
     wrong = ""
     if file.size is not None and size != file.size:
         wrong = f"{size} bytes, and the manifest says {file.size}"

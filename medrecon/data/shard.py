@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from medrecon.core import checksum
 from medrecon.data.manifest import Split
-from medrecon.data.store import file_sha256
 
 HEADER = 128
 """bytes before the rows: .npy format 1.0, padded as NumPy pads it"""
@@ -96,7 +96,7 @@ class ShardWriter:
                     "split": split,
                     "shape": [rows, height, width],
                     "dtype": "int16",
-                    "sha256": file_sha256(path),
+                    "sha256": checksum.of_file(path),
                     "volumes": volumes,
                 }
             )

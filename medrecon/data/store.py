@@ -7,7 +7,6 @@ STORE/train-000.npy      (N, H, W) int16, little-endian, never pickled
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.core import checksum
 from medrecon.data.manifest import Split
 
 FORMAT, VERSION, INDEX = "medrecon-store", 1, "index.json"
@@ -107,12 +107,6 @@ class Store:
         for shard in self.shards:
             if not shard.path.is_file():
                 found[shard.path.name] = "missing"
-            elif (now := file_sha256(shard.path)) != shard.sha256:
+            elif (now := checksum.of_file(shard.path)) != shard.sha256:
                 found[shard.path.name] = f"sha256 {now[:12]}..., and the index says {shard.sha256[:12]}..."
         return found
-
-
-def file_sha256(path: Path) -> str:
-    """In hexadecimal, in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

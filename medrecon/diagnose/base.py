@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.diffusion.samplers.base import sample
+from medrecon.diffusion.reverse import sample
 from medrecon.diffusion.samplers.heun import Heun
 from medrecon.diffusion.schedules import karras
 from medrecon.models.prior import Prior
 from medrecon.training.images.slices import Slices
 
-OnProgress = Callable[[float], None]
+OnShare = Callable[[float], None]
 """The share done, 0..1."""
 BATCH = 8
 
@@ -159,7 +159,7 @@ def spread(items: list[int], most: int) -> list[int]:
     return [items[int((i + 0.5) * len(items) / most)] for i in range(most)]
 
 
-def batches(z: Tensor, on_progress: OnProgress, done: float, share: float) -> Iterator[Tensor]:
+def batches(z: Tensor, on_progress: OnShare, done: float, share: float) -> Iterator[Tensor]:
     """Parts of z; reports from `done` to `done + share`."""
     parts = z.split(BATCH)
     for i, part in enumerate(parts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medrecon import __version__
 from medrecon.core.discover import modules
+from medrecon.core.progress import OnProgress, silent
 from medrecon.diagnose.base import Case, Finding
 
 PATTERN = "diagnose*"
@@ -35,12 +36,7 @@ def diagnostics(only: Sequence[str] = ()) -> dict[str, ModuleType]:
 
 
 def diagnose(
-    case: Case,
-    output: Path,
-    only: Sequence[str] = (),
-    *,
-    overwrite: bool = False,
-    on_progress: Callable[[float, int], None] = lambda done, total: None,
+    case: Case, output: Path, only: Sequence[str] = (), *, overwrite: bool = False, on_progress: OnProgress = silent
 ) -> dict[str, Any]:
     """Run the diagnostics and write the folder `output`, whole or not at all; the report.
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from medrecon.diagnose.base import Case
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.mixture import StationaryMixture, fit_mixture
 from medrecon.models.exact.wiener import Wiener
+from medrecon.models.networks.wiener_unet import WienerUNet
 
 TRAINING = 256
 """training slices the Gaussian is fitted to, where the denoiser does not bring its own"""
@@ -20,7 +22,7 @@ COMPONENTS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Stationary:
+class Stationary(Denoiser):
     """Its exact denoiser, and its density in closed form."""
 
     wiener: Wiener
@@ -45,9 +47,8 @@ class Stationary:
 def fitted(case: Case) -> tuple[Stationary, str] | None:
     """The Gaussian and where it comes from: the denoiser's own, else fitted to training slices; None without either."""
     denoiser = case.prior.denoiser
-    own = getattr(denoiser, "wiener", None)
-    if isinstance(own, Wiener):
-        return Stationary(own, denoiser.sigma_min, denoiser.sigma_max), "the one fitted in training"
+    if isinstance(denoiser, WienerUNet):
+        return Stationary(denoiser.wiener, denoiser.sigma_min, denoiser.sigma_max), "the one fitted in training"
     if case.training is None:
         return None
     latents = case.encode(case.training_images(TRAINING))

@@ -1,1 +1,1 @@
-"""The reverse process that every diffusion solver shares."""
+"""The reverse process that every diffusion method shares: guide, sampler, draw and schedule (docs/design/engine.md)."""

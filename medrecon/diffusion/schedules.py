@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def log_uniform(steps: int, low: float, high: float) -> Tensor:
-    """`steps` levels from high to low, uniform in log sigma (that is, in log-SNR), then 0."""
+    """Return `steps` levels from high to low, uniform in log sigma (that is, in log-SNR), then 0."""
     if steps < 1 or not 0 < low <= high:
         raise ValueError(f"log_uniform: expected steps >= 1 and 0 < low <= high, got {steps}, {low}, {high}")
     levels = torch.linspace(math.log(high), math.log(low), steps, dtype=torch.float64).exp()
@@ -17,7 +17,10 @@ def log_uniform(steps: int, low: float, high: float) -> Tensor:
 
 
 def karras(steps: int, low: float, high: float, rho: float = 7.0) -> Tensor:
-    """Karras et al. (arXiv 2206.00364, eq. 5): (high^(1/rho) + i/(n-1) (low^(1/rho) - high^(1/rho)))^rho, then 0."""
+    """Return the levels of Karras et al. (arXiv 2206.00364, eq. 5), then 0.
+
+    sigma_i = (high^(1/rho) + i/(n-1) (low^(1/rho) - high^(1/rho)))^rho.
+    """
     if steps < 1 or not 0 < low <= high:
         raise ValueError(f"karras: expected steps >= 1 and 0 < low <= high, got {steps}, {low}, {high}")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
@@ -26,6 +29,21 @@ def karras(steps: int, low: float, high: float, rho: float = 7.0) -> Tensor:
 
 
 def discrete_vp(abar: Tensor, indices: Tensor) -> Tensor:
-    """sigma = sqrt((1 - abar) / abar) at the given falling timesteps of a VP process, then 0."""
+    """Return sigma = sqrt((1 - abar) / abar) at the given falling timesteps of a VP process, then 0."""
     levels = ((1 - abar[indices]) / abar[indices]).sqrt().double()
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+def vp_uniform(steps: int, low: float, high: float) -> Tensor:
+    """Return `steps` levels from high to low, uniform in the time of the variance-preserving process, then 0.
+
+    Its beta rises linearly from 0.1 to 20 (arXiv 2011.13456, eq. 32), the continuous form of the 1000 steps of
+    arXiv 2006.11239: 1 + sigma^2 = exp(0.1 t + 9.95 t^2).
+    """
+    if steps < 1 or not 0 < low <= high:
+        raise ValueError(f"vp_uniform: expected steps >= 1 and 0 < low <= high, got {steps}, {low}, {high}")
+    first, half = 0.1, 9.95
+    start, end = ((math.sqrt(first**2 + 4 * half * math.log1p(s**2)) - first) / (2 * half) for s in (high, low))
+    t = torch.linspace(start, end, steps, dtype=torch.float64)
+    levels = (first * t + half * t.square()).expm1().sqrt()
     return torch.cat([levels, levels.new_zeros(1)])

@@ -19,26 +19,43 @@ from medrecon.acquisition.flat_field import flat_field, photons
 from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.rotation_centre import parallel_centre
 from medrecon.core.scan import Scan
-from medrecon.formats import checks
+from medrecon.formats.base import RawReader
+from medrecon.formats.common import checks, hdf5
+from medrecon.formats.common.placement import rotation_axis_affine
+from medrecon.formats.contents import of_raw
 
-SUMMARY = "DXchange HDF5 (exchange/data with flats and darks), parallel beam"
-USES = ("slices", "size", "pixel", "pixel_size", "centre")
 PITCH = "measurement/instrument/detector/actual_pixel_size_x"
 
 
-def reads(path: Path) -> bool:
-    """HDF5 with a group `exchange`."""
-    if not checks.is_hdf5(path):
-        return False
-    try:
-        with checks.opened(path) as h5:
-            return "exchange" in h5
-    except ValueError:  # truncated: another reader, or none, will say so
-        return False
+class DXchange(RawReader):
+    """HDF5 of beamlines."""
+
+    name = "dxchange"
+    summary = "DXchange HDF5 (exchange/data with flats and darks), parallel beam"
+    uses = ("slices", "size", "pixel", "pixel_size", "centre")
+
+    def recognises(self, path: Path) -> bool:
+        """Look for a group `exchange`."""
+        return hdf5.holds(path, lambda h5: "exchange" in h5)
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return views, rows, elements, and what the file says of angles and pitch."""
+        with hdf5.opened(path) as h5:
+            data = hdf5.dataset(h5, "exchange/data", (3,))
+            views, rows, elements = (data.shape[axis] for axis in _axes(data))
+            angles, theta = _angles(h5, views)
+            pitch, pitch_from = _pitch(h5, RawOptions())
+        found = {"modality": "ct", "geometry": "parallel", "rows": rows, "views": views, "elements": elements}
+        arc = {"arc_degrees": round(float(np.rad2deg(np.ptp(angles))), 6), "theta": theta}
+        return of_raw(path, self, {**found, **arc, "detector_pixel_mm": pitch, "detector_pixel_from": pitch_from})
+
+    def read_scan(self, path: Path, options: RawOptions) -> Scan:
+        """Read some rows; see `_scan`."""
+        return _scan(path, options)
 
 
-def read(path: Path, options: RawOptions) -> Scan:
-    """Detector rows as slices, in 1/mm; the image has the detector's pitch and width by default.
+def _scan(path: Path, options: RawOptions) -> Scan:
+    """Read detector rows as slices, in 1/mm; the image has the detector's pitch and width by default.
 
     Without a pixel size, in the file or the options, an element counts as 1 mm, and the values are per element. The
     noise is that of the flats where there are enough of them, see `photons`; otherwise it is left to be estimated.
@@ -46,8 +63,8 @@ def read(path: Path, options: RawOptions) -> Scan:
     Raises:
         ValueError: names file and key: missing or wrong data, angles, lengths; no rotation centre to be found.
     """
-    with checks.opened(path) as h5:
-        data = checks.dataset(h5, "exchange/data", (3,))
+    with hdf5.opened(path) as h5:
+        data = hdf5.dataset(h5, "exchange/data", (3,))
         if moved := [key for key in ("data_shift_x", "data_shift_y") if f"exchange/{key}" in h5]:
             raise ValueError(f"exchange/{moved[0]}: views that were moved are not read; shift them back first")
         order = _axes(data)
@@ -86,7 +103,7 @@ def read(path: Path, options: RawOptions) -> Scan:
         **corrected.facts(),
         "handedness": "not in the file: may be mirrored",
     }
-    affine = checks.centred_affine((size, size), pixel, pitch)
+    affine = rotation_axis_affine((size, size), pixel, pitch)
     return Scan(
         "ct",
         lines,
@@ -100,7 +117,7 @@ def read(path: Path, options: RawOptions) -> Scan:
 
 
 def _axes(data: Any) -> tuple[int, int, int]:
-    """Where theta, y and x are among the axes of exchange/data."""
+    """Find where theta, y and x are among the axes of exchange/data."""
     names = _text(data.attrs.get("axes", "theta:y:x")).split(":")
     if sorted(names) != ["theta", "x", "y"]:
         raise ValueError(f"exchange/data: its attribute axes is {':'.join(names)!r}; expected theta:y:x in some order")
@@ -115,7 +132,7 @@ def _rows(data: Any, order: tuple[int, int, int], start: int, stop: int) -> NDAr
 
 def _field(h5: Any, key: str, rows: int, elements: int, start: int, stop: int) -> checks.Array:
     """Flats or darks (N, stop - start, D)."""
-    field = checks.dataset(h5, key, (2, 3))
+    field = hdf5.dataset(h5, key, (2, 3))
     if field.shape[-2:] != (rows, elements):
         raise ValueError(
             f"{key}: expected images of {rows} rows and {elements} columns as in exchange/data, got shape {field.shape}"
@@ -130,7 +147,7 @@ def _angles(h5: Any, views: int) -> tuple[checks.Array, str]:
     """View angles [rad] and where they are from."""
     if "exchange/theta" not in h5:
         return np.linspace(0, np.pi, views), "not in the file: evenly from 0 to 180 degrees, both included"
-    theta = checks.dataset(h5, "exchange/theta", (1, 2))
+    theta = hdf5.dataset(h5, "exchange/theta", (1, 2))
     return checks.radians("exchange/theta", theta[()], views, _text(theta.attrs.get("units", ""))), "file"
 
 

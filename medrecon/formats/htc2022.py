@@ -18,10 +18,11 @@ import torch
 
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
-from medrecon.formats import checks
+from medrecon.formats.base import RawReader
+from medrecon.formats.common import checks, hdf5
+from medrecon.formats.common.placement import rotation_axis_affine
+from medrecon.formats.contents import of_raw, of_scan
 
-SUMMARY = "Helsinki Tomography Challenge 2022, MATLAB 5 or 7.3 .mat with a struct CtDataLimited or CtDataFull"
-USES = ("size", "pixel")
 STRUCTS = ("CtDataLimited", "CtDataFull", "CtData")
 NUMBERS = (
     "angles",
@@ -35,25 +36,35 @@ SIZE = 512
 """Rows of the challenge's images, with the effective pixel of the file."""
 
 
-def reads(path: Path) -> bool:
-    """A MATLAB file of either kind, by its first bytes."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(19) in (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
+class HTC2022(RawReader):
+    """A MATLAB file with one fan-beam sinogram."""
 
+    name = "htc2022"
+    summary = "Helsinki Tomography Challenge 2022, MATLAB 5 or 7.3 .mat with a struct CtDataLimited or CtDataFull"
+    uses = ("size", "pixel")
 
-def read(path: Path, options: RawOptions) -> Scan:
-    """One slice, 1/mm: at the tube's 45 kV HU mean little. Image: 512 rows of the effective pixel by default.
+    def recognises(self, path: Path) -> bool:
+        """Look for a MATLAB file of either kind, by its first bytes."""
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(19) in (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
 
-    Raises:
-        ValueError: names file and key: not such a struct, missing or wrong values, mixed up units, truncated.
-    """
-    sinogram, values, units = _load(path)
-    try:
-        return _scan(path, sinogram, values, units, options)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return what reading gives."""
+        return of_raw(path, self, {"modality": "ct", **of_scan(self.read_scan(path, RawOptions()))})
+
+    def read_scan(self, path: Path, options: RawOptions) -> Scan:
+        """Read one slice, 1/mm: at the tube's 45 kV HU mean little. Image: 512 rows of the effective pixel by default.
+
+        Raises:
+            ValueError: names file and key: not such a struct, missing or wrong values, mixed up units, truncated.
+        """
+        sinogram, values, units = _load(path)
+        try:
+            return _scan(path, sinogram, values, units, options)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str, options: RawOptions) -> Scan:
@@ -93,7 +104,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
         "ct",
         data,
         (size, size),
-        checks.centred_affine((size, size), pixel, 1.0),
+        rotation_axis_affine((size, size), pixel, 1.0),
         "1/mm",
         geometry=geometry,
         provenance={
@@ -111,10 +122,10 @@ def _load(path: Path) -> tuple[checks.Array, dict[str, Any], str]:
     Raises:
         ValueError: truncated, no such struct, or a key missing.
     """
-    if checks.is_hdf5(path):
-        with checks.opened(path) as h5:
+    if hdf5.is_hdf5(path):
+        with hdf5.opened(path) as h5:
             struct = _struct(h5)
-            sinogram = np.asarray(checks.dataset(struct, "sinogram", (2,)), dtype=float).T  # MATLAB's column order
+            sinogram = np.asarray(hdf5.dataset(struct, "sinogram", (2,)), dtype=float).T  # MATLAB's column order
             parameters = _member(struct, "parameters")
             values = {key: np.ravel(_member(parameters, key)) for key in NUMBERS}
             letters = np.ravel(parameters["distanceUnit"]).tolist() if "distanceUnit" in parameters else [109, 109]

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
-from medrecon.formats import checks
+from medrecon.formats.base import RawReader
+from medrecon.formats.common import checks, hdf5
+from medrecon.formats.common.placement import rotation_axis_affine
+from medrecon.formats.contents import of_raw
 
-SUMMARY = "LoDoPaB-CT observation_*.hdf5, parallel beam, 1000 views of 513 elements"
-USES = ("slices", "size", "pixel")
 VIEWS, ELEMENTS, SIZE = 1000, 513, 362
 FIELD = 260.0
 """Width of the image [mm]."""
@@ -29,32 +31,53 @@ MU_MAX = 3071 * (20 - 0.02) / 1000 + 20
 PHOTONS, MU_WATER = 4096.0, 0.02
 
 
-def reads(path: Path) -> bool:
+class LoDoPaB(RawReader):
     """HDF5 with `data` of the observations' or of the ground truth's shape and nothing else."""
-    if not checks.is_hdf5(path):
-        return False
-    try:
-        with checks.opened(path) as h5:
-            shape = getattr(h5["data"], "shape", ()) if list(h5) == ["data"] else ()
-    except ValueError:
-        return False
+
+    name = "lodopab"
+    summary = "LoDoPaB-CT observation_*.hdf5, parallel beam, 1000 views of 513 elements"
+    uses = ("slices", "size", "pixel")
+
+    def recognises(self, path: Path) -> bool:
+        """Look at the shape of the only dataset."""
+        return hdf5.holds(path, _fits)
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return the shape; all else is the same in all files."""
+        with hdf5.opened(path) as h5:
+            data = _observations(h5)
+            return of_raw(path, self, {"modality": "ct", "geometry": "parallel", "data": list(data.shape)})
+
+    def read_scan(self, path: Path, options: RawOptions) -> Scan:
+        """Read some slices; see `_scan`."""
+        return _scan(path, options)
+
+
+def _fits(h5: Any) -> bool:
+    shape = h5["data"].shape if list(h5) == ["data"] and hdf5.is_dataset(h5["data"]) else ()
     return tuple(shape[1:]) in ((VIEWS, ELEMENTS), (SIZE, SIZE))
 
 
-def read(path: Path, options: RawOptions) -> Scan:
-    """Slices in HU as DICOM shows them, that is the ground truth's arrays transposed; slices are not neighbours.
+def _observations(h5: Any) -> Any:
+    """The dataset, not read yet."""
+    data = hdf5.dataset(h5, "data", (3,))
+    if data.shape[1:] == (SIZE, SIZE):
+        raise ValueError("data: images, the ground truth; give the observation file of the same number")
+    if data.shape[1:] != (VIEWS, ELEMENTS):
+        raise ValueError(f"data: expected (slices, {VIEWS} views, {ELEMENTS} elements), got shape {data.shape}")
+    return data
+
+
+def _scan(path: Path, options: RawOptions) -> Scan:
+    """Read slices in HU as DICOM shows them, that is the ground truth's arrays transposed; slices are not neighbours.
 
     Water is 20 / m here and HU count from air's 0.02 / m, which makes 1 HU in 1000 difference.
 
     Raises:
         ValueError: names file and key: the ground truth instead of observations, another shape, NaN.
     """
-    with checks.opened(path) as h5:
-        data = checks.dataset(h5, "data", (3,))
-        if data.shape[1:] == (SIZE, SIZE):
-            raise ValueError("data: images, the ground truth; give the observation file of the same number")
-        if data.shape[1:] != (VIEWS, ELEMENTS):
-            raise ValueError(f"data: expected (slices, {VIEWS} views, {ELEMENTS} elements), got shape {data.shape}")
+    with hdf5.opened(path) as h5:
+        data = _observations(h5)
         start, stop = options.range(len(data))
         observed = checks.finite("data", np.asarray(data[start:stop], dtype=float), checks.NO_COUNTS)
         top = float(observed.max())
@@ -78,7 +101,7 @@ def read(path: Path, options: RawOptions) -> Scan:
         "ct",
         torch.from_numpy((observed * MU_MAX).astype(np.float32)),
         (size, size),
-        checks.centred_affine((size, size), pixel, 1.0),
+        rotation_axis_affine((size, size), pixel, 1.0),
         "HU",
         geometry=geometry,
         noise={"i0": PHOTONS, "mu_water": MU_WATER},

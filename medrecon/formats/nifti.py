@@ -13,6 +13,7 @@ import torch
 from medrecon import RESEARCH_USE_ONLY, __version__
 from medrecon.core import atomic
 from medrecon.core.volume import Modality, Units, Volume
+from medrecon.formats.base import ImageReader, ImageWriter
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +22,48 @@ MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 UNITS: dict[Modality, Units] = {"CT": "HU", "MR": "a.u."}
 
 
-def reads(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+class Nifti(ImageReader, ImageWriter):
+    """NIfTI-1 and -2, with a JSON file beside it."""
 
+    name = "nifti"
+    summary = "NIfTI, .nii or .nii.gz"
+    images = "NIfTI .nii/.nii.gz"
+    suffixes = SUFFIXES
 
-def writes(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+    def recognises(self, path: Path) -> bool:
+        """Look at the name."""
+        return path.is_file() and path.name.lower().endswith(SUFFIXES)
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return grid, spacing, units and range."""
+        volume = self.read_image(path)
+        values = volume.data.abs() if volume.data.is_complex() else volume.data
+        return {
+            "path": str(path),
+            "kind": "NIfTI",
+            "modality": volume.modality,
+            "units": volume.units,
+            "shape_zyx": list(volume.data.shape),
+            "spacing_xyz_mm": [round(s, 5) for s in volume.spacing],
+            "range": [float(values.min()), float(values.max())],
+            "affine_ras": volume.affine.tolist(),
+        }
+
+    def read_image(self, path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+        """Read a 3D image; see `_read`."""
+        return _read(path, series, modality)
+
+    def write_image(
+        self,
+        volume: Volume,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        template: Path | None = None,
+        description: str = "",
+    ) -> Path:
+        """Write float32 values; see `_write`. The affine needs no `template`."""
+        return _write(volume, path, overwrite, description)
 
 
 def sidecar(path: Path) -> Path:
@@ -35,7 +72,7 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name[: -len(suffix)] + ".json")
 
 
-def read(path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     """Read a 3D image, or a 2D one as a single slice.
 
     NIfTI does not say what the values mean: `modality` does, else our sidecar, else they are taken as MR in a.u.
@@ -70,12 +107,10 @@ def read(path: Path, series: str | None = None, modality: Modality | None = None
     return Volume(torch.from_numpy(np.ascontiguousarray(array)), affine, units, modality, {"nifti": str(path)})
 
 
-def write(
-    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
-) -> Path:
+def _write(volume: Volume, path: Path, overwrite: bool, description: str) -> Path:
     """Write float32 values with sform = scanner space, and the same qform unless the grid is sheared.
 
-    A qform cannot hold shear (gantry tilt), so its code is 0 then. The affine needs no `template`.
+    A qform cannot hold shear (gantry tilt), so its code is 0 then.
     """
     import nibabel as nib
 
@@ -106,10 +141,13 @@ def write(
 
 def _affine(image: Any, path: Path) -> torch.Tensor:
     """Voxel to RAS mm: the sform if there is one, else the qform, else the voxel size alone."""
+    import nibabel as nib
+
     header = image.header
-    if image.affine is None or (hasattr(header, "get_sform") and not header["sform_code"] and not header["qform_code"]):
+    nifti = isinstance(header, nib.Nifti1Header)  # Nifti2Header is one too
+    if image.affine is None or (nifti and not header["sform_code"] and not header["qform_code"]):
         log.warning("%s: no orientation (sform and qform codes are 0); left and right are not known", path)
-    scale = MM[header.get_xyzt_units()[0]] if hasattr(header, "get_xyzt_units") else 1.0
+    scale = MM[header.get_xyzt_units()[0]] if nifti else 1.0
     affine = np.array(image.affine, dtype=np.float64)
     affine[:3] *= scale
     return torch.from_numpy(affine)

@@ -6,6 +6,7 @@ Zero frequency at n // 2, 0 where not acquired; the phase encoding is along the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,37 +14,58 @@ from numpy.typing import NDArray
 
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
-from medrecon.formats import cartesian
+from medrecon.formats.base import RawReader
+from medrecon.formats.common import cartesian
+from medrecon.formats.contents import of_raw
 
-SUMMARY = "NumPy .npy, complex k-space (coils, H, W) or (slices, coils, H, W)"
-USES = ("slices", "pixel")
 MAGIC = b"\x93NUMPY"
 
 
-def reads(path: Path) -> bool:
-    """A .npy file of any content, by its first bytes."""
-    return path.is_file() and path.open("rb").read(len(MAGIC)) == MAGIC
+class NumpyKspace(RawReader):
+    """A bare array of complex numbers."""
+
+    name = "npy_kspace"
+    summary = "NumPy .npy, complex k-space (coils, H, W) or (slices, coils, H, W)"
+    uses = ("slices", "pixel")
+
+    def recognises(self, path: Path) -> bool:
+        """Look for a .npy file of any content, by its first bytes."""
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return the shape; the samples stay on disk."""
+        return of_raw(path, self, {"modality": "mri", "data": list(_stack(path).shape)})
+
+    def read_scan(self, path: Path, options: RawOptions) -> Scan:
+        """Read the slices asked for; the pixel is `pixel`, or 1 mm: the file holds no lengths.
+
+        Raises:
+            ValueError: names the file: truncated, not complex, another rank or order of axes, NaN and the slice.
+        """
+        stack = _stack(path)
+        try:
+            start, stop = options.range(len(stack))
+            kspace = torch.from_numpy(np.array(stack[start:stop], dtype=np.complex64))
+            facts = {"source": path.name, "format": "npy_kspace"}
+            return cartesian.bare_scan(kspace, start, len(stack), options.pixel, facts)
+        except ValueError as error:
+            raise type(error)(f"{path}: {error}") from error
 
 
-def read(path: Path, options: RawOptions) -> Scan:
-    """Only the slices asked for are read; the pixel is `pixel`, or 1 mm: the file holds no lengths.
-
-    Raises:
-        ValueError: names the file: truncated, not complex, another rank or order of axes, NaN and the slice.
-    """
+def _stack(path: Path) -> NDArray[np.complex64]:
+    """(Z, C, H, W) on disk."""
     try:
         array: NDArray[np.complex64] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path}: not a .npy array of numbers, truncated or damaged ({error})") from error
     try:
         _check(array)
-        stack = array[None] if array.ndim == 3 else array
-        start, stop = options.range(len(stack))
-        kspace = torch.from_numpy(np.array(stack[start:stop], dtype=np.complex64))
-        facts = {"source": path.name, "format": "npy_kspace"}
-        return cartesian.bare_scan(kspace, start, len(stack), options.pixel, facts)
     except ValueError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
+    return array[None] if array.ndim == 3 else array
 
 
 def _check(array: NDArray[np.complex64]) -> None:

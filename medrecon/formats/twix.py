@@ -9,20 +9,22 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.acquisition.kspace_sorting import USES as USES
-from medrecon.acquisition.kspace_sorting import scan_of
+from medrecon.acquisition.kspace_sorting import USES, scan_of
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.acquisition.readouts import Encoding, Index, Readouts
 from medrecon.core.scan import Scan
 from medrecon.corrections.ramp_sampling import Trapezoid
+from medrecon.formats.base import RawReader
+from medrecon.formats.contents import of_raw
+from medrecon.formats.dicom.series import is_dicom
 
-SUMMARY = "Siemens twix .dat (VB, VD, VE), raw MRI: Cartesian and EPI"
 COUNTERS = {
     "step1": "Lin",
     "step2": "Par",
@@ -51,31 +53,59 @@ NOISE_BANDWIDTH = 0.79
 """Of Siemens receivers, relative."""
 
 
-def reads(path: Path) -> bool:
-    """A multi-raid (VD, VE) or VB header, or a name that ends in .dat."""
-    return path.is_file() and path.stat().st_size > 0 and (path.suffix.lower() == ".dat" or _version(path) is not None)
+class Twix(RawReader):
+    """Raw data of Siemens scanners."""
+
+    name = "twix"
+    summary = "Siemens twix .dat (VB, VD, VE), raw MRI: Cartesian and EPI"
+    uses = USES
+
+    def recognises(self, path: Path) -> bool:
+        """Look for a multi-raid (VD, VE) or VB header; a .dat without one is no twix that is known, and told so."""
+        if not path.is_file() or not path.stat().st_size:
+            return False
+        return _version(path) is not None or (path.suffix.lower() == ".dat" and not is_dicom(path))
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return what the headers say of the last measurement, and how many readouts it has."""
+        lines, encoding, measurements = _measurement(path)
+        found = {"modality": "mri", "readouts": len(lines), "coils": int(lines.coils[-1])}
+        return of_raw(path, self, {**found, "measurements": measurements, **encoding.facts})
+
+    def read_scan(self, path: Path, options: RawOptions) -> Scan:
+        """Read the last measurement, with the noise readouts of it or of an earlier one; lines as they were stored.
+
+        Raises:
+            ValueError: names the file: an unknown version, truncated, not Cartesian, or what is wrong with which
+                readout.
+            ImportError: `twixtools` is not installed.
+        """
+        lines, encoding, measurements = _measurement(path)
+        facts = {"source": path.name, "format": "twix", "measurements": measurements, "readouts": len(lines)}
+        with _named(path):
+            return scan_of(lines, encoding, options, facts)
 
 
-def read(path: Path, options: RawOptions) -> Scan:
-    """The last measurement of the file, with the noise readouts of it or of an earlier one; lines as they were stored.
-
-    Raises:
-        ValueError: names the file: an unknown version, truncated, not Cartesian, or what is wrong with which readout.
-        ImportError: `twixtools` is not installed.
-    """
-    version = _version(path)
+def _measurement(path: Path) -> tuple[Readouts, Encoding, int]:
+    """Readouts and encoding of the last measurement of a file, and how many it has."""
+    version = _version(path) if path.is_file() else None
     if version is None:
+        begins = f"it begins with {_start(path, 8).hex(' ')}" if path.is_file() else "it is a folder"
         raise ValueError(
-            f"{path}: not a twix file of a version that is known (VB, VD, VE): it begins with "
-            f"{_start(path, 8).hex(' ')}; convert it to ISMRMRD, or export it again"
+            f"{path}: not a twix file of a version that is known (VB, VD, VE): {begins}; convert it to ISMRMRD, "
+            "or export it again"
         )
     measurements = _parsed(path)
+    with _named(path):
+        encoding = _encoding(measurements[-1]["hdr"], measurements[-1]["mdb"])
+        return _readouts(measurements, version, path.stat().st_size), encoding, len(measurements)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the name of the file in front of what goes wrong."""
     try:
-        last = measurements[-1]
-        encoding = _encoding(last["hdr"], last["mdb"])
-        lines = _readouts(measurements, version, path.stat().st_size)
-        facts = {"source": path.name, "format": "twix", "measurements": len(measurements), "readouts": len(lines)}
-        return scan_of(lines, encoding, options, facts)
+        yield
     except OptionError as error:
         raise OptionError(f"{path}: {error}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:

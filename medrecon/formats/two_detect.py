@@ -12,6 +12,7 @@ is found from the data, on which every ray is measured twice.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,23 +21,53 @@ from medrecon.acquisition.flat_field import flat_field
 from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.rotation_centre import full_turn_centre
 from medrecon.core.scan import Scan
-from medrecon.formats import checks
+from medrecon.formats.base import RawReader
+from medrecon.formats.common import checks
+from medrecon.formats.common.placement import rotation_axis_affine
+from medrecon.formats.contents import of_raw
 
-SUMMARY = "2DeteCT folder (slice*/mode*) with sinogram.tif, dark.tif, flat1.tif and flat2.tif, fan beam"
-USES = ("size", "pixel", "centre")
 FILES = ("sinogram.tif", "dark.tif", "flat1.tif", "flat2.tif")
 VIEWS, ELEMENTS, BIN, SIZE = 3601, 1912, 2, 1024
 PITCH = 0.0748
 SOURCE_ORIGIN, SOURCE_DETECTOR = 431.019989, 529.000488
 
 
-def reads(path: Path) -> bool:
-    """A folder with a sinogram.tif."""
-    return (path / FILES[0]).is_file()
+class TwoDeteCT(RawReader):
+    """A folder of TIFF, one slice and mode."""
+
+    name = "two_detect"
+    summary = "2DeteCT folder (slice*/mode*) with sinogram.tif, dark.tif, flat1.tif and flat2.tif, fan beam"
+    uses = ("size", "pixel", "centre")
+
+    def recognises(self, path: Path) -> bool:
+        """Look for a folder with a sinogram.tif."""
+        return (path / FILES[0]).is_file()
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return the geometry of the collection, once the four files are what they should be."""
+        for name in FILES:
+            _tiff(path / name, VIEWS if name == FILES[0] else 1)
+        return of_raw(
+            path,
+            self,
+            {
+                "modality": "ct",
+                "geometry": "fan",
+                "views": VIEWS - 1,
+                "elements": ELEMENTS // BIN,
+                "element_mm": PITCH * BIN,
+                "source_origin_mm": SOURCE_ORIGIN,
+                "source_detector_mm": SOURCE_DETECTOR,
+            },
+        )
+
+    def read_scan(self, path: Path, options: RawOptions) -> Scan:
+        """Read the slice; see `_scan`."""
+        return _scan(path, options)
 
 
-def read(path: Path, options: RawOptions) -> Scan:
-    """One slice in 1/mm, noise to be estimated: the flats are averages already.
+def _scan(path: Path, options: RawOptions) -> Scan:
+    """Read one slice in 1/mm, noise to be estimated: the flats are averages already.
 
     Raises:
         ValueError: names the file: missing, not a TIFF, truncated, another shape, no counts; or no centre.
@@ -72,7 +103,7 @@ def read(path: Path, options: RawOptions) -> Scan:
         "ct",
         lines,
         (size, size),
-        checks.centred_affine((size, size), pixel, 1.0),
+        rotation_axis_affine((size, size), pixel, 1.0),
         "1/mm",
         geometry=geometry,
         provenance=provenance,

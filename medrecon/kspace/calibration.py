@@ -14,12 +14,12 @@ POWER = 15
 
 
 def calibration_width(mask: Tensor) -> int:
-    """Side of the largest fully sampled central square of a mask (H, W); 0 when zero frequency is missing."""
+    """Return the side of the largest fully sampled central square of a mask (H, W); 0 without zero frequency."""
     return int(_sampled_boxes(mask, max(mask.shape)).diagonal().sum())
 
 
 def calibration_size(mask: Tensor, limit: int | None = None) -> tuple[int, int]:
-    """Rows and columns, each at most `limit`, of the largest fully sampled central rectangle of a mask (H, W).
+    """Return rows and columns, each at most `limit`, of the largest fully sampled central rectangle of a mask (H, W).
 
     All readout rows by the ACS columns for masks of lines; (0, 0) when zero frequency is missing.
     """
@@ -30,7 +30,7 @@ def calibration_size(mask: Tensor, limit: int | None = None) -> tuple[int, int]:
 
 
 def calibration_region(mask: Tensor) -> tuple[slice, slice]:
-    """Where the rectangle of `calibration_size` lies, without a limit; slices of nothing when there is none."""
+    """Return where the rectangle of `calibration_size` lies, without a limit; slices of nothing when there is none."""
     rows, columns = (centre(n, kept) for n, kept in zip(mask.shape, calibration_size(mask), strict=True))
     return rows, columns
 
@@ -45,7 +45,7 @@ def _sampled_boxes(mask: Tensor, limit: int) -> Tensor:
 
 
 def noise_to_signal(kspace: Tensor, acquired: Tensor, variance: float) -> Tensor:
-    """Variance of the noise over the power of the signal around each sample of (C, H, W), at most 1e6: (H, W), float64.
+    """Estimate the noise over the power of the signal around each sample of (C, H, W), at most 1e6: (H, W), float64.
 
     The power is the mean over the coils and the acquired samples of a square of POWER, less the variance.
     """
@@ -91,7 +91,7 @@ class Calibration:
         self.strip = (patches.mH @ patches).reshape(self.width, block, self.width, block)
 
     def gram(self, columns: list[int]) -> Tensor:
-        """sum over places of conj(a) a^T for a patch a of these columns (offsets, increasing): (n, n) complex128.
+        """Sum conj(a) a^T over places, for a patch a of these columns (offsets, increasing): (n, n) complex128.
 
         Elements of a patch are ordered by column, row, coil.
 

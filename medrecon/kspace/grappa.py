@@ -53,7 +53,7 @@ class KSpaceInterpolation:
             )
 
     def __call__(self, kspace: Tensor, acquired: Tensor, variance: float = 0.0) -> Tensor:
-        """Filled k-space (C, H, W) from that of whitened coils, what was acquired (H, W), bool, and E|n|^2."""
+        """Fill the k-space (C, H, W) of whitened coils, given what was acquired (H, W), bool, and E|n|^2."""
         if bool(acquired.all()):
             return kspace
         columns, rows = line_pattern(acquired), line_pattern(acquired.T)
@@ -114,7 +114,7 @@ def _weights(gram: Tensor, source: Tensor, target: Tensor, ridge: Tensor) -> Ten
 
 
 def line_pattern(acquired: Tensor) -> Tensor | None:
-    """The acquired columns (W,) of a mask whose rows are all the same or empty (a partial readout); None of others."""
+    """Return the acquired columns (W,) of a mask whose rows are all alike or empty (partial readout), else None."""
     columns = acquired.any(0)
     return columns if bool((acquired == (acquired.any(1)[:, None] & columns)).all()) else None
 
@@ -122,7 +122,7 @@ def line_pattern(acquired: Tensor) -> Tensor | None:
 def nearest_lines(
     acquired: Tensor, missing: Tensor, columns: Tensor, readout: int, lines: int, span: int
 ) -> tuple[Tensor, Tensor]:
-    """Sources of missing samples (N, 2) under a mask of lines: offsets (K, 2) and which of them each takes (N, K).
+    """Find sources of missing samples (N, 2) under a mask of lines: offsets (K, 2), and which each takes (N, K).
 
     Lines are taken from the nearest outwards, at most half of `lines` on a side while the other side has any, and
     none that would widen the kernel beyond `span` columns.
@@ -145,7 +145,7 @@ def nearest_lines(
 
 
 def nearest_samples(acquired: Tensor, missing: Tensor, window: int, count: int) -> tuple[Tensor, Tensor]:
-    """Sources of missing samples (N, 2) under a 2D mask, the nearest `count`: offsets (K, 2) and a choice (N, K)."""
+    """Find the nearest `count` sources of missing samples (N, 2) under a 2D mask: offsets (K, 2), a choice (N, K)."""
     line = torch.arange(window, device=missing.device) - window // 2
     offsets = torch.cartesian_prod(line, line)
     offsets = offsets[offsets.square().sum(1).argsort(stable=True)]
@@ -172,7 +172,7 @@ class Constellations:
 
 
 def constellations(offsets: Tensor, chosen: Tensor, missing: Tensor, level: Tensor) -> Iterator[Constellations]:
-    """Distinct choices (N, K) and levels (N,), those of as many sources in the same columns together; on the CPU."""
+    """Group choices (N, K) and levels (N,): the distinct, those of as many sources in the same columns together."""
     offsets, chosen, missing, level = offsets.cpu(), chosen.cpu(), missing.cpu(), level.cpu()
     steps = level.numpy().astype(np.int8).view(np.uint8)
     code = np.concatenate([np.packbits(chosen.numpy(), axis=1), steps[:, None]], axis=1)

@@ -34,11 +34,11 @@ class Coverage:
 
     @property
     def fraction(self) -> float:
-        """Of the lines, from the first to the last acquired: 5/8 to 7/8 usually."""
+        """Return the fraction of the lines from the first to the last acquired: 5/8 to 7/8 usually."""
         return (self.before + self.behind + 1) / self.size
 
     def ramp(self) -> Tensor:
-        """Homodyne weights (size,): 0 outside, 0 .. 2 linearly over the symmetric centre, 2 beyond (Noll 1991, fig. 2).
+        """Return homodyne weights (size,): 0 outside, 0 .. 2 over the symmetric centre, 2 beyond (Noll 1991, fig. 2).
 
         w(k) + w(-k) = 2 wherever one of the two was acquired; 1 for all lines when not partial.
         """
@@ -54,7 +54,7 @@ class Coverage:
 
 
 def coverage(acquired: Tensor, axis: int) -> Coverage:
-    """Of a mask (H, W) along an axis.
+    """Measure how a mask (H, W) covers an axis.
 
     Raises:
         ValueError: zero frequency lies outside of what was acquired.
@@ -72,7 +72,7 @@ def coverage(acquired: Tensor, axis: int) -> Coverage:
 
 
 def centre_phase(kspace: Tensor, acquired: Tensor, maps: Tensor, width: int | None = None) -> Tensor:
-    """exp(i phi) (H, W), complex64, of the combined image of the fully sampled centre under a Hann window; 1 where 0.
+    """Return exp(i phi) (H, W), complex64, of the image of the sampled centre under a Hann window; 1 where that is 0.
 
     The centre is the largest rectangle around zero frequency that was fully sampled: for partial Fourier the whole
     symmetric middle, which follows the phase as finely as the scan allows.

@@ -12,7 +12,7 @@ _PURE = 1e-3
 
 
 def dominant_eigenvector(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit eigenvectors (n, C) of the largest eigenvalues (n,) of positive semidefinite matrices (n, C, C).
+    """Return unit eigenvectors (n, C) of the largest eigenvalues (n,) of positive semidefinite matrices (n, C, C).
 
     Repeated squaring, B <- B^2 / tr B^2: doubles the power iterations at each step. tr B^2 of a matrix of trace 1
     tells how near B is to rank one, so a matrix leaves as soon as it is done; most need 4 squarings. Zero matrices

@@ -13,8 +13,11 @@ Apply = Callable[[Tensor], Tensor]
 
 
 def dot(a: Tensor, b: Tensor, ndim: int) -> Tensor:
-    """Re <a, b> over the last `ndim` axes; complex inner product, conjugate on the first."""
+    """Return Re <a, b> over the last `ndim` axes; complex inner product, conjugate on the first."""
     axes = tuple(range(-ndim, 0))
+    if a.is_complex() and b.is_complex():  # without the imaginary part that nobody asked for
+        a, b = (torch.view_as_real(v.resolve_conj()) for v in (a, b))
+        return (a * b).sum((*(axis - 1 for axis in axes), -1))
     product = a.conj() * b if a.is_complex() or b.is_complex() else a * b
     return (product.real if product.is_complex() else product).sum(axes)
 
@@ -66,7 +69,7 @@ def cg(
 
 
 def power_norm(gram: Apply, start: Tensor, iterations: int = 30) -> float:
-    """Largest singular value of A from gram = A^H A by power iterations from a random `start`."""
+    """Estimate the largest singular value of A from gram = A^H A by power iterations from a random `start`."""
     x = start / torch.linalg.vector_norm(start)
     value = torch.zeros((), device=start.device)
     for _ in range(iterations):
@@ -79,7 +82,7 @@ def power_norm(gram: Apply, start: Tensor, iterations: int = 30) -> float:
 
 
 def power_norms(gram: Apply, start: Tensor, ndim: int, iterations: int = 12) -> Tensor:
-    """Largest singular value for each batch item, (B,): safe for step sizes, 3 % above what power iterations reach."""
+    """Estimate the largest singular value of each item, (B,), 3 % above what power iterations reach: safe for steps."""
     x, value = start, torch.ones(start.shape[0], dtype=start.real.dtype, device=start.device)
     for _ in range(iterations):
         x = gram(x / expand(dot(x, x, ndim).sqrt().clamp_min(1e-30), ndim))

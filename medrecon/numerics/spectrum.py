@@ -27,7 +27,7 @@ DENSITY = {"water": 1.0, "bone": 1.92, "aluminium": 2.699, "titanium": 4.54, "ir
 
 
 def attenuation(material: str, energies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear attenuation at nominal density [1/mm] at energies [keV]; tables interpolated log-log.
+    """Return the linear attenuation at nominal density [1/mm] at energies [keV]; tables interpolated log-log.
 
     Raises:
         ValueError: an unknown material, or energies outside the tables.
@@ -63,21 +63,21 @@ class Spectrum:
 
     @cached_property
     def energies(self) -> NDArray[np.float64]:
-        """Middles of bins of 1 keV."""
+        """Return middles of bins of 1 keV."""
         return np.arange(ENERGIES[0], self.kvp - 1) + 0.5
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
-        """Share of each bin in the signal without object; they add up to 1."""
+        """Return the share of each bin in the signal without object; they add up to 1."""
         signal = (self.kvp - self.energies) * np.exp(-attenuation("aluminium", self.energies) * self.filter_mm)
         return np.asarray(signal / signal.sum())
 
     def effective(self, material: str = "water") -> float:
-        """Attenuation of a thin layer [1/mm]: mean over the signal."""
+        """Return the attenuation of a thin layer [1/mm]: mean over the signal."""
         return float(self.weights @ attenuation(material, self.energies))
 
     def line_integrals(self, paths: Mapping[str, Tensor]) -> Tensor:
-        """-ln of the signal behind path lengths [mm] of materials at nominal density, float64, shaped like the paths.
+        """Return -ln of the signal after path lengths [mm] of materials at nominal density, float64, shaped like them.
 
         p = -ln sum_E w(E) exp(-sum_m mu_m(E) L_m)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def compiled(kernels: ModuleType, name: str) -> Callable[..., Any]:
-    """A loop of a module of kernels, or its build for one thread, `<name>_serial`."""
+    """Return a loop of a module of kernels, or its build for one thread, `<name>_serial`."""
     loop: Callable[..., Any] = getattr(kernels, f"{name}_serial" if forked() else name)
     return loop
 
@@ -23,5 +23,5 @@ def _first_process() -> int:
 
 
 def forked() -> bool:
-    """Whether this process was forked after its parent ran a compiled loop."""
+    """Tell whether this process was forked after its parent ran a compiled loop."""
     return _first_process() != os.getpid()

@@ -4,66 +4,54 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from medrecon.core.discover import modules
+from medrecon.core.discover import named
 from medrecon.core.scan import Scan
 from medrecon.kspace.partial_fourier import coverage
 from medrecon.models.prior import Prior
 from medrecon.solvers.base import Solver
 
 
-def solver_classes() -> dict[str, type[Any]]:
-    """All solvers by name: the dataclasses in the modules of medrecon.solvers that carry a `name`."""
-    found: dict[str, type[Any]] = {}
-    for module in modules("medrecon.solvers"):
-        for cls in vars(module).values():
-            described = inspect.isclass(cls) and cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls)
-            if described and hasattr(cls, "name") and hasattr(cls, "modalities"):
-                found[cls.name] = cls
+def solver_classes() -> dict[str, type[Solver]]:
+    """Return all solvers by name, learned ones last."""
+    found = named("medrecon.solvers", Solver, "modalities", "summary")  # type: ignore[type-abstract]  # a base
     return dict(sorted(found.items(), key=lambda item: (item[1].needs_prior, item[0])))
 
 
 def describe_solvers() -> list[dict[str, Any]]:
-    """Name, modalities, needs_prior, summary, scans (see `scans_of`) and settings of every solver."""
+    """Return name, modalities, needs_prior, summary, scans and settings of every solver."""
     return [
         {
             "name": name,
             "modalities": list(cls.modalities),
             "needs_prior": cls.needs_prior,
             "summary": cls.summary,
-            "scans": scans_of(cls),
+            "scans": cls.scans,
             "settings": {f.name: _default(f) for f in settable(cls)},
         }
         for name, cls in solver_classes().items()
     ]
 
 
-def scans_of(cls: type[Any]) -> str:
-    """What a solver is for: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one
-    end was left out (of other Cartesian k-space it makes nothing new); "series" over time, which no scan holds."""
-    return getattr(cls, "scans", "any")
-
-
 def suitable(scan: Scan) -> list[str]:
-    """The solvers worth running on a scan, learned ones last."""
+    """Return the solvers worth running on a scan, learned ones last."""
     wanted = {"any"} if scan.noncartesian else {"any", "cartesian"}
     if scan.modality == "mri" and not scan.noncartesian and is_partial(scan):
         wanted.add("partial fourier")
     return [
         name
         for name, cls in solver_classes().items()
-        if scan.modality in cls.modalities and scans_of(cls) in wanted and not (scan.volumetric and cls.needs_prior)
+        if scan.modality in cls.modalities and cls.scans in wanted and not (scan.volumetric and cls.needs_prior)
     ]
 
 
 def is_partial(scan: Scan) -> bool:
-    """Whether one end of Cartesian k-space was left out."""
+    """Tell whether one end of Cartesian k-space was left out."""
     mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
     acquired = mask if mask.ndim == 2 else mask.any(0)
     try:
@@ -77,18 +65,18 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def as_values(setting: Any) -> Any:
-    """A setting as JSON values: a group of settings becomes a dict."""
+    """Return a setting as JSON values: a group of settings becomes a dict."""
     group = dataclasses.is_dataclass(setting) and not isinstance(setting, type)
     return dataclasses.asdict(setting) if group else setting
 
 
 def settable(cls: type[Any]) -> list[dataclasses.Field[Any]]:
-    """The hyper-parameters of a solver: its fields without the prior."""
-    return [f for f in dataclasses.fields(cls) if f.name != "prior"]
+    """Return the hyper-parameters of a solver: its fields without the prior."""
+    return [f for f in dataclasses.fields(cls) if f.name != "prior"] if dataclasses.is_dataclass(cls) else []
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' or the whole list."""
+    """Return '; did you mean X?' or the whole list."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 1, 0.5)
     return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names) or 'none'}"
@@ -101,8 +89,8 @@ def solver_class(
     *,
     volumetric: bool = False,
     noncartesian: bool = False,
-) -> type[Any]:
-    """The solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
+) -> type[Solver]:
+    """Return the solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
     Args:
         volumetric: the scan is of a volume as a whole, for which there are no priors.
@@ -111,33 +99,73 @@ def solver_class(
     Raises:
         ValueError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
     """
-    known = solver_classes()
+    known, (name, settings) = solver_classes(), respelled(name, settings or {})
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
+    check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian)
+    parse_settings(known[name], settings)
+    return known[name]
 
-    def obstacle(cls: type[Any]) -> str | None:
-        if scans_of(cls) == "series":
+
+def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesian: bool) -> None:
+    """Complain of a solver that does not do a scan; parameters as of `solver_class`.
+
+    Raises:
+        ValueError: why, and the solvers that do.
+    """
+
+    def obstacle(cls: type[Solver]) -> str | None:
+        if cls.scans == "series":
             return "needs a dynamic series, and a scan has no time axis: call it in Python with operators.series.Series"
         if modality not in cls.modalities:
             return f"does not do {modality}"
         if volumetric and cls.needs_prior:
             return "has a prior of slices and does not do a cone-beam scan, which measures a volume as a whole"
-        if noncartesian and scans_of(cls) != "any":
+        if noncartesian and cls.scans != "any":
             return "does not do samples along a trajectory, it fills in k-space on a grid"
         return None
 
-    if reason := obstacle(known[name]):
-        fitting = ", ".join(n for n, cls in known.items() if obstacle(cls) is None)
-        raise ValueError(f"solver {name!r} {reason}; these do: {fitting}")
-    parse_settings(known[name], settings or {})
-    return known[name]
+    if reason := obstacle(cls):
+        fitting = ", ".join(name for name, other in solver_classes().items() if obstacle(other) is None)
+        raise ValueError(f"solver {cls.name!r} {reason}; these do: {fitting}")
+
+
+MODES = {"fast": "resample", "paper": "resample-paper", "reference": "resample-reference"}
+"""ReSample's solvers by what used to be its modes."""
+
+
+def respelled(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the solver and the settings meant by the old spelling of ReSample's: `mode`, and `original.x` for the
+    settings x of the published forms, which did nothing in the fast one, as its own did nothing in them.
+
+    Raises:
+        ValueError: no such mode.
+    """
+    if name not in MODES.values():
+        return name, dict(settings)
+    known = solver_classes()
+    mode = settings.get("mode")
+    if mode is not None and mode not in MODES:
+        raise ValueError(f"solver 'resample': unknown mode {mode!r}{nearest(mode, MODES)}")
+    name = MODES[mode] if mode else name
+    original = {k.removeprefix("original."): v for k, v in settings.items() if k.startswith("original.")}
+    for key in original:
+        names = {f.name for form in ("paper", "reference") for f in settable(known[MODES[form]])}
+        if key not in names:
+            raise ValueError(f"solver 'resample' has no setting original.{key}{nearest(key, names)}")
+    own = {k: v for k, v in settings.items() if k != "mode" and not k.startswith("original.")}
+    if name == MODES["fast"]:
+        return name, own
+    fast = {f.name for f in settable(known[MODES["fast"]])}
+    return name, ({k: v for k, v in own.items() if k not in fast} if mode else own) | original
 
 
 def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the declared types; text from the command line is converted.
+    """Return values of the declared types; text from the command line is converted.
 
-    A setting of a nested group is written group.name, such as original.steps.
+    A setting of a nested group is written group.name.
     """
+    settings = respelled(cls.name, settings)[1]
     hints = typing.get_type_hints(cls)
     groups: dict[str, dict[str, Any]] = {}
     fields = {f.name: f for f in settable(cls)}
@@ -172,8 +200,7 @@ def _group(cls: type[Any], head: str, group: Any, values: Mapping[str, Any]) -> 
 
 
 def make_solver(cls: type[Any], prior: Prior | None, settings: Mapping[str, Any]) -> Solver:
-    """The solver with its settings; learned ones get the prior."""
+    """Make the solver with its settings; learned ones get the prior."""
     parsed = parse_settings(cls, settings)
-    if not cls.needs_prior:
-        return typing.cast(Solver, cls(**parsed))
-    return typing.cast(Solver, cls(prior=prior, **parsed))
+    solver: Solver = cls(prior=prior, **parsed) if cls.needs_prior else cls(**parsed)
+    return solver

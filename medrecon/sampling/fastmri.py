@@ -52,7 +52,7 @@ class MaskFunc(abc.ABC):
             raise ValueError(f"{type(self).__name__}: needs fractions in [0, 1] and accelerations >= 1, got {self}")
 
     def __call__(self, shape: Shape, *, seed: Seed, offset: int | None = None) -> Sampling:
-        """The mask for k-space (H, W), the columns W being the phase-encoding lines.
+        """Draw the mask for k-space (H, W), the columns W being the phase-encoding lines.
 
         Args:
             seed: a whole number, or a tuple of them. offset: of the lattice, drawn by default; random masks have none.

@@ -16,7 +16,7 @@ Side = Literal["left", "right"]
 
 
 def acceleration(mask: Tensor) -> float:
-    """True R of a mask: its samples over the acquired ones. Raises ValueError when none is acquired."""
+    """Return the true R of a mask: its samples over the acquired ones. Raises ValueError when none is acquired."""
     acquired = int((mask != 0).sum())
     if acquired == 0:
         raise ValueError("acceleration: the mask has no sample")
@@ -24,13 +24,13 @@ def acceleration(mask: Tensor) -> float:
 
 
 def centre(size: int, width: int) -> slice:
-    """The `width` samples around zero frequency, which is at size // 2 (SigPy's convention, odd and even)."""
+    """Return the `width` samples around zero frequency, which is at size // 2 (SigPy's convention, odd and even)."""
     start = size // 2 - width // 2
     return slice(start, start + width)
 
 
 def random_mask(shape: Shape, accel: float, acs: int, generator: torch.Generator) -> Tensor:
-    """Random columns, uniform outside `acs` central ones: (H, W) bool.
+    """Draw random columns, uniform outside `acs` central ones: (H, W) bool.
 
     Args:
         shape: (H, W) of k-space. accel: R >= 1, ACS included. acs: central columns, all acquired.
@@ -44,7 +44,7 @@ def random_mask(shape: Shape, accel: float, acs: int, generator: torch.Generator
 
 
 def gaussian_mask(shape: Shape, accel: float, acs: int, generator: torch.Generator, *, width: float = 1 / 3) -> Tensor:
-    """Random columns, the denser the nearer to zero frequency: (H, W) bool.
+    """Draw random columns, the denser the nearer to zero frequency: (H, W) bool.
 
     Drawn one by one without replacement, with odds exp(-k^2 / 2), k = the distance from zero frequency over `width`
     times that of the outermost column. Arguments and errors as `random_mask`; also ValueError for width <= 0.
@@ -58,7 +58,7 @@ def gaussian_mask(shape: Shape, accel: float, acs: int, generator: torch.Generat
 def equispaced_mask(
     shape: Shape, accel: float, acs: int, generator: torch.Generator | None = None, *, offset: int | None = None
 ) -> Tensor:
-    """Columns at equal distance (rounded) around `acs` central ones: (H, W) bool.
+    """Choose columns at equal distance (rounded) around `acs` central ones: (H, W) bool.
 
     The distance is counted over the columns outside the ACS and widened so that R includes the ACS exactly; for the
     undisturbed lattice that GRAPPA needs, take `regular_mask`. Arguments and errors as `random_mask`.
@@ -76,7 +76,7 @@ def equispaced_mask(
 def regular_mask(
     shape: Shape, accel: float, acs: int, generator: torch.Generator | None = None, *, offset: int | None = None
 ) -> Tensor:
-    """Every accel-th column from `offset` on and `acs` central ones, as scanners acquire for GRAPPA: (H, W) bool.
+    """Choose every accel-th column from `offset` on and `acs` central ones, as scanners do for GRAPPA: (H, W) bool.
 
     The ACS comes on top: the true R is below `accel`, a whole number here. Arguments and errors as `equispaced_mask`.
     """
@@ -87,7 +87,7 @@ def regular_mask(
 
 
 def partial_fourier(mask: Tensor, fraction: float, side: Side = "left") -> Tensor:
-    """The mask without the columns beyond `fraction` of all: (H, W) bool; scanners use 5/8, 6/8 and 7/8.
+    """Return the mask without the columns beyond `fraction` of all: (H, W) bool; scanners use 5/8, 6/8 and 7/8.
 
     The columns at the end `side` are left out; zero frequency stays, and so does the mask as it was given.
 
@@ -109,7 +109,7 @@ def partial_fourier(mask: Tensor, fraction: float, side: Side = "left") -> Tenso
 
 
 def check_pattern(shape: Shape, accel: float, acs: int) -> None:
-    """Raises ValueError for a shape, an acceleration or an ACS that no pattern can have."""
+    """Raise ValueError for a shape, an acceleration or an ACS that no pattern can have."""
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"mask: shape must be (H, W), got {tuple(shape)}")
     if not accel >= 1:
@@ -119,7 +119,7 @@ def check_pattern(shape: Shape, accel: float, acs: int) -> None:
 
 
 def gaussian_odds(size: int, width: float) -> Tensor:
-    """exp(-k^2 / 2) along an axis (size,), float64; k: the distance from zero frequency over width * size / 2."""
+    """Return exp(-k^2 / 2) along an axis (size,), float64; k: distance from zero frequency over width * size / 2."""
     if not width > 0:
         raise ValueError(f"mask: width must be > 0, got {width}")
     odds = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / (width * size / 2)).square())
@@ -127,7 +127,7 @@ def gaussian_odds(size: int, width: float) -> Tensor:
 
 
 def columns(shape: Shape, acs: int, chosen: Tensor) -> Tensor:
-    """(H, W) bool: the columns `chosen` and the ACS."""
+    """Return the mask (H, W) bool of the columns `chosen` and the ACS."""
     line = torch.zeros(shape[1], dtype=torch.bool)
     line[chosen] = True
     line[centre(shape[1], acs)] = True

@@ -8,20 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.sampling import lines as masks
-from medrecon.sampling import two_axes as masks_2d
+from medrecon.sampling import lines, two_axes
 from medrecon.sampling.lines import Shape, Side
 
 PATTERNS = {
-    "random": masks.random_mask,
-    "equispaced": masks.equispaced_mask,
-    "regular": masks.regular_mask,
-    "gaussian": masks.gaussian_mask,
-    "gaussian-2d": masks_2d.gaussian_2d_mask,
-    "poisson": masks_2d.poisson_mask,
-    "golden-angle": masks_2d.golden_angle_mask,
+    "random": lines.random_mask,
+    "equispaced": lines.equispaced_mask,
+    "regular": lines.regular_mask,
+    "gaussian": lines.gaussian_mask,
+    "gaussian-2d": two_axes.gaussian_2d_mask,
+    "poisson": two_axes.poisson_mask,
+    "golden-angle": two_axes.golden_angle_mask,
 }
-LATTICES = {"equispaced": masks.equispaced_mask, "regular": masks.regular_mask}
+LATTICES = {"equispaced": lines.equispaced_mask, "regular": lines.regular_mask}
 """the patterns that have an offset"""
 Seed = int | tuple[int, ...]
 
@@ -50,24 +49,24 @@ class Sampling:
 
     @property
     def acceleration(self) -> float:
-        """True R: the samples of the full acquisition, padding left out, over the acquired ones."""
+        """Return the true R: the samples of the full acquisition, padding left out, over the acquired ones."""
         left, right = self.padding or (0, self.mask.shape[1])
-        return masks.acceleration(self.mask[:, left:right])
+        return lines.acceleration(self.mask[:, left:right])
 
     def partial_fourier(self, fraction: float, side: Side = "left") -> Sampling:
-        """Without the columns beyond `fraction` at the end `side`; see `masks.partial_fourier`.
+        """Leave out the columns beyond `fraction` at the end `side`; see `lines.partial_fourier`.
 
         Raises:
-            ValueError: it cuts into the ACS, or as `masks.partial_fourier`.
+            ValueError: it cuts into the ACS, or as `lines.partial_fourier`.
         """
-        cut = masks.partial_fourier(self.mask, fraction, side)
-        inner = masks.centre(self.mask.shape[1], self.acs)
+        cut = lines.partial_fourier(self.mask, fraction, side)
+        inner = lines.centre(self.mask.shape[1], self.acs)
         if not torch.equal(cut[:, inner], self.mask[:, inner]):
             raise ValueError(f"partial Fourier of {fraction:g} cuts into the ACS of {self.acs} columns; lower acs")
         return replace(self, mask=cut, partial=float(fraction))
 
     def padded(self, left: int, right: int) -> Sampling:
-        """With nothing acquired in the columns [0, left) and [right, W): zero-filled k-space, as of fastMRI's knees.
+        """Leave out the columns [0, left) and [right, W): zero-filled k-space, as of fastMRI's knees.
 
         Raises:
             ValueError: not 0 <= left < right <= W, or nothing is left.
@@ -82,7 +81,7 @@ class Sampling:
         return replace(self, mask=mask, padding=(left, right))
 
     def describe(self) -> dict[str, Any]:
-        """What a report needs, as JSON values."""
+        """Return what a report needs, as JSON values."""
         seed = list(self.seed) if isinstance(self.seed, tuple) else self.seed
         return {
             "mask": self.name,
@@ -96,7 +95,7 @@ class Sampling:
 
 
 def draw(pattern: str, shape: Shape, accel: float, acs: int, *, seed: int, offset: int | None = None) -> Sampling:
-    """The pattern of that name (one of PATTERNS), drawn with a generator of its own.
+    """Draw the pattern of that name (one of PATTERNS) with a generator of its own.
 
     Args:
         shape: (H, W) of k-space. accel: nominal R >= 1. acs: width of the fully sampled centre.

@@ -17,7 +17,7 @@ GOLDEN_ANGLE = math.pi * (math.sqrt(5) - 1) / 2
 
 
 def golden_angles(spokes: int, *, tiny: int = 1, start: float = 0.0) -> Tensor:
-    """Angles (spokes,) float64 rad, each larger by pi / (tau + tiny - 1), tau the golden ratio; not reduced modulo pi.
+    """Return angles (spokes,) float64 rad, each larger by pi / (tau + tiny - 1), tau the golden ratio; not modulo pi.
 
     Args:
         tiny: 1 is the golden angle, 111.25 degrees; 7 the usual tiny one, 23.63, which spares eddy currents (Wundrak
@@ -33,14 +33,14 @@ def golden_angles(spokes: int, *, tiny: int = 1, start: float = 0.0) -> Tensor:
 
 
 def uniform_angles(spokes: int, *, start: float = 0.0) -> Tensor:
-    """Angles (spokes,) float64 rad, pi / spokes apart: full spokes that cover k-space evenly."""
+    """Return angles (spokes,) float64 rad, pi / spokes apart: full spokes that cover k-space evenly."""
     if spokes < 1:
         raise ValueError(f"uniform_angles: at least one spoke, got {spokes}")
     return start + math.pi / spokes * torch.arange(spokes, dtype=torch.float64)
 
 
 def radial(angles: Tensor, samples: int, shape: tuple[int, int]) -> Tensor:
-    """Full spokes through the centre, (spokes * samples, 2) float64.
+    """Return full spokes through the centre, (spokes * samples, 2) float64.
 
     Sample j lies at (j - samples // 2) / samples of a spoke's length of N: the centre is always measured, and the last
     sample of an even number is one step before the edge, as a scanner's readout has it.
@@ -62,12 +62,12 @@ def radial(angles: Tensor, samples: int, shape: tuple[int, int]) -> Tensor:
 
 
 def readout(samples: int) -> Tensor:
-    """Places of the samples of a spoke, (samples,), in lengths of the spoke: -1/2 to 1/2."""
+    """Return places of the samples of a spoke, (samples,), in lengths of the spoke: -1/2 to 1/2."""
     return (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
 
 
 def stack_of_stars(angles: Tensor, samples: int, shape: tuple[int, int, int]) -> Tensor:
-    """The same spokes in every Cartesian partition, (D * spokes * samples, 3) float64: order (partition, row, column).
+    """Repeat the spokes in every Cartesian partition, (D * spokes * samples, 3) float64: (partition, row, column).
 
     Args:
         shape: (D, H, W); D partitions, zero frequency at D // 2.

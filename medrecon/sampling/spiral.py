@@ -40,7 +40,7 @@ def spiral(
     max_slew: float = 150.0,
     undersampling: float = 1.0,
 ) -> Spiral:
-    """k = A theta exp(i theta): turns of all interleaves 1 / fov apart, as fast as gradient and slew rate allow.
+    """Return interleaved spirals, 1 / fov apart and as fast as gradient and slew rate allow: k = A theta exp(i theta).
 
     On the curve |k'|^2 = A^2 theta'^2 (1 + theta^2) and |k''|^2 = A^2 [(1 + theta^2) theta''^2 + 2 theta theta'^2
     theta'' + (4 + theta^2) theta'^4] (after Glover, MRM 42 (1999) 412): theta'' is the largest within the slew rate,

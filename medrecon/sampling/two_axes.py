@@ -20,7 +20,7 @@ GOLDEN_ANGLE = math.pi * (math.sqrt(5) - 1) / 2
 def gaussian_2d_mask(
     shape: Shape, accel: float, acs: int, generator: torch.Generator, *, width: float = 1 / 3
 ) -> Tensor:
-    """Random samples, the denser the nearer to zero frequency along both axes: (H, W) bool; see `gaussian_mask`."""
+    """Draw random samples, the denser the nearer to zero frequency along both axes: (H, W) bool."""
     _check(shape, accel, acs)
     mask = _centre_square(shape, acs)
     count = max(1, round(mask.numel() / accel)) - acs**2
@@ -32,7 +32,7 @@ def gaussian_2d_mask(
 
 
 def golden_angle_mask(shape: Shape, accel: float, acs: int, generator: torch.Generator) -> Tensor:
-    """Lines through zero frequency, each turned by the golden angle from the last: (H, W) bool, one sample wide.
+    """Choose lines through zero frequency, each turned by the golden angle from the last: (H, W) bool, one sample wide.
 
     The first angle is random; spokes are added up to the number that comes nearest to R, and each runs to the edge
     of k-space. Also ValueError where R cannot be met within 10 %.
@@ -52,8 +52,10 @@ def golden_angle_mask(shape: Shape, accel: float, acs: int, generator: torch.Gen
 
 
 def spoke(shape: Shape, angle: float) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the grid points nearest to the line at `angle` (rad, from the column axis towards the row
-    axis) through zero frequency: one for each step along the axis it is nearer to."""
+    """Return rows and columns of the grid points nearest to a line through zero frequency.
+
+    One for each step along the axis it is nearer to. `angle`: rad, from the column axis towards the row axis.
+    """
     across, along = math.sin(angle), math.cos(angle)
     steep = abs(across) > abs(along)
     size, other = (shape[0], shape[1]) if steep else (shape[1], shape[0])
@@ -65,7 +67,7 @@ def spoke(shape: Shape, angle: float) -> tuple[Tensor, Tensor]:
 
 
 def poisson_mask(shape: Shape, accel: float, acs: int, generator: torch.Generator) -> Tensor:
-    """Variable-density Poisson disc inside an ellipse (SigPy): (H, W) bool.
+    """Draw a variable-density Poisson disc inside an ellipse (SigPy): (H, W) bool.
 
     NumPy's global generator is left as it was. Also ValueError where R cannot be met within 10 %.
     """

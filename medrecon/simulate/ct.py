@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from medrecon.core.noise import CTNoise
+from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.units import MU_WATER, hu_to_mu
 from medrecon.core.volume import Volume
@@ -19,7 +20,7 @@ from medrecon.operators.ct.operator import ConeGeometry, CTOperator, Geometry, I
 from medrecon.pipeline.ct_problem import geometry_entries
 from medrecon.pipeline.noise_level import ct_noise
 from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
-from medrecon.simulate.source import OnProgress, provenance, silent
+from medrecon.simulate.source import provenance
 from medrecon.simulate.tube_current import TubeCurrent
 from medrecon.simulate.tube_current import tube_current as modulated
 

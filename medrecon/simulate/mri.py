@@ -12,11 +12,12 @@ from torch import Tensor
 from medrecon.coils.combine import birdcage_maps
 from medrecon.coils.maps.espirit import espirit
 from medrecon.core.noise import MRINoise
+from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.numerics.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.sampling.pattern import Sampling, draw
-from medrecon.simulate.source import OnProgress, provenance, silent
+from medrecon.simulate.source import provenance
 
 PhaseEncoding = Literal["horizontal", "vertical"]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medrecon.coils.maps.espirit import espirit
+from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.operators.mri.noncartesian import calibration_kspace
@@ -17,7 +18,7 @@ from medrecon.operators.mri.nufft.transform import NUFFT
 from medrecon.sampling.radial import golden_angles, radial, uniform_angles
 from medrecon.sampling.spiral import spiral
 from medrecon.simulate.mri import Scanner, mean_signal
-from medrecon.simulate.source import OnProgress, provenance, silent
+from medrecon.simulate.source import provenance
 
 Pattern = Literal["golden", "uniform", "spiral"]
 EXACT = 1e-7

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from medrecon import __version__
+from medrecon.core import checksum
 from medrecon.core.volume import Volume
-
-OnProgress = Callable[[float, int], None]
-"""Slices done, slices in all."""
-
-
-def silent(done: float, total: int) -> None:
-    """Report nothing."""
 
 
 def provenance(volume: Volume, generator: torch.Generator, details: dict[str, Any]) -> dict[str, Any]:
     """Software, source (path and sha256 of its voxels and affine), seed, and what was simulated; no patient data."""
-    digest = hashlib.sha256(volume.data.contiguous().resolve_conj().numpy().tobytes())
-    digest.update(volume.affine.numpy().tobytes())
     origin = {k: [str(name) for name in v] if k == "dicom" else str(v) for k, v in volume.source.items()}
     return {
         "software": f"medrecon {__version__}",
         "torch": str(torch.__version__),
         "simulated": True,
         "source": origin,
-        "source_sha256": digest.hexdigest(),
+        "source_sha256": checksum.of_content(volume.data, volume.affine),
         "seed": generator.initial_seed(),
         **details,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,26 +38,36 @@ class Solution:
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
 
-class Solver(Protocol):
+class Solver(ABC):
     """x from y = A x + n. Randomness only from `generator`; a batch of slices is solved as single ones would be.
 
-    Class attributes describe it: `modalities` it serves, `summary` in one line, `needs_prior`; and, where it
-    is not for every scan, `scans`: "cartesian", "partial fourier" (a mask that leaves one end of k-space out) or
-    "series" (images (T, H, W)).
+    A solver is a frozen dataclass: its fields are its settings. If it needs a prior, one of them is `prior`.
+
+    Attributes:
+        name: in settings and on the command line, such as "cg-sense".
+        modalities: what it reconstructs.
+        summary: one line.
+        needs_prior: whether it is learned.
+        scans: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one end was left
+            out (of other Cartesian k-space it makes nothing new); "series" over time, (T, H, W), which no scan holds.
     """
 
+    name: ClassVar[str]
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]]
     summary: ClassVar[str]
-    needs_prior: ClassVar[bool]
+    needs_prior: ClassVar[bool] = False
+    scans: ClassVar[str] = "any"
 
+    @abstractmethod
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
-    ) -> Solution: ...
+    ) -> Solution:
+        """Reconstruct a batch: data (B, *A.out_shape) to an image (B, *A.in_shape)."""
 
     @classmethod
     def examples(cls) -> Iterator[Solver]:
-        """Settings the contract tests run."""
-        ...
+        """Yield settings that the contract tests run."""
+        yield from ()
 
 
 def check_fit(A: LinearOperator, y: Measurement) -> None:

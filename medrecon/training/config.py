@@ -13,7 +13,7 @@ from medrecon.models.values import Linear
 from medrecon.training.autoencoder import AutoencoderConfig, Window
 from medrecon.training.diffusion import DiffusionConfig
 from medrecon.training.images.phases import Phases
-from medrecon.training.loop.steps import LoopConfig
+from medrecon.training.loop.config import LoopConfig
 
 
 def kind_of(autoencoder: Any) -> str:
@@ -48,7 +48,7 @@ class TrainConfig(BaseModel):
     phases: Phases | None = None
     """a prior of complex images: phases to put on the magnitudes; {} for the defaults"""
     start: float = Field(0.5, gt=0)
-    """noise level at which ReSample starts from a TV image; choose it on validation slices (docs/resample.md)"""
+    """noise level at which ReSample starts from a TV image; choose it on validation slices (docs/design/resample.md)"""
     end: float = Field(0.12, gt=0)
     """noise level of ReSample's last step; choose it likewise"""
     windows: dict[str, Window]

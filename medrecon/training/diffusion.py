@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from medrecon.models.networks.wiener_unet import Expert, ExpertConfig, WienerUNet, positions
 from medrecon.training.images.augment import Augment
+from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.gpu import noise_like
-from medrecon.training.loop.steps import LoopConfig
 
 Weighting = Literal["error", "edm", "min-snr"]
 LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

@@ -9,11 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from medrecon.models.denoiser import Denoiser
+
 Parametrisation = Literal["epsilon", "v", "x0"]
 
 
 def to_x0(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrisation) -> Tensor:
-    """x0 from a network's output for x = alpha x0 + sigma eps, alpha^2 + sigma^2 = 1.
+    """Return x0 from a network's output for x = alpha x0 + sigma eps, alpha^2 + sigma^2 = 1.
 
     epsilon: (x - sigma eps) / alpha. v = alpha eps - sigma x0 (arXiv 2202.00512, app. D): alpha x - sigma v.
     """
@@ -25,7 +27,7 @@ def to_x0(output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Paramet
 
 
 @dataclass(frozen=True, eq=False)
-class DiscreteVP:
+class DiscreteVP(Denoiser):
     """A network trained on T discrete variance-preserving steps, as a Denoiser in variance-exploding units.
 
     x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps, so sigma_t = sqrt((1 - abar_t) / abar_t) and
@@ -51,7 +53,7 @@ class DiscreteVP:
         object.__setattr__(self, "sigma_max", float(sigmas[-1]))
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """Fractional step index of sigma (B,)."""
+        """Return the fractional step index of sigma (B,)."""
         logs = (((1 - self.abar) / self.abar).sqrt()).log()
         s = sigma.double().log().clamp(logs[0], logs[-1])
         right = torch.searchsorted(logs, s).clamp(1, len(logs) - 1)
@@ -67,6 +69,6 @@ class DiscreteVP:
 
 
 def linear_beta_abar(steps: int = 1000, start: float = 0.0015, end: float = 0.0195) -> Tensor:
-    """abar of the latent-diffusion schedule, beta linear in its square root (arXiv 2112.10752); (T,) float64."""
+    """Return abar of the latent-diffusion schedule, beta linear in its square root (arXiv 2112.10752); (T,) float64."""
     beta = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
     return (1 - beta).cumprod(0)

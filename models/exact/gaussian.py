@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from medrecon.models.autoencoder import Autoencoder
+from medrecon.models.denoiser import Denoiser
+
 
 @dataclass(frozen=True, eq=False)
-class GaussianPrior:
+class GaussianPrior(Denoiser):
     """z0 ~ N(mean, covariance) on latents of shape `shape` = (C, h, w); a Denoiser and its own oracle.
 
     mean (n,), covariance (n, n), n = C h w, float64 inside.
@@ -35,13 +38,13 @@ class GaussianPrior:
         return (v + self.mean).reshape(-1, *self.shape).to(like.dtype)
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """E[z0 | z0 + sigma n] = mean + C (C + sigma^2 I)^-1 (z - mean)."""
+        """Return E[z0 | z0 + sigma n] = mean + C (C + sigma^2 I)^-1 (z - mean)."""
         values, vectors = self.values, self.vectors
         s2 = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1).square()
         return self._shaped((self._flat(z) @ vectors * (values / (values + s2))) @ vectors.T, z)
 
     def flow(self, z: Tensor, sigma: float, target: float) -> Tensor:
-        """Exact solution at `target` of the probability-flow ODE dz/dsigma = (z - D(z, sigma)) / sigma from z.
+        """Solve the probability-flow ODE dz/dsigma = (z - D(z, sigma)) / sigma from z to `target`, exactly.
 
         In the eigenbasis every coordinate scales by sqrt((lambda + target^2) / (lambda + sigma^2)).
         """
@@ -50,20 +53,20 @@ class GaussianPrior:
         return self._shaped((self._flat(z) @ vectors * gain) @ vectors.T, z)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Exact draws (count, C, h, w), float32."""
+        """Draw exact samples (count, C, h, w), float32."""
         values, vectors = self.values, self.vectors
         noise = torch.randn(count, len(self.mean), dtype=torch.float64, generator=generator)
         return self._shaped((noise * values.sqrt()) @ vectors.T, torch.empty(0))
 
     def posterior(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """Mean (n,) and covariance (n, n) of z0 given y = matrix z0 + sigma n (Kalman form); matrix (m, n), y (m,)."""
+        """Find mean (n,) and covariance (n, n) of z0 given y = matrix z0 + sigma n (Kalman); matrix (m, n), y (m,)."""
         a, c = matrix.double(), self.covariance
         gain = torch.linalg.solve(a @ c @ a.T + sigma**2 * torch.eye(len(a), dtype=torch.float64), a @ c).T
         return self.mean + gain @ (y.double() - a @ self.mean), c - gain @ a @ c
 
 
 def smooth_gaussian(shape: tuple[int, int, int], length: float = 1.5, scale: float = 1.0) -> GaussianPrior:
-    """A Gaussian prior with squared-exponential correlation of `length` pixels, for tests and examples."""
+    """Return a Gaussian prior with squared-exponential correlation of `length` pixels, for tests and examples."""
     channels, h, w = shape
     rows, cols = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     place = torch.stack([rows.flatten(), cols.flatten()], 1).double()
@@ -74,7 +77,7 @@ def smooth_gaussian(shape: tuple[int, int, int], length: float = 1.5, scale: flo
 
 
 @dataclass(frozen=True)
-class IdentityAutoencoder:
+class IdentityAutoencoder(Autoencoder):
     """Pixel space as its own latent space: z = u[:, None], or real and imaginary part where images are complex."""
 
     factor: int = 1

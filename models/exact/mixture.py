@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from medrecon.models.denoiser import Denoiser
+
 COARSE = 16
 """side of the grid on which mean images are kept, and slices sorted to begin with: the layout of a body"""
 
 
 @dataclass(frozen=True, eq=False)
-class StationaryMixture:
+class StationaryMixture(Denoiser):
     """z0 ~ sum_k weights_k N(means_k, C_k), C_k diagonal over the frequencies of the DFT; a Denoiser in closed form.
 
     weights (K,); means (K, C, h, w); spectra (K, h, w / 2 + 1, C, C) complex Hermitian: cross-spectral densities of the
@@ -37,7 +39,7 @@ class StationaryMixture:
         object.__setattr__(self, "transforms", torch.stack([_transformed(mean[None]) for mean in self.means]))
 
     def __call__(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """E[z0 | z0 + sigma n] = sum_k r_k D_k for z (B, C, h, w), sigma a scalar or (B,): D_k the Wiener filters.
+        """Return E[z0 | z0 + sigma n] = sum_k r_k D_k, D_k the Wiener filters; z (B, C, h, w), sigma a scalar or (B,).
 
         Raises:
             ValueError: latents of another size.
@@ -52,15 +54,15 @@ class StationaryMixture:
         return torch.fft.irfft2(found.permute(3, 2, 0, 1), s=z.shape[-2:], norm="ortho").to(z.dtype)
 
     def responsibilities(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        """p(k | z) of z = z0 + sigma n, (B, K) float64."""
+        """Return p(k | z) of z = z0 + sigma n, (B, K) float64."""
         return self.joint(z, sigma).softmax(1)
 
     def log_density(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        """log p(z), natural, of z = z0 + sigma n; (B,) float64."""
+        """Return log p(z), natural, of z = z0 + sigma n; (B,) float64."""
         return self.joint(z, sigma).logsumexp(1)
 
     def joint(self, z: Tensor, sigma: Tensor | float) -> Tensor:
-        """log p(k) p(z | k), (B, K) float64: the coefficients in the eigenvectors are independent."""
+        """Return log p(k) p(z | k), (B, K) float64: the coefficients in the eigenvectors are independent."""
         variance, f, width = _variance(z, sigma), _transformed(z), z.shape[-1]
         # Columns 0 and Nyquist are there once; the others stand for their conjugates too.
         twice = 2.0 - (torch.arange(f.shape[1], device=z.device) * 2 % width == 0).double()
@@ -90,7 +92,7 @@ def _transformed(z: Tensor) -> Tensor:
 def fit_mixture(
     latents: Tensor, components: int, generator: torch.Generator, *, steps: int = 6, shrinkage: float = 50.0
 ) -> StationaryMixture:
-    """Expectation maximisation on latents (N, C, h, w), from k-means of their layout; what no slice chooses is dropped.
+    """Fit by expectation maximisation to latents (N, C, h, w), from k-means of their layout; what none chooses goes.
 
     shrinkage: how many slices the covariance of all residuals counts for beside a component's own.
     """

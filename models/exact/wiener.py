@@ -30,7 +30,7 @@ class Wiener(nn.Module):
         self._eigen: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def fit(self, latents: Tensor) -> None:
-        """Mean per channel and cross-spectral density of square latents (N, C, n, n), brought from their own grid."""
+        """Fit the mean per channel and the cross-spectral density to square latents (N, C, n, n) of any grid."""
         first, second = self.pairs
         if latents.shape[-1] != self.grid:
             own = Wiener(self.channels, latents.shape[-1])
@@ -48,7 +48,7 @@ class Wiener(nn.Module):
         self.spectrum.copy_(density / len(latents))
 
     def whole(self) -> Tensor:
-        """The spectrum of all pairs of channels and all frequencies, Hermitian in both: (2, C * C, grid, grid)."""
+        """Return the spectrum of all pairs of channels and all frequencies, Hermitian: (2, C * C, grid, grid)."""
         half = torch.complex(*self.spectrum)
         first, second = self.pairs
         matrix = half.new_zeros((self.channels, self.channels, *half.shape[-2:]))
@@ -59,7 +59,7 @@ class Wiener(nn.Module):
         return torch.stack([full.real, full.imag])
 
     def eigen(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (h, w, C) and eigenvectors (h, w, C, C) on a latent grid, kept for the next call."""
+        """Return eigenvalues (h, w, C) and eigenvectors (h, w, C, C) on a latent grid, kept for the next call."""
         key = (shape, self.spectrum.device, self.spectrum._version)
         if key not in self._eigen:
             real, imaginary = self.density(shape).movedim(1, -1).unflatten(-1, 2 * (len(self.mean),))
@@ -68,7 +68,7 @@ class Wiener(nn.Module):
         return self._eigen[key]
 
     def density(self, shape: tuple[int, int]) -> Tensor:
-        """The cross-spectral density (2, C * C, h, w) on another grid, by bilinear interpolation in frequency."""
+        """Interpolate the cross-spectral density to another grid, bilinearly in frequency: (2, C * C, h, w)."""
         if shape == (self.grid, self.grid):
             return self.whole()
         power = torch.fft.fftshift(self.whole(), dim=(-2, -1))
@@ -79,7 +79,7 @@ class Wiener(nn.Module):
         return nn.functional.grid_sample(power, grid.to(power).expand(2, -1, -1, -1), align_corners=True)
 
     def forward(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """E[z0 | z] for z (B, C, h, w) at sigma (B,), and its root-mean-square error (B, 1, 1, 1)."""
+        """Return E[z0 | z] for z (B, C, h, w) at sigma (B,), and its root-mean-square error (B, 1, 1, 1)."""
         values, vectors = self.eigen((z.shape[-2], z.shape[-1]))
         gain = values / (values + sigma.view(-1, 1, 1, 1).square())  # (B, h, w, C)
         f = torch.fft.fft2(z - self.mean).movedim(1, -1)[..., None]

@@ -9,6 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.models.autoencoder import Autoencoder
+
 
 class KLConfig(BaseModel):
     """Architecture of the autoencoder."""
@@ -32,7 +34,7 @@ class KLConfig(BaseModel):
 
     @property
     def factor(self) -> int:
-        """How many times smaller the latent is than the image."""
+        """Tell how many times smaller the latent is than the image."""
         return self.patch * 2 ** (len(self.channels) - 1)
 
     def build(self) -> KLAutoencoder:
@@ -41,7 +43,7 @@ class KLConfig(BaseModel):
         )
 
 
-class KLAutoencoder(nn.Module):
+class KLAutoencoder(nn.Module, Autoencoder):
     """Kullback-Leibler autoencoder (arXiv 2112.10752) around a linear one, latents normalised per channel.
 
     Encoder and decoder are a linear lapped block transform plus MONAI's network, as in residual autoencoding
@@ -129,7 +131,7 @@ class KLAutoencoder(nn.Module):
         self.latent_std.copy_(std)
 
     def posterior(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | u), not normalised; u (B, H, W)."""
+        """Return the mean and standard deviation of q(z | u), not normalised; u (B, H, W)."""
         parts = planes(u)
         mean, std = self.net.encode(nn.functional.pixel_unshuffle(parts, self.patch))
         with torch.autocast(u.device.type, enabled=False):
@@ -137,7 +139,7 @@ class KLAutoencoder(nn.Module):
         return linear + mean, std
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Image (B, H, W) of a latent that is not normalised."""
+        """Return the image (B, H, W) of a latent that is not normalised."""
         with torch.autocast(z.device.type, enabled=False):
             linear = nn.functional.pixel_shuffle(self.synthesis(z), self.factor)
         parts = linear + nn.functional.pixel_shuffle(self.net.decode(z), self.patch)
@@ -151,17 +153,17 @@ class KLAutoencoder(nn.Module):
 
 
 def in_cache(batch: Tensor) -> tuple[Tensor, ...]:
-    """A batch in parts: item by item on a CPU, where larger activations leave its cache and cost a fifth more."""
+    """Split a batch: item by item on a CPU, where larger activations leave its cache and cost a fifth more."""
     return batch.split(1) if batch.device.type == "cpu" else (batch,)
 
 
 def planes(u: Tensor) -> Tensor:
-    """(B, H, W) -> (B, 1, H, W), or (B, 2, H, W) of a complex one: real and imaginary part."""
+    """Split complex images (B, H, W) into real and imaginary part, (B, 2, H, W); of real ones make (B, 1, H, W)."""
     return torch.view_as_real(u).movedim(-1, 1) if u.is_complex() else u[:, None]
 
 
 def block_components(u: Tensor, factor: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Principal components of the factor x factor blocks of u (B, H, W): basis (f^2, count), mean (f^2,), scale.
+    """Return principal components of the factor x factor blocks of u (B, H, W): basis (f^2, count), mean (f^2,), scale.
 
     The components are turned by a cosine transform, whose first row is constant: so the channels have nearly one
     variance, `scale` squared, and white noise on the latent is nearly white noise on the image.
@@ -185,7 +187,7 @@ def block_components(u: Tensor, factor: int, count: int) -> tuple[Tensor, Tensor
 
 
 def cosine_transform(count: int) -> Tensor:
-    """The orthonormal DCT-II (count, count), float64."""
+    """Return the orthonormal DCT-II (count, count), float64."""
     k, j = torch.arange(count, dtype=torch.float64)[:, None], torch.arange(count, dtype=torch.float64)
     cosine = torch.cos(math.pi * (2 * j + 1) * k / (2 * count)) * math.sqrt(2 / count)
     cosine[0] /= math.sqrt(2)

@@ -17,7 +17,7 @@ class UpsampledConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', 2H, 2W)."""
+        """Convolve and upsample (B, C, H, W) -> (B, C', 2H, 2W)."""
         kernel = avg_pool2d(self.weight.flip(-2, -1), 2, stride=1, padding=1, divisor_override=1)
         return conv_transpose2d(x, kernel.transpose(0, 1), self.bias, stride=2, padding=1)
 

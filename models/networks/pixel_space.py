@@ -8,6 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.models.autoencoder import Autoencoder
+
 
 class PixelConfig(BaseModel):
     """The pixels themselves in place of an autoencoder."""
@@ -23,7 +25,7 @@ class PixelConfig(BaseModel):
         return PixelSpace(self.factor)
 
 
-class PixelSpace(nn.Module):
+class PixelSpace(nn.Module, Autoencoder):
     """An Autoencoder that folds factor x factor pixels into channels and loses nothing.
 
     Folding is a permutation, thus orthogonal, and all channels share one mean and one deviation s: white noise of level
@@ -45,12 +47,12 @@ class PixelSpace(nn.Module):
         self.latent_std.fill_((std.square() + (mean - mean.mean()).square()).mean().sqrt())
 
     def posterior(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The folded pixels of u (B, H, W), not normalised, and their deviation 0."""
+        """Return the folded pixels of u (B, H, W), not normalised, and their deviation 0."""
         z = nn.functional.pixel_unshuffle(u[:, None], self.factor)
         return z, torch.zeros_like(z)
 
     def reconstruct(self, z: Tensor) -> Tensor:
-        """Image (B, H, W) of folded pixels that are not normalised."""
+        """Return the image (B, H, W) of folded pixels that are not normalised."""
         return nn.functional.pixel_shuffle(z, self.factor)[:, 0]
 
     def encode(self, u: Tensor) -> Tensor:

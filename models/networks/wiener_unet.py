@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from medrecon.models.denoiser import Conditional, Guidable
 from medrecon.models.exact.wiener import Wiener
 
 Parametrisation = Literal["wiener", "v", "epsilon", "x0"]
@@ -39,7 +40,7 @@ class ExpertConfig(BaseModel):
 def skip_and_scale(
     kind: Parametrisation, z: Tensor, sigma: Tensor, estimate: Tensor, error: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """D = skip + scale * F for every parametrisation of a network F of unit variance; sigma (B, 1, 1, 1).
+    """Return skip and scale of D = skip + scale * F, F a network of unit variance; sigma (B, 1, 1, 1).
 
     wiener: the Wiener filter and its error, so that F only learns what a Gaussian cannot know. v: the scalar Wiener
     filter of white latents of unit variance (arXiv 2206.00364, eq. 7; v-prediction up to sign, arXiv 2202.00512).
@@ -53,7 +54,7 @@ def skip_and_scale(
 
 
 def positions(shape: tuple[int, int], like: Tensor) -> Tensor:
-    """Pixel-centre coordinates in [-1, 1], (2, h, w): tell the network where in the body it is."""
+    """Return pixel-centre coordinates in [-1, 1], (2, h, w): tell the network where in the body it is."""
     axes = [(torch.arange(n, device=like.device, dtype=like.dtype) * 2 + 1) / n - 1 for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
@@ -85,8 +86,10 @@ class Expert(nn.Module):
     def forward(
         self, removed: Tensor, estimate: Tensor, where: Tensor, level: Tensor, label: Tensor | int = 0
     ) -> Tensor:
-        """F (B, C, h, w) from (B, C, h, w) twice, positions (2, h, w), a "timestep" of order 0..1000 (B,) and the
-        class, one or (B,)."""
+        """Return F (B, C, h, w) from (B, C, h, w) twice.
+
+        where: positions (2, h, w); level: a "timestep" of order 0..1000 (B,); label: the class, one or (B,).
+        """
         h, w = removed.shape[-2:]
         padding = (0, -w % self.multiple, 0, -h % self.multiple)  # the U-Net halves its grid
         pad = lambda t: nn.functional.pad(t, padding, mode="replicate") if any(padding) else t  # noqa: E731
@@ -97,7 +100,7 @@ class Expert(nn.Module):
         return nn.functional.pixel_shuffle(out, self.config.fold)[..., :h, :w]
 
 
-class WienerUNet(nn.Module):
+class WienerUNet(nn.Module, Conditional, Guidable):
     """D(z, sigma) = W_sigma z + e_sigma F(z - W_sigma z, W_sigma z, position, sigma).
 
     W is the exact denoiser of the stationary Gaussian fitted to the training latents, e_sigma its analytic
@@ -127,7 +130,7 @@ class WienerUNet(nn.Module):
         self.labels, self.label, self.guidance = tuple(labels), 0, 1.0
 
     def conditioned(self, label: str) -> WienerUNet:
-        """The denoiser of one class of images, on the same weights.
+        """Return the denoiser of one class of images, on the same weights.
 
         Raises:
             ValueError: it was not trained with that class.
@@ -140,7 +143,7 @@ class WienerUNet(nn.Module):
         return view
 
     def guided(self, weight: float) -> WienerUNet:
-        """W + weight (D - W), W the Wiener filter, on the same weights; see `Guidable`."""
+        """Return W + weight (D - W), W the Wiener filter, on the same weights; see `Guidable`."""
         view = copy(self)
         view.guidance = weight
         return view
@@ -155,7 +158,7 @@ class WienerUNet(nn.Module):
         where: Tensor,
         label: Tensor | int = 0,
     ) -> Tensor:
-        """D of one expert, from the Wiener filter's estimate and error; sigma (B,), the class one or (B,)."""
+        """Return D of one expert, from the Wiener filter's estimate and error; sigma (B,), the class one or (B,)."""
         noise = sigma.view(-1, 1, 1, 1)
         # What the filter took away has variance sigma^2 - error^2; at unit scale bfloat16 keeps it.
         removed = (z - estimate) * torch.maximum(noise.square() - error.square(), 0.0025 * noise.square()).rsqrt()
@@ -165,7 +168,7 @@ class WienerUNet(nn.Module):
         return skip + scale * expert(removed, estimate, where, level, label).to(z.dtype)
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """E[z0 | z0 + sigma n] for z (B, C, h, w), sigma a scalar or (B,)."""
+        """Return E[z0 | z0 + sigma n] for z (B, C, h, w), sigma a scalar or (B,)."""
         sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).expand(len(z))
         h, w = z.shape[-2:]
         estimate, error = self.wiener(z, sigma)

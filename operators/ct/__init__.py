@@ -1,1 +1,5 @@
-"""Line integrals of CT."""
+"""CT operators: line integrals of the attenuation through slices and volumes."""
+
+from medrecon.operators.ct.operator import CTOperator
+
+__all__ = ["CTOperator"]

@@ -11,16 +11,15 @@ from torch import Tensor
 
 from medrecon.geometry.cone import ConeGeometry, VolumeGrid
 from medrecon.geometry.rays import FanGeometry, Geometry, ImageGrid, ParallelGeometry
-from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.astra.slices import Astra2D, check_model, require_gpu
 from medrecon.operators.ct.astra.volumes import Astra3D
 from medrecon.operators.ct.filtered.fbp import Window, fbp
 from medrecon.operators.ct.filtered.fdk import fdk
-from medrecon.operators.ct.joseph import cone
-from medrecon.operators.ct.joseph import planar as joseph
+from medrecon.operators.ct.joseph import cone, planar
 from medrecon.operators.ct.joseph.on_device import JosephTorch
 from medrecon.operators.ct.matrix import SparseMatrix
 from medrecon.operators.ct.projector import CompiledProjector, Projector
+from medrecon.operators.views import ByViews
 
 __all__ = ["CTOperator", "ConeGeometry", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeometry", "VolumeGrid"]
 
@@ -32,7 +31,7 @@ MATRIX_LIMIT = 60_000_000
 """Estimated non-zeros up to which 'auto' stores the matrix: 0.48 GB, and as much for its transpose."""
 
 
-class CTOperator(LinearOperator):
+class CTOperator(ByViews):
     """y = A x: attenuation x [1/mm] -> line integrals y [unitless].
 
     Parallel and fan beams: x (..., H, W) -> y (..., V, D). Cone beams, circular and helical, with a `VolumeGrid`:
@@ -79,7 +78,7 @@ class CTOperator(LinearOperator):
         self._built: dict[str, Projector] = {}
 
     def nonzeros(self) -> float:
-        """Estimated entries of the matrix: rays (or strips) that meet a pixel, over all pixels and views."""
+        """Estimate the entries of the matrix: rays (or strips) that meet a pixel, over all pixels and views."""
         pixels = math.prod(self.grid.shape) * len(self.geometry.angles)
         if isinstance(self.geometry, ConeGeometry):
             return math.inf
@@ -87,7 +86,7 @@ class CTOperator(LinearOperator):
         return pixels * {"line": footprint, "linear": 1.5 * footprint, "strip": footprint + 2}[self.model]
 
     def chosen(self, batch: int, device: str | torch.device = "cpu") -> Backend:
-        """The backend that serves this many slices or volumes on this device."""
+        """Return the backend that serves this many slices or volumes on this device."""
         if self.backend != "auto":
             return self.backend
         if torch.device(device).type == "cuda":
@@ -100,11 +99,15 @@ class CTOperator(LinearOperator):
             return "matrix" if small and batch < FEW else "joseph"
         return "matrix" if small else "astra"
 
-    def subset(self, view_indices: Sequence[int]) -> CTOperator:
-        """The operator of these views only, in the given order; what has been built is shared, not built again."""
+    @property
+    def angles(self) -> Sequence[float] | None:
+        """Return the directions of the views of a plane; None of a helix, where time is the better order."""
+        return None if isinstance(self.grid, VolumeGrid) else self.geometry.angles
+
+    def _subset(self, views: Sequence[int]) -> CTOperator:
         kind: Literal["exact", "fast"] = "fast" if self.fast else "exact"
-        part = CTOperator(self.geometry.subset(view_indices), self.grid, self.backend, self.model, kind)
-        part._built = {name: projector.subset(view_indices) for name, projector in self._built.items()}
+        part = CTOperator(self.geometry.subset(views), self.grid, self.backend, self.model, kind)
+        part._built = {name: projector.subset(views) for name, projector in self._built.items()}
         return part
 
     def fbp(self, sinogram: Tensor, window: Window = "ramp") -> Tensor:
@@ -156,7 +159,7 @@ class CTOperator(LinearOperator):
 
 
 def build(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, backend: Backend, model: Model) -> Projector:
-    """The projector of a backend."""
+    """Build the projector of a backend."""
     if backend == "torch":
         return JosephTorch(geometry, grid)
     if isinstance(geometry, ConeGeometry) or (backend == "cuda" and isinstance(geometry, ParallelGeometry)):
@@ -166,10 +169,10 @@ def build(geometry: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, backe
         return CompiledProjector(cone.trace(geometry, grid), grid.shape, cone.forward, cone.adjoint)
     assert isinstance(grid, ImageGrid)
     if backend == "joseph" or (backend == "matrix" and model == "linear"):
-        rays = joseph.trace(geometry, grid)
+        rays = planar.trace(geometry, grid)
         if backend == "joseph":
-            return CompiledProjector(rays, grid.shape, joseph.forward, joseph.adjoint)
-        return SparseMatrix(joseph.matrix(rays, grid.shape), grid.shape, geometry.shape)
+            return CompiledProjector(rays, grid.shape, planar.forward, planar.adjoint)
+        return SparseMatrix(planar.matrix(rays, grid.shape), grid.shape, geometry.shape)
     astra = Astra2D(geometry, grid, "cuda" if backend == "cuda" else model)
     return SparseMatrix(astra.matrix(), grid.shape, geometry.shape) if backend == "matrix" else astra
 

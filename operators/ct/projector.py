@@ -19,7 +19,7 @@ class Projector(Protocol):
     def adjoint(self, y: Tensor) -> Tensor: ...
 
     def subset(self, views: Sequence[int]) -> Projector:
-        """These views only, sharing what has been built."""
+        """Return these views only, sharing what has been built."""
         ...
 
 

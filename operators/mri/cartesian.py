@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
-from medrecon.numerics.linalg import dot, expand, power_norm
+from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.checks import unit_phase, validate
 from medrecon.operators.mri.line_prox import LineSystems
@@ -62,22 +63,22 @@ class CartesianMRI(LinearOperator):
         self.in_dtype = self.out_dtype = maps.dtype
         self._maps, self._mask, self._lines = maps, mask, lines
         self._phase = None if phase is None else unit_phase(phase, maps)
+        self.items = max(len(t) for t in (maps, mask, self._phase) if t is not None)
 
     def with_phase(self, phase: Tensor | None) -> CartesianMRI:
-        """This operator with another phase, or none; maps, mask and factors of `prox` are shared."""
-        # Not a copy of the attributes: someone may have replaced methods of this object by wrappers around them.
-        other = object.__new__(type(self))
+        """Return this operator with another phase, or none; maps, mask and factors of `prox` are shared."""
+        other = copy(self)
         other._set(self._maps, self._mask, self._lines, phase)
         return other
 
     @property
     def maps(self) -> Tensor:
-        """Coil sensitivity maps (1 or B, C, H, W)."""
+        """Return coil sensitivity maps (1 or B, C, H, W)."""
         return self._maps
 
     @property
     def mask(self) -> Tensor:
-        """Sampling mask (1 or B, H, W), real."""
+        """Return the sampling mask (1 or B, H, W), real."""
         return self._mask.to(self._maps.real.dtype)
 
     @property
@@ -90,7 +91,7 @@ class CartesianMRI(LinearOperator):
 
     @property
     def phase(self) -> Tensor | None:
-        """e^{i phi} (1 or B, H, W), or None."""
+        """Return e^{i phi} (1 or B, H, W), or None."""
         return self._phase
 
     def _parts(self, x: Tensor) -> Iterator[tuple[slice, Tensor | None]]:
@@ -160,7 +161,7 @@ class CartesianMRI(LinearOperator):
         return torch.stack([squared, -squared], dim=-1)
 
     def prox_method(self, weight: float | Tensor) -> Method:
-        """How `prox` would solve for this weight if it were called now.
+        """Tell how `prox` would solve for this weight if it were called now.
 
         - "closed form": one coil with |map| = 1, any mask.
         - "direct": a mask constant along one axis, for a weight that `prox` was asked for before (factors pay from the
@@ -184,7 +185,7 @@ class CartesianMRI(LinearOperator):
         tolerance: float = 1e-5,
         method: Method | None = None,
     ) -> Tensor:
-        """argmin_x |A x - y|^2 + weight |x - z|^2: exactly where that is possible, by CG from z elsewhere.
+        """Minimise |A x - y|^2 + weight |x - z|^2 over x: exactly where that is possible, by CG from z elsewhere.
 
         Args:
             z: (..., H, W). y: (..., C, H, W). weight: > 0, a number or one a batch item.
@@ -243,18 +244,12 @@ class CartesianMRI(LinearOperator):
             for _ in range(_ROUNDS):
                 step = lines.solve(r if phase is None else r * phase, weights)
                 d = d + (step if phase is None else step * phase.conj())
-                r = b - self._gram(d) - shift * d
+                r = b - self.gram_batch(d) - shift * d
                 if bool((dot(r, r, 2).sqrt() <= scale).all()):
                     break
             return d
 
         return z + self._run(self.adjoint(y) - self.gram(z), self.in_shape, inverse, inverse)
-
-    def norm(self, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> float:
-        """Largest singular value over all items, by 30 power iterations (a lower bound, within about 1 %)."""
-        g = generator if generator is not None else torch.Generator().manual_seed(0)
-        count = max(len(t) for t in (self._maps, self._mask, self._phase) if t is not None)
-        return power_norm(self.gram, torch.randn((count, *self.in_shape), dtype=self.in_dtype, generator=g).to(device))
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def validate(maps: Tensor, mask: Tensor) -> None:
-    """Raises ValueError for maps (C, H, W) or (B, C, H, W) and a mask (H, W) or (B, H, W) that make no operator."""
+    """Raise ValueError for maps (C, H, W) or (B, C, H, W) and a mask (H, W) or (B, H, W) that make no operator."""
     if maps.dtype not in (torch.complex64, torch.complex128) or maps.ndim not in (3, 4):
         raise ValueError(
             "CartesianMRI: maps are complex (C, H, W) or (B, C, H, W), complex64 or complex128, "
@@ -41,7 +41,7 @@ def _remedy(maps: Tensor, mask: Tensor) -> str:
 
 
 def unit_phase(phase: Tensor, maps: Tensor) -> Tensor:
-    """The phase (1 or B, H, W) with modulus 1 to rounding, in the precision of the maps."""
+    """Return the phase (1 or B, H, W) with modulus 1 to rounding, in the precision of the maps."""
     shape = maps.shape[-2:]
     if not phase.is_complex() or phase.ndim not in (2, 3) or phase.shape[-2:] != shape:
         raise ValueError(

@@ -52,15 +52,17 @@ class LineSystems:
             self._asked.popitem(last=False)
 
     def pays(self, weights: list[float], dtype: torch.dtype) -> bool:
-        """Whether factors are worth making, for one weight or one an item: when it was asked for before, or the lines
-        are short, and all of them can be kept."""
+        """Tell whether factors are worth making, for one weight or one an item.
+
+        They are when it was asked for before, or the lines are short, and all of them can be kept.
+        """
         count = max(len(self.maps), len(self.kernel), len(weights))
         needed = len(set(self._keys(weights * count if len(weights) == 1 else weights)))
         again = all(weight in self._asked for weight in weights)
         return needed * self._bytes(dtype) <= CACHE_BYTES and (again or self.kernel.shape[-1] <= SHORT)
 
     def solve(self, b: Tensor, weights: list[float]) -> Tensor:
-        """x (B, H, W) for b (B, H, W) and one weight an item; items that share a system are solved together."""
+        """Return x (B, H, W) for b (B, H, W) and one weight an item; items that share a system are solved together."""
         keys = self._keys(weights)
         x = torch.empty_like(b)
         for key in dict.fromkeys(keys):

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from copy import copy
 
 import torch
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
 from medrecon.numerics.fourier import centred_fft, crop_or_pad
-from medrecon.numerics.linalg import power_norm
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.nufft.density import as_area, voronoi
-from medrecon.operators.mri.nufft.transform import NUFFT, Backend, installed
+from medrecon.operators.mri.nufft.engine import Backend, installed
+from medrecon.operators.mri.nufft.transform import NUFFT
 
 
 class NonCartesianMRI(LinearOperator):
@@ -62,19 +63,16 @@ class NonCartesianMRI(LinearOperator):
         self.out_shape = (self.maps.shape[1], *self.nufft.out_shape)
         self.phase = phase
         self._seen = self.maps if phase is None else self._with(phase)
+        self.items = len(self._seen)
 
     def with_maps(self, maps: Tensor) -> NonCartesianMRI:
-        """This operator for other coils or slices and no phase; the plan is shared."""
-        # Not a copy of the attributes: someone may have replaced methods of this object by wrappers around them.
-        other = object.__new__(type(self))
-        other.nufft, other._density = self.nufft, self._density
-        if "density" in vars(self):
-            other.density = self.density
+        """Return this operator for other coils or slices and no phase; the plan is shared."""
+        other = copy(self)
         other._set(maps, None)
         return other
 
     def with_phase(self, phase: Tensor | None) -> NonCartesianMRI:
-        """This operator with another phase, or none; the plan is shared."""
+        """Return this operator with another phase, or none; the plan is shared."""
         other = self.with_maps(self.maps)
         other._set(self.maps, phase)
         return other
@@ -91,13 +89,13 @@ class NonCartesianMRI(LinearOperator):
 
     @functools.cached_property
     def density(self) -> Tensor:
-        """(S,) float64: area of k-space each sample stands for, of the density given, else of its Voronoi cell (2D)."""
+        """Return the area of k-space each sample stands for, (S,) float64; without a density, its Voronoi cell."""
         if self._density is None:
             return voronoi(self.nufft.trajectory, (self.in_shape[0], self.in_shape[1]))
         return as_area(self._density, self.nufft.trajectory)
 
     def gridding(self, y: Tensor) -> Tensor:
-        """The conventional reconstruction (..., *shape): A^H of density * y over sum |map|^2, intensities right.
+        """Reconstruct by gridding (..., *shape): A^H of density * y over sum |map|^2, intensities right.
 
         Raises:
             ValueError: 3D without a density.
@@ -126,13 +124,13 @@ class NonCartesianMRI(LinearOperator):
         y = x.new_empty((len(x), *self.out_shape))
         for part, maps in self._items(x):
             coils = (maps * x[part, None]).flatten(0, 1)
-            y[part] = self.nufft._forward(coils).view(-1, *self.out_shape)
+            y[part] = self.nufft.forward_batch(coils).view(-1, *self.out_shape)
         return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
         x = y.new_empty((len(y), *self.in_shape))
         for part, maps in self._items(y):
-            coils = self.nufft._adjoint(y[part].flatten(0, 1)).view(-1, *self.maps.shape[1:])
+            coils = self.nufft.adjoint_batch(y[part].flatten(0, 1)).view(-1, *self.maps.shape[1:])
             x[part] = (maps.conj() * coils).sum(1)
         return x
 
@@ -141,12 +139,6 @@ class NonCartesianMRI(LinearOperator):
         for part, maps in self._items(x):
             out[part] = self.nufft.toeplitz.sandwich(x[part], maps)
         return out
-
-    def norm(self, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> float:
-        """Largest singular value over all items, by 30 power iterations (a lower bound, within about 1 %)."""
-        g = generator if generator is not None else torch.Generator().manual_seed(0)
-        start = torch.randn((len(self._seen), *self.in_shape), dtype=self.in_dtype, generator=g).to(device)
-        return power_norm(self.gram, start)
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:
@@ -165,7 +157,7 @@ class NonCartesianMRI(LinearOperator):
 def calibration_kspace(
     y: Tensor, trajectory: Tensor, shape: tuple[int, int], density: Tensor | None = None, *, width: int = 24
 ) -> Tensor:
-    """Centre of Cartesian k-space (..., C, H, W) from samples (..., C, S), for `coils.espirit`; 0 outside.
+    """Estimate the centre of Cartesian k-space (..., C, H, W) from samples (..., C, S), for `coils.espirit`; 0 outside.
 
     Every coil is reconstructed by gridding, and transformed; the central `width` square is kept, where the trajectory
     is dense.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
-from medrecon.numerics.linalg import power_norm
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import random_mask
@@ -72,6 +71,7 @@ class OffResonance(LinearOperator):
         self.segments = len(centres)
         self._phases = torch.exp(-rate * centres.reshape(-1, *(1,) * rate.ndim))  # (L, [B,] H, W)
         self._weights = weights[:, where]  # (L, *times.shape)
+        self.items = max(A.items, 1 if b0.ndim == 2 else len(b0))
 
     def _parts(self, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """exp(-z tau_l) and b_l of each segment, on the device and in the precision of the data."""
@@ -83,20 +83,14 @@ class OffResonance(LinearOperator):
     def _forward(self, x: Tensor) -> Tensor:
         y = x.new_zeros((len(x), *self.out_shape))
         for phase, weight in self._parts(x):
-            y += weight * self.A._forward(phase * x)
+            y += weight * self.A.forward_batch(phase * x)
         return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
         x = y.new_zeros((len(y), *self.in_shape))
         for phase, weight in self._parts(y):
-            x += phase.conj() * self.A._adjoint(weight.conj() * y)
+            x += phase.conj() * self.A.adjoint_batch(weight.conj() * y)
         return x
-
-    def norm(self, generator: torch.Generator | None = None, device: str | torch.device = "cpu") -> float:
-        """Largest singular value over all field maps, by 30 power iterations (a lower bound, within about 1 %)."""
-        g = generator if generator is not None else torch.Generator().manual_seed(0)
-        count = self._phases.shape[1] if self._phases.ndim == 4 else 1
-        return power_norm(self.gram, torch.randn((count, *self.in_shape), dtype=self.in_dtype, generator=g).to(device))
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

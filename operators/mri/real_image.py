@@ -35,7 +35,7 @@ class RealImage(LinearOperator):
             )
         if not bool(((phase.abs() - 1).abs() < 1e-4).all()):
             raise ValueError("RealImage: the phase is exp(i phi): its modulus is 1 everywhere")
-        self.phase = phase
+        self.phase, self.items = phase, 1 if phase.ndim == 2 else len(phase)
         self.in_shape = self.out_shape = (phase.shape[-2], phase.shape[-1])
 
     def _factor(self, like: Tensor) -> Tensor:

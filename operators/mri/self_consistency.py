@@ -14,7 +14,7 @@ _AXES = (-2, -1)
 
 
 def spirit_kernel(acs: Tensor, size: int = 5, tikhonov: float = 1e-3) -> Tensor:
-    """Weights (C, C, size, size), complex64: sample p of coil a = sum over coils b, offsets d of w[a, b, d] k_b[p + d].
+    """Fit weights (C, C, size, size), complex64: k_a[p] = sum over coils b, offsets d of w[a, b, d] k_b[p + d].
 
     The middle weight of a coil for itself is 0. Fitted to all patches of the ACS (C, h, w) with a Tikhonov term of
     `tikhonov` times the mean energy of a sample.
@@ -96,7 +96,7 @@ def _phases(n: int, size: int, like: Tensor) -> Tensor:
 
 
 def self_consistency(kspace: Tensor, acquired: Tensor, size: int = 5, tikhonov: float = 1e-3) -> SelfConsistency:
-    """The operator of one slice, (C, H, W), calibrated on the fully sampled centre of `acquired` (H, W).
+    """Calibrate the operator of one slice, (C, H, W), on the fully sampled centre of `acquired` (H, W).
 
     Raises:
         ValueError: no ACS, or one smaller than the kernel.

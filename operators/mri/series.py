@@ -38,13 +38,13 @@ class Series(LinearOperator):
         return torch.stack([apply(series) for series in x])
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._each(self.A._forward, x)
+        return self._each(self.A.forward_batch, x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._each(self.A._adjoint, y)
+        return self._each(self.A.adjoint_batch, y)
 
     def _gram(self, x: Tensor) -> Tensor:
-        return self._each(self.A._gram, x)
+        return self._each(self.A.gram_batch, x)
 
     @property
     def sampled(self) -> Tensor | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
-from medrecon.operators.base import LinearOperator
+from medrecon.operators.base import LinearOperator, common_items
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import random_mask
 
@@ -41,11 +41,12 @@ class SimultaneousMultiSlice(LinearOperator):
         self.phases = torch.ones(len(slices), 1, dtype=torch.complex64) if phases is None else phases
         self.in_shape, self.out_shape = (len(slices), *first.in_shape), first.out_shape
         self.in_dtype, self.out_dtype = first.in_dtype, first.out_dtype
+        self.items = common_items(*self.slices)
         self._check_phases()
 
     @classmethod
     def cartesian(cls, maps: Tensor, mask: Tensor, shift: float | None = None) -> SimultaneousMultiSlice:
-        """Slices of a Cartesian scan: maps (S, C, H, W), one mask (H, W), and `caipirinha` of that shift (1 / S)."""
+        """Combine Cartesian slices: maps (S, C, H, W), one mask (H, W), `caipirinha` of that shift (1 / S)."""
         if maps.ndim != 4:
             raise ValueError(f"SimultaneousMultiSlice: maps must be (S, C, H, W), got {tuple(maps.shape)}")
         return cls([CartesianMRI(m, mask) for m in maps], caipirinha(len(maps), maps.shape[-1], shift))
@@ -64,12 +65,12 @@ class SimultaneousMultiSlice(LinearOperator):
         y = x.new_zeros((len(x), *self.out_shape))
         phases = self.phases.to(x.device, x.dtype)
         for index, A in enumerate(self.slices):
-            y += phases[index] * A._forward(x[:, index])
+            y += phases[index] * A.forward_batch(x[:, index])
         return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
         phases = self.phases.to(y.device, y.dtype).conj()
-        return torch.stack([A._adjoint(phases[i] * y) for i, A in enumerate(self.slices)], dim=1)
+        return torch.stack([A.adjoint_batch(phases[i] * y) for i, A in enumerate(self.slices)], dim=1)
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:
@@ -81,7 +82,7 @@ class SimultaneousMultiSlice(LinearOperator):
 
 
 def caipirinha(slices: int, columns: int, shift: float | None = None) -> Tensor:
-    """Phases (S, W) that move slice s by s * `shift` fields of view along the phase-encoding axis; 1 at zero frequency.
+    """Return phases (S, W) that move slice s by s * `shift` fields of view along phase encoding; 1 at zero frequency.
 
     exp(-2 pi i s shift n), n = -W//2 ...: s * shift * W pixels towards higher columns. With lines skipped R-fold in
     the plane, the aliases of a slice are 1 / R apart already, and 1 / (S R) is what spreads the slices best.

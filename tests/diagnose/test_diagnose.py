@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from medrecon.diagnose.base import Case, Settings
-from medrecon.diagnose.derivatives import jvp, vjp
 from medrecon.diagnose.findings import (
     conservativity,
     denoising,
@@ -24,6 +23,9 @@ from medrecon.diagnose.run import diagnose, diagnostics, header, markdown
 from medrecon.diagnose.sources import load_case
 from medrecon.diagnose.stationary import Stationary, fitted
 from medrecon.diagnose.two_sample import told_apart
+from medrecon.diffusion.derivatives import jvp, vjp
+from medrecon.models.autoencoder import Autoencoder
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.exact.wiener import Wiener
 from medrecon.models.prior import Prior
@@ -63,7 +65,7 @@ def stationary_gaussian():
 
 
 @dataclass(frozen=True)
-class Turned:
+class Turned(Denoiser):
     """A denoiser plus `amount` times an antisymmetric map: what no density has."""
 
     base: GaussianPrior
@@ -236,7 +238,7 @@ def test_only_what_differs_is_told_apart_and_the_standard_error_holds(count):
 
 
 @dataclass(frozen=True)
-class Brighter:
+class Brighter(Autoencoder):
     """Pixels as latents, and a decoder that adds `offset`."""
 
     offset: float

@@ -7,13 +7,18 @@ import torch
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import SHARE, DataConsistency
-from medrecon.diffusion.latent import LatentSpace, pixel_error, unsure
+from medrecon.diffusion.draw import Independent
+from medrecon.diffusion.latent import LatentSpace
+from medrecon.diffusion.trust import PixelError, posterior_variance
+from medrecon.models.denoiser import Denoiser
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
-from medrecon.solvers.diffusion.resample import ReSample, example_prior
+from medrecon.solvers.diffusion.base import example_prior
+from medrecon.solvers.diffusion.resample import ReSample
 
 SHAPE = (7, 9)
 
@@ -41,6 +46,76 @@ def test_prox_is_the_dense_posterior_mean_for_a_deviation_of_every_pixel():
         left = matrix.T @ (weight[:, None] * matrix) + prior.diag()
         right = matrix.T @ (weight * y.data[i].flatten().double()) + prior * v[i].flatten().double()
         torch.testing.assert_close(x[i].flatten().double(), torch.linalg.solve(left, right), rtol=1e-3, atol=1e-3)
+
+
+def complex_problem() -> tuple[LinearOperator, Measurement, torch.Tensor]:
+    """Complex pixels, one of which was not measured, E|n|^2 = 1 / precision."""
+    g = torch.Generator().manual_seed(0)
+    A = Diagonal(torch.randn(*SHAPE, dtype=torch.complex64, generator=g))
+    truth = torch.randn(2, *SHAPE, dtype=torch.complex64, generator=g)
+    precision = 20 + 50 * torch.rand(1, *SHAPE, generator=g)
+    precision[0, 3, 3] = 0
+    return A, Measurement(A(truth) + 0.1, precision), truth
+
+
+def real_problem() -> tuple[LinearOperator, Measurement, torch.Tensor]:
+    """The real parts of it, cheap enough for thousands of draws."""
+    A, y, truth = complex_problem()
+    assert isinstance(A, Diagonal)
+    real = Diagonal(A.diagonal.real.contiguous())
+    return real, Measurement(real(truth.real.contiguous()) + 0.1, y.precision), truth.real.contiguous()
+
+
+@pytest.mark.parametrize("make", [problem, complex_problem])
+def test_gradient_and_score_are_derivatives_of_the_log_likelihood(make):
+    """-log p is half the sum of squares over real numbers, of variance 1 / precision, half of it if complex."""
+    A, y, truth = make()
+    data, g = DataConsistency(A, y, iterations=200, tolerance=1e-7), torch.Generator().manual_seed(3)
+    v = truth + 0.3 * torch.randn(truth.shape, dtype=truth.dtype, generator=g)
+    parts = 2 if truth.is_complex() else 1
+    leaf = v.clone().requires_grad_(True)
+    (parts * y.precision * (A(leaf) - y.data).abs().square() / 2).sum().backward()
+    torch.testing.assert_close(data.gradient(v), leaf.grad, rtol=1e-4, atol=1e-4)
+    small = torch.full(SHAPE, 1e-3).expand(2, *SHAPE)
+    torch.testing.assert_close(data.score(v, small), -leaf.grad, rtol=0.05, atol=0.5)
+    eye = torch.eye(63, dtype=truth.dtype).reshape(63, *SHAPE)
+    matrix, tau = A(eye).flatten(1).T, torch.rand(2, *SHAPE, generator=g) + 0.1
+    seen = (y.precision > 0).flatten()
+    for i in range(2):
+        covariance = (matrix * tau[i].flatten().square()) @ matrix.mH + (1 / y.precision.flatten()).diag()
+        residual = (y.data[i] - A(v[i])).flatten()
+        solved = torch.linalg.solve(covariance[seen][:, seen], residual[seen])
+        exact = parts * matrix[seen].mH @ solved
+        assert float((data.score(v, tau)[i].flatten() - exact).norm() / exact.norm()) < 0.01
+
+
+def test_draws_have_the_mean_and_covariance_of_the_posterior():
+    for make, count in ((real_problem, 4000), (complex_problem, 4000)):
+        A, y, truth = make()
+        data = DataConsistency(A, y[0:1], iterations=100, tolerance=1e-5).repeated(count)
+        tau = (0.1 + torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(4))).expand(count, *SHAPE)
+        v = truth[:1].expand(count, *SHAPE)
+        x = data.drawn(v, tau, Independent(torch.Generator().manual_seed(5), each=count))
+        matrix = A(torch.eye(63, dtype=truth.dtype).reshape(63, *SHAPE)).flatten(1).T
+        inverse = (matrix.mH * y.precision[0].flatten()) @ matrix + (tau[0].flatten() ** -2).diag()
+        covariance = torch.linalg.inv(inverse)
+        found = torch.cov(x.flatten(1).T)
+        assert float((found - covariance).norm() / covariance.norm()) < 0.25  # chance: (63 / count)^(1/2)
+        deviation = covariance.diag().real.sqrt()
+        centre = data.prox(v, tau)[0].flatten()
+        assert float(((x.mean(0).flatten() - centre).abs() / deviation).max()) < 4.5 * count**-0.5 + 0.01
+
+
+def test_curvature_is_the_largest_eigenvalue_item_by_item():
+    for make in (problem, complex_problem):
+        A, y, truth = make()
+        tau = 0.1 + torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(6))
+        found = DataConsistency(A, y).curvature(tau)
+        matrix = A(torch.eye(63, dtype=truth.dtype).reshape(63, *SHAPE)).flatten(1).T
+        for i in range(2):
+            scaled = y.precision[0].flatten().sqrt()[:, None] * matrix * tau[i].flatten()
+            largest = float(torch.linalg.matrix_norm(scaled, 2) ** 2)
+            assert 0.85 * largest < float(found[i]) < 1.1 * largest
 
 
 def test_deviation_is_nothing_at_the_noise_and_capped_far_from_it():
@@ -94,7 +169,7 @@ def test_spread_carries_an_error_of_the_network_to_the_image():
 def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
     A, y, truth = problem()
     prior = replace(example_prior(SHAPE), error=0.05)
-    error = pixel_error(LatentSpace(prior, A, y), prior.encode(truth), warm=False)
+    error = PixelError.around(LatentSpace(prior, A, y), prior.encode(truth), warm=False)
     torch.testing.assert_close(error(truth, 1e-6, None), torch.full_like(truth, prior.error))
     # The identity autoencoder: gain 1, a latent of unit variance keeps sigma / sqrt(1 + sigma^2).
     half = torch.full_like(truth, 0.5)
@@ -104,7 +179,7 @@ def test_expected_error_grows_with_the_noise_from_the_round_trip_error():
 def test_after_a_warm_start_the_error_is_expected_where_the_estimate_has_left_it():
     A, y, truth = problem()
     space = LatentSpace(prior := replace(example_prior(SHAPE), error=0.05), A, y)
-    anywhere, there = (pixel_error(space, prior.encode(truth), warm=warm) for warm in (False, True))
+    anywhere, there = (PixelError.around(space, prior.encode(truth), warm=warm) for warm in (False, True))
     torch.testing.assert_close(there(truth, 1.0, None), anywhere(truth, 1.0, None))  # they agree: no place is known
     moved = truth.clone()
     moved[:, 2:5, 3:6] += 1.0
@@ -120,7 +195,7 @@ def test_the_error_is_expected_where_the_denoiser_is_unsure():
     doubt = torch.zeros_like(truth)
     doubt[:, :, :3] = 0.7
     for warm in (False, True):
-        error = pixel_error(space, prior.encode(truth), warm=warm)
+        error = PixelError.around(space, prior.encode(truth), warm=warm)
         unsure, level = error(truth, 1.0, doubt), error(truth, 1.0, None)
         torch.testing.assert_close(mean_square(unsure), mean_square(level))  # the size is the same
         assert bool((unsure[:, :, :3] > 1.3 * unsure[:, :, 3:].amax()).all()) and float(unsure.min()) > 0
@@ -133,7 +208,7 @@ def mean_square(error: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Halves:
+class Halves(Denoiser):
     """The exact denoiser of independent latents of variance 1 in the left half and 1/15 in the right one."""
 
     sigma_min: float = 0.01
@@ -151,15 +226,14 @@ def test_where_the_denoiser_is_unsure_is_read_off_two_latents_of_opposite_noise(
     prior = Prior(PixelSpace(factor), Halves(), Linear(-1.0, 1.0), "a.u.", "CT", error=0.0)
     A = Diagonal(torch.ones(shape))
     y = Measurement(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)), torch.ones(1, 1, 1))
-    for mirror in (False, True):
-        space = LatentSpace(prior, A, y)
-        space = space.mirrored() if mirror else space
-        signal = space.encode(y.data)
-        noise = torch.randn(signal.shape, generator=torch.Generator().manual_seed(1))
-        z = [signal + 0.5 * noise, signal - 0.5 * noise]
-        doubt = unsure(space, z, [space.denoise(each, 0.5) for each in z])
-        assert doubt.shape == (2, *shape)
-        doubt = doubt.flip(-1) if mirror else doubt
+    space = LatentSpace(prior, A, y).repeated(4, torch.tensor([False, True, False, True]))
+    signal = space.encode(y.data.repeat(4, 1, 1))
+    noise = torch.randn((4, *signal.shape[1:]), generator=torch.Generator().manual_seed(1))
+    z = signal + 0.5 * torch.cat([noise, -noise])
+    every = posterior_variance(space, z, space.denoise(z, 0.5))
+    assert every.shape == (8, *shape)
+    for trajectory, variance in enumerate(every.unflatten(0, (4, 2))):
+        doubt = variance.flip(-1) if trajectory % 2 else variance
         torch.testing.assert_close(doubt[..., :16], torch.full((2, 30, 16), 0.8), rtol=1e-3, atol=0)
         torch.testing.assert_close(doubt[..., 28:], torch.full((2, 30, 16), 4 / 19), rtol=1e-3, atol=0)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medrecon.diffusion.samplers.base import sample
+from medrecon.diffusion.reverse import sample
 from medrecon.diffusion.samplers.ddim import DDIM
 
 

@@ -67,7 +67,7 @@ def test_slices(tmp_path: Path) -> None:
     stack = maker.kspace(3, 4, (30, 21))
     stack[..., ::2] = 0
     path = write_cfl(axes(stack), tmp_path / "k.cfl")
-    assert recognise(path)[0] == recognise(path.with_suffix(".hdr"))[0] == "bart"
+    assert recognise(path).name == recognise(path.with_suffix(".hdr")).name == "bart"
     scan = read_raw(path, RawOptions(pixel=0.5))
     assert np.array_equal(scan.data.numpy(), stack) and scan.mask is not None and scan.mask.shape == (30, 21)
     assert scan.affine[0, 0] == -0.5 and scan.provenance["slices_from"] == "SLICE"

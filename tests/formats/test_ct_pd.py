@@ -21,7 +21,7 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.cli import main
 from medrecon.core.scan import load_scan, save_scan
 from medrecon.formats.ct_pd import raw as ct_pd
-from medrecon.formats.ct_pd.views import Projections, read_ct_pd, read_views
+from medrecon.formats.ct_pd.views import Projections, is_ct_pd, read_ct_pd, read_views
 from medrecon.formats.ct_pd.write import write_ct_pd
 from medrecon.formats.raw_data import read_raw
 from medrecon.geometry.cone import ConeGeometry, VolumeGrid
@@ -268,7 +268,7 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").write_text("text")
     with pytest.raises(ValueError, match="no DICOM files"):
         read_ct_pd(tmp_path)
-    assert not ct_pd.reads(tmp_path) and not ct_pd.reads(tmp_path / "LICENSE")
+    assert not is_ct_pd(tmp_path) and not is_ct_pd(tmp_path / "LICENSE")
 
 
 def test_water_in_per_cm_is_understood(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from medrecon.coils.maps.espirit import espirit
 from medrecon.core.scan import Scan, save_scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl
-from medrecon.formats.fastmri import header as fastmri_header
-from medrecon.formats.fastmri.write import export as write_fastmri
+from medrecon.formats.common.placement import isocentre_affine
+from medrecon.formats.fastmri.write import write_fastmri
 from medrecon.formats.raw_data import read_raw
 from medrecon.numerics.linalg import cg
 from medrecon.operators.mri.cartesian import CartesianMRI
@@ -45,7 +45,7 @@ def scan_of(
     generator = torch.Generator().manual_seed(0)
     mask = random_mask(shape, accel, 12, generator) if accel > 1 else torch.ones(shape, dtype=torch.bool)
     mask[:, :padding] = mask[:, shape[1] - padding :] = False
-    affine = fastmri_header.centred_affine(shape, maker.PIXEL, 4.5, 2)
+    affine = isocentre_affine(shape, maker.PIXEL, 4.5, 2)
     geometry = {} if crop is None else {"crop": list(crop)}
     return Scan(
         "mri",
@@ -164,7 +164,7 @@ def test_fastmri_target_of_another_grid_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", formats.exports())
 def test_what_cannot_be_written_is_refused(format: str, tmp_path: Path) -> None:
-    scan, suffix = scan_of(), formats.exports()[format].SUFFIX
+    scan, suffix = scan_of(), formats.exports()[format].suffix
     out = tmp_path / ("out" + suffix)
     bad = scan.data.clone()
     bad[1, 0, 3, 3] = torch.nan
@@ -203,7 +203,7 @@ def test_refusals_of_each_format(tmp_path: Path) -> None:
     )
     for name in ("bart", "fastmri"):
         with pytest.raises(ValueError, match="Cartesian k-space"):
-            formats.export(spokes, tmp_path / ("x" + formats.exports()[name].SUFFIX), name)
+            formats.export(spokes, tmp_path / ("x" + formats.exports()[name].suffix), name)
     rays = {
         "type": "parallel",
         "angles": torch.zeros(2, dtype=torch.float64),

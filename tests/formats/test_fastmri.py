@@ -36,7 +36,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, stack: maker.Complex) -> Path
 
 
 def test_scan_has_the_samples_the_grid_and_the_padding(file: Path, stack: maker.Complex, tmp_path: Path) -> None:
-    assert recognise(file)[0] == "fastmri"
+    assert recognise(file).name == "fastmri"
     scan = read_raw(file)
     assert np.array_equal(scan.data.numpy(), stack) and scan.image_shape == SHAPE
     assert scan.geometry == {"crop": [32, 32]} and scan.maps is None

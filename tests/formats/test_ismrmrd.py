@@ -17,7 +17,7 @@ from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.cli import main
 from medrecon.core.scan import Scan, load_scan, save_scan
 from medrecon.corrections.ramp_sampling import Trapezoid
-from medrecon.formats.ismrmrd.write import export as write_ismrmrd
+from medrecon.formats.ismrmrd.write import write_ismrmrd
 from medrecon.formats.raw_data import read_raw
 from medrecon.pipeline import reconstruct
 

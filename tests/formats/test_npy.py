@@ -22,7 +22,7 @@ def saved(path: Path, array: np.ndarray) -> Path:
 def test_slices_and_pixel(tmp_path: Path) -> None:
     stack = maker.kspace(3, 2, (20, 15))
     file = saved(tmp_path / "k.npy", stack.astype(np.complex128))
-    assert recognise(file)[0] == "npy_kspace"
+    assert recognise(file).name == "npy_kspace"
     scan = read_raw(file, RawOptions(slices=(1, 3), pixel=0.8))
     assert np.array_equal(scan.data.numpy(), stack[1:]) and scan.provenance["pixel_from"] == "given"
     assert scan.affine.diagonal().tolist() == [-0.8, -0.8, 0.8, 1]

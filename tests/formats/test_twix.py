@@ -12,7 +12,7 @@ from blobs import images, places
 from mri_raw_maker import AXES, COILS, Plane, Protocol, block, twix
 
 from medrecon.acquisition.options import OptionError, RawOptions
-from medrecon.formats.ismrmrd.write import export as write_ismrmrd
+from medrecon.formats.ismrmrd.write import write_ismrmrd
 from medrecon.formats.raw_data import read_raw
 from medrecon.pipeline import reconstruct
 

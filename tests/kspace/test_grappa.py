@@ -14,7 +14,7 @@ from medrecon.coils.maps.espirit import espirit
 from medrecon.core.measurement import Measurement
 from medrecon.kspace.calibration import Calibration
 from medrecon.kspace.grappa import KSpaceInterpolation
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import equispaced_mask, random_mask
 from medrecon.solvers.mri.cg_sense import CGSense

@@ -10,20 +10,23 @@ from PIL import Image
 
 from medrecon.core.measurement import Measurement
 from medrecon.core.volume import Volume
-from medrecon.diffusion.latent import LatentSpace, pixel_error
+from medrecon.diffusion.latent import LatentSpace
+from medrecon.diffusion.trust import PixelError
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder, block_components
 from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
 from medrecon.pipeline import reconstruct
 from medrecon.simulate import simulate_mri
 from medrecon.solvers.diffusion.dds import DDS
+from medrecon.solvers.diffusion.dds_paper import DDSPaper
 from medrecon.solvers.diffusion.resample import ReSample
-from medrecon.solvers.diffusion.resample_original import Original
+from medrecon.solvers.diffusion.resample_paper import ReSamplePaper
+from medrecon.solvers.diffusion.resample_reference import ReSampleReference
 from medrecon.training.config import TrainConfig
 from medrecon.training.images.phases import Phases
 from medrecon.training.images.slices import Slices
@@ -164,17 +167,11 @@ def settings(root, **changes) -> dict:
     loop = {"steps": 3, "warmup": 1, "validate_every": 3, "bf16": False}
     expert = {"up_to": 1.0, "channels": [16, 16], "crop": 8, "batch": 2, "views": 1, "loop": loop}
     return {
-        "manifest": root / "m.toml",
-        "modality": "MR",
-        "size": 32,
-        "values": {"type": "linear", "low": -1},
-        "windows": {"full": {"low": 0, "high": 1}},
-        "phases": {},
+        "manifest": root / "m.toml", "modality": "MR", "size": 32, "values": {"type": "linear", "low": -1},
+        "windows": {"full": {"low": 0, "high": 1}}, "phases": {},
         "autoencoder": {"channels": [16, 16], "latent_channels": 8, "crop": 16, "batch": 2, "complex": True},
-        "autoencoder_loop": loop,
-        "diffusion": {"sigma_min": 0.4, "experts": {"all": expert}},
-        **changes,
-    }
+        "autoencoder_loop": loop, "diffusion": {"sigma_min": 0.4, "experts": {"all": expert}}, **changes,
+    }  # fmt: skip
 
 
 def test_magnitudes_to_a_complex_prior_that_loads(tmp_path):
@@ -205,7 +202,9 @@ def test_magnitudes_to_a_complex_prior_that_loads(tmp_path):
         prior.with_phase(torch.ones(1, 30, 27, dtype=torch.complex64))
 
 
-@pytest.mark.parametrize("wrong", [{"modality": "CT"}, {"values": {"type": "linear"}}, {"values": {"type": "asinh"}}])
+@pytest.mark.parametrize("wrong", [
+    {"modality": "CT"}, {"values": {"type": "linear"}}, {"values": {"type": "asinh"}},
+])  # fmt: skip
 def test_a_complex_prior_needs_one_scale(tmp_path, wrong):
     with pytest.raises(ValueError, match="one scale"):
         TrainConfig.model_validate(settings(tmp_path, **wrong))
@@ -245,16 +244,24 @@ def test_the_fast_mode_samples_the_exact_complex_posterior():
     assert 0.8 < rms(x.std(0)) / rms(spread) < 1.25
 
 
-@pytest.mark.parametrize("mode", ["fast", "paper", "reference", "dds"])
-def test_every_latent_solver_takes_complex_images(mode):
+ADAM = {"steps": 40, "skip": 4, "pixel_lr": 0.1, "latent_lr": 0.1, "pixel_iterations": 40, "latent_iterations": 40}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: ReSample(p, start=100.0, steps=20, pairs=1),
+        lambda p: ReSamplePaper(p, **ADAM),
+        lambda p: ReSampleReference(p, **ADAM),
+        lambda p: DDS(p, start=100.0, steps=30),
+        lambda p: DDSPaper(p, steps=30, gamma=20.0),
+    ],
+    ids=["resample", "resample-paper", "resample-reference", "dds", "dds-paper"],
+)
+def test_every_latent_solver_takes_complex_images(make):
     """Nearer the posterior mean than zero-filling, a batch of two being two runs."""
     prior, A, y, mean, _ = gaussian_case(8)
-    original = Original(steps=40, skip=4, pixel_lr=0.1, latent_lr=0.1, pixel_iterations=40, latent_iterations=40)
-    solver = (
-        DDS(prior, start=100.0, steps=30)
-        if mode == "dds"
-        else ReSample(prior, mode=mode, start=100.0, steps=20, pairs=1, original=original)
-    )
+    solver = make(prior)
     both = Measurement(torch.cat([y.data, 0.5j * y.data]), y.precision)
     run = lambda m: solver(A, m, generator=torch.Generator().manual_seed(3)).image  # noqa: E731
     pair = run(both)
@@ -267,7 +274,7 @@ def test_the_error_expected_of_a_pixel_counts_both_parts():
     """For the identity at noise s: floor^2 + 2 s^2 / (1 + s^2), E|n|^2 of a complex error, in image units."""
     prior, A, y, _, _ = gaussian_case(12)
     space = LatentSpace(prior.with_units(0.5), A, y)  # an error of 1 in the network's range is 2 in the image
-    error = pixel_error(space, space.encode(y.data), warm=False)(y.data, 0.5, None)
+    error = PixelError.around(space, space.encode(y.data), warm=False)(y.data, 0.5, None)
     assert not error.is_complex()
     expected = (0.01**2 + 2 * 0.5**2 / (1 + 0.5**2)) ** 0.5 * 2
     torch.testing.assert_close(error, torch.full_like(error, expected), rtol=1e-3, atol=0)
@@ -310,7 +317,7 @@ def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatc
     volume = Volume(900 * truth, torch.eye(4, dtype=torch.float64), "a.u.", "MR")
     scan = simulate_mri(volume, accel=4, acs=12, coils=4, snr_db=20, generator=torch.Generator().manual_seed(1))
     asked = []
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda name, _: asked.append(name) or tiny_prior)
+    monkeypatch.setattr("medrecon.models.store.load_prior", lambda name, _: asked.append(name) or tiny_prior)
 
     def no_phase(*_):
         raise AssertionError("a complex prior needs no estimate of the phase")
@@ -324,6 +331,6 @@ def test_multi_coil_mri_with_a_complex_prior_and_no_phase(tiny_prior, monkeypatc
         assert report["chi2"] < 2
     assert asked == ["mri_complex", "mri_complex"]
     magnitudes = dataclasses.replace(tiny_prior, autoencoder=IdentityAutoencoder())
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda *_: magnitudes)
+    monkeypatch.setattr("medrecon.models.store.load_prior", lambda *_: magnitudes)
     with pytest.raises(AssertionError, match="estimate of the phase"):  # the control: a magnitude prior asks for it
         reconstruct(scan, "resample")

@@ -12,15 +12,15 @@ from medrecon import formats
 from medrecon.core.volume import Volume
 from medrecon.data.build import build_store
 from medrecon.data.manifest import load_manifest
+from medrecon.models.denoiser import Conditional
 from medrecon.models.exact.gaussian import smooth_gaussian
 from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet, positions
-from medrecon.models.prior import Conditional
 from medrecon.models.store import load_prior
 from medrecon.training.config import TrainConfig
 from medrecon.training.diffusion import DiffusionConfig, DiffusionTask, ExpertTraining
 from medrecon.training.images.slices import Slices, read_sheets
 from medrecon.training.images.sources import load_slices
-from medrecon.training.loop.steps import LoopConfig
+from medrecon.training.loop.config import LoopConfig
 from medrecon.training.run import assemble, start_expert, train_diffusion
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medrecon.core.measurement import Measurement
-from medrecon.diffusion.latent import LatentSpace
+from medrecon.diffusion.draw import Draw
 from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder
 from medrecon.models.networks.pixel_space import PixelSpace
@@ -16,9 +16,10 @@ from medrecon.models.prior import Prior
 from medrecon.models.store import build_autoencoder, load_prior, save_prior
 from medrecon.models.values import Linear
 from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.solvers.diffusion.base import DiffusionSolver
 from medrecon.solvers.diffusion.dds import DDS
 from medrecon.solvers.diffusion.resample import ReSample
-from medrecon.solvers.diffusion.resample_original import Original
+from medrecon.solvers.diffusion.resample_paper import ReSamplePaper
 from medrecon.training.images.latents import statistics
 
 
@@ -73,13 +74,10 @@ def test_a_card_says_which_autoencoder(tmp_path, generator):
     experts = {"all": ExpertConfig(channels=(16, 16))}
     denoiser = WienerUNet(experts, 0.01, 16, 4).eval()
     card = {
-        "autoencoder": {"kind": "pixels", "factor": 4},
-        "values": {"type": "linear"},
-        "units": "a.u.",
-        "modality": "MR",
-        "error": 0.0,
+        "autoencoder": {"kind": "pixels", "factor": 4}, "values": {"type": "linear"}, "units": "a.u.",
+        "modality": "MR", "error": 0.0,
         "diffusion": {"sigma_min": 0.01, "experts": {k: e.model_dump() for k, e in experts.items()}},
-    }
+    }  # fmt: skip
     path = tmp_path / "twin.safetensors"
     save_prior(path, space, denoiser, card)
     prior = load_prior(str(path))
@@ -103,32 +101,35 @@ def twins() -> tuple[Prior, Prior]:
     order = torch.nn.functional.pixel_unshuffle(torch.arange(256.0).view(1, 1, 16, 16), 4).flatten().long()
     folded = GaussianPrior(plain.mean[order], plain.covariance[order][:, order], (16, 4, 4))
     common = Linear(-1.0, 1.0), "a.u.", "CT"
-    return (Prior(IdentityAutoencoder(), plain, *common, error=0.0), Prior(PixelSpace(4), folded, *common, error=0.0))
+    return (Prior(IdentityAutoencoder(), plain, *common, error=0.0),
+            Prior(PixelSpace(4), folded, *common, error=0.0))  # fmt: skip
 
 
-def same_noise(self: LatentSpace, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+class SameNoise(Draw):
     """Noise drawn on the pixels, folded for the folded twin."""
-    draw = torch.randn(1, 1, 16, 16, generator=generator)
-    return torch.nn.functional.pixel_unshuffle(draw, 16 // like.shape[-1]).expand_as(like)
+
+    trajectories = 1
+
+    def noise(self, shape: tuple[int, ...]) -> torch.Tensor:
+        draw = torch.randn(1, 1, 16, 16, generator=self.generators[0])
+        return torch.nn.functional.pixel_unshuffle(draw, 16 // shape[-1])
 
 
-SMALL = Original(steps=12, skip=2, travel=2, pixel_iterations=5, latent_iterations=5)
+SMALL = {"steps": 12, "skip": 2, "travel": 2, "pixel_iterations": 5, "latent_iterations": 5}
 
 
 @pytest.mark.parametrize(
     "make",
-    [
-        lambda p: DDS(p, steps=12, start=100.0),
-        lambda p: ReSample(p, steps=6, pairs=1, antithetic=False),
-        lambda p: ReSample(p, start=100.0, pairs=1, antithetic=False),
-        lambda p: ReSample(p, mode="paper", original=SMALL),
-    ],
+    [lambda p: DDS(p, steps=12, start=100.0), lambda p: ReSample(p, steps=6, pairs=1, antithetic=False),
+     lambda p: ReSample(p, start=100.0, pairs=1, antithetic=False),
+     lambda p: ReSamplePaper(p, **SMALL)],
     ids=["dds", "fast", "from noise", "paper"],
-)
+)  # fmt: skip
 def test_solvers_on_folded_pixels_are_solvers_on_pixels(make, monkeypatch):
     """Both twins end at one image, though no round-trip error is expected; a Gaussian folded wrongly does not. Single
     trajectories: where the denoiser is unsure is a map over the latent's places, coarser when folded."""
-    monkeypatch.setattr(LatentSpace, "noise", same_noise)
+    for cls in (DiffusionSolver, ReSample):
+        monkeypatch.setattr(cls, "draw", lambda self, generator, shape: SameNoise(generator))
     plain, folded = twins()
     g = torch.Generator().manual_seed(3)
     truth = plain.denoiser.sample(1, g)[:, 0]

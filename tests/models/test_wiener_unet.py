@@ -8,7 +8,7 @@ from torch import nn
 
 from medrecon.models.networks.wiener_unet import Expert, ExpertConfig, WienerUNet, positions, skip_and_scale
 from medrecon.training.diffusion import MARGIN, DiffusionConfig, DiffusionTask, ExpertTraining, weights
-from medrecon.training.loop.steps import LoopConfig
+from medrecon.training.loop.config import LoopConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("wiener", "v", "epsilon", "x0")
@@ -109,7 +109,7 @@ def test_every_item_of_a_batch_goes_to_the_expert_of_its_noise(generator):
 
 
 def test_guidance_goes_on_from_the_wiener_filter_through_the_denoiser(generator):
-    from medrecon.models.prior import Guidable
+    from medrecon.models.denoiser import Guidable
 
     net = denoiser({"fine": FINE, "coarse": COARSE})
     z, sigma = torch.randn(3, 2, 16, 16, generator=generator), torch.tensor([0.1, 0.7, 20.0])

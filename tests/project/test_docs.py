@@ -38,7 +38,7 @@ def run(page: str, folder: Path) -> str:
 
 
 def test_from_a_folder_of_dicom_to_a_reconstruction_with_ones_own_weights(tmp_path: Path) -> None:
-    run("docs/train_your_own.md", tmp_path)
+    run("docs/guide/train_your_own.md", tmp_path)
     card = json.loads((tmp_path / "training" / "prior.json").read_text())
     assert {part: facts["steps"] for part, facts in card["history"].items()} == dict.fromkeys(
         ("autoencoder", "fine", "coarse"), 40

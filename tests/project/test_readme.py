@@ -12,9 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = (README, (ROOT / "docs" / "guide" / "command_line.md").read_text())
 COMMANDS = [
     shlex.split(line.partition(" #")[0])
-    for block in README.split("```")[1::2]  # what lies between fences
+    for page in PAGES
+    for block in page.split("```")[1::2]  # what lies between fences
     for line in block.splitlines()
     if line.startswith(("medrecon ", "make "))
 ]
@@ -75,7 +77,10 @@ def test_every_command_is_shown() -> None:
     assert known == {c[1] for c in COMMANDS if c[0] == "medrecon"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))],
+)
 def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
     local = [link for link in links if not link.startswith(("http:", "https:", "mailto:"))]

@@ -10,7 +10,7 @@ import torch
 
 from medrecon.cli import main
 from medrecon.core.scan import Scan, load_scan, save_scan
-from medrecon.formats.fastmri import header as fastmri_header
+from medrecon.formats.common.placement import isocentre_affine
 from medrecon.sampling.lines import equispaced_mask
 from medrecon.simulate.undersample import undersample
 
@@ -24,7 +24,7 @@ def scan() -> Scan:
     """Two slices with zero padding, and maps."""
     data = torch.from_numpy(maker.kspace(2, 3, SHAPE, PADDING))
     mask = (data != 0).flatten(0, 1).any(0)
-    affine = fastmri_header.centred_affine(SHAPE, (1.0, 1.0), 3.0, 2)
+    affine = isocentre_affine(SHAPE, (1.0, 1.0), 3.0, 2)
     return Scan(
         "mri",
         data,

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.core.noise import CTNoise
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.numerics.differences import gradient, total_variation
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator, FanGeometry, ImageGrid, ParallelGeometry
 from medrecon.solvers.base import Solution, Solver
 from medrecon.solvers.ct.asd_pocs import ASDPOCS
@@ -21,7 +23,6 @@ from medrecon.solvers.ct.ordered_subsets import groups
 from medrecon.solvers.ct.sart import SART
 from medrecon.solvers.ct.sirt import SIRT
 from medrecon.solvers.variational.huber import Huber, Penalty
-from medrecon.solvers.variational.tv import gradient, total_variation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BODY, INSERT = Ellipse(12.0, -9.0, 45.0, 35.0, 0.5), Ellipse(20.0, -5.0, 12.0, 8.0, mu=0.005)

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from medrecon.training.loop import steps as loop
+from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.distributed import process_group, rank, rank_zero_first
 from medrecon.training.loop.signals import Stopped
-from medrecon.training.loop.steps import LoopConfig, fit
+from medrecon.training.loop.steps import fit
 
 STEPS = 8
 

@@ -16,11 +16,12 @@ from two_ranks import STEPS, net, settings
 from two_ranks import regression as image_regression
 
 from medrecon.training.loop.checkpoint import NAME, training_facts
+from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.distributed import process_group, rank, rank_zero_first, world_size
 from medrecon.training.loop.log import Log, read_log
 from medrecon.training.loop.schedule import learning_rate
 from medrecon.training.loop.signals import Stopped, stop_signals
-from medrecon.training.loop.steps import LoopConfig, fit
+from medrecon.training.loop.steps import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
+from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.muon import Muon, orthogonalised
-from medrecon.training.loop.steps import LoopConfig, fit
+from medrecon.training.loop.steps import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,7 +13,7 @@ from medrecon.training.autoencoder import Window, window_error
 from medrecon.training.config import TrainConfig
 from medrecon.training.images.augment import Augment, crops
 from medrecon.training.images.slices import Slices, read_sheets
-from medrecon.training.loop.steps import LoopConfig
+from medrecon.training.loop.config import LoopConfig
 from medrecon.training.run import assemble, train_autoencoder, train_diffusion
 
 

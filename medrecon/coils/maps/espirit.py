@@ -22,7 +22,7 @@ _TILE = {"cpu": 2**21, "cuda": 2**27}
 def espirit(
     kspace: Tensor, acs: Acs = None, *, kernel: int = 6, threshold: float = 0.02, crop: float = 0.95, soft: bool = False
 ) -> Tensor:
-    """Coil sensitivity maps from the fully sampled centre of k-space; equal to SigPy's `EspiritCalib`.
+    """Estimate coil sensitivity maps from the fully sampled centre of k-space; equal to SigPy's `EspiritCalib`.
 
     Args:
         kspace: (C, H, W) or (Z, C, H, W), 0 where not acquired.
@@ -51,7 +51,7 @@ def espirit(
 def espirit_eigenvalues(
     kspace: Tensor, acs: Acs = None, *, kernel: int = 6, threshold: float = 0.02, tile: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Maps without a crop, shaped like kspace, and the eigenvalue of every pixel, (H, W) or (Z, H, W).
+    """Return maps without a crop, shaped like kspace, and the eigenvalue of every pixel, (H, W) or (Z, H, W).
 
     The eigenvalue is 1 where the coils see an object and its calibration explains them, less in the background.
 

@@ -11,7 +11,7 @@ from medrecon.coils.combine import relative_to_first
 def jsense_maps(
     kspace: Tensor, *, width: int = 24, kernel: int = 12, weight: float = 0.01, iterations: int = 10, inner: int = 10
 ) -> Tensor:
-    """Coil sensitivity maps from the centre of k-space, which may be undersampled: needs less of it than ESPIRiT.
+    """Estimate coil sensitivity maps from the centre of k-space, undersampled or not: needs less than ESPIRiT.
 
     Alternates conjugate gradients over the image and over maps with few Fourier coefficients. CPU; SigPy's
     `JsenseRecon`. The problem is not convex: where an ACS exists, ESPIRiT is safer and knows the support.

@@ -76,7 +76,7 @@ class JointModel:
         self.start = self._join(torch.ones_like(data[:, :1]), data.new_zeros(self.shapes[1]))
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Image (B, 1, H, W) and coil maps (B, C, H, W)."""
+        """Return the image (B, 1, H, W) and coil maps (B, C, H, W)."""
         pixels = self.shapes[0][-2] * self.shapes[0][-1]
         return x[:, :pixels].reshape(self.shapes[0]), self.basis.forward(x[:, pixels:].reshape(self.shapes[1]))
 
@@ -87,7 +87,7 @@ class JointModel:
         return self.root * torch.fft.fft2(coil_images, norm="ortho")
 
     def step(self, x: Tensor, alpha: float, inner: int, tolerance: float) -> Tensor:
-        """The Gauss-Newton step: (DF^H DF + alpha) d = DF^H (y - F(x)) + alpha (x_0 - x) by conjugate gradients."""
+        """Solve the Gauss-Newton step (DF^H DF + alpha) d = DF^H (y - F(x)) + alpha (x_0 - x) by CG."""
         rho, c = self.parts(x)
 
         def back(samples: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def joint_steps(
     inner: int = 60,
     tolerance: float = 0.05,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iteratively regularised Gauss-Newton from rho = 1, c = 0: image and coil maps after every step.
+    """Iterate regularised Gauss-Newton steps from rho = 1, c = 0: image and coil maps after every step.
 
     alpha = 1 at first and falls by `reduction` a step (eq. 8 of the paper); stopping early is the regularisation.
 
@@ -131,7 +131,7 @@ def joint_steps(
 
 
 def nlinv(kspace: Tensor, mask: Tensor | None = None, *, steps: int = STEPS) -> tuple[Tensor, Tensor]:
-    """Image and coil maps from undersampled k-space alone; no ACS is needed.
+    """Estimate image and coil maps from undersampled k-space alone; no ACS is needed.
 
     Args:
         kspace: (..., C, H, W), complex.
@@ -163,12 +163,12 @@ def nlinv(kspace: Tensor, mask: Tensor | None = None, *, steps: int = STEPS) -> 
 
 
 def nlinv_maps(kspace: Tensor, mask: Tensor | None = None, *, steps: int = STEPS) -> Tensor:
-    """Coil sensitivity maps for k-space without an ACS, shaped like kspace; as `nlinv`."""
+    """Estimate coil sensitivity maps for k-space without an ACS, shaped like kspace; as `nlinv`."""
     return nlinv(kspace, mask, steps=steps)[1]
 
 
 def normalised(image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The same coil images from maps with sum |S|^2 = 1 and the phase of coil 0 in the image."""
+    """Return the same coil images from maps with sum |S|^2 = 1 and the phase of coil 0 in the image."""
     size = maps.abs().square().sum(-3).sqrt()
     tiny = torch.finfo(size.dtype).tiny
     first = maps[..., 0, :, :]

@@ -14,7 +14,7 @@ _TILE = {"cpu": 2**22, "cuda": 2**27}
 
 @torch.no_grad()
 def walsh_maps(images: Tensor, *, window: int = 7, threshold: float = 0.0, tile: int | None = None) -> Tensor:
-    """Coil sensitivity maps from coil images: the matched filter of each neighbourhood (Walsh 2000, eq. 11).
+    """Estimate coil maps from coil images: the matched filter of each neighbourhood (Walsh 2000, eq. 11).
 
     Of undersampled k-space take the centre: `walsh_maps(acs_images(kspace))`. Of correlated noise: whiten before.
 

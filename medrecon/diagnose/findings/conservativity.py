@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.diagnose.base import Case, Finding, OnProgress, batches, noisy
-from medrecon.diagnose.derivatives import jvp, rademacher, vjp
-from medrecon.diffusion.samplers.base import denoise
-from medrecon.models.prior import Denoiser
+from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
+from medrecon.diagnose.derivatives import rademacher
+from medrecon.diffusion.derivatives import denoise, jvp, vjp
+from medrecon.models.denoiser import Denoiser
 
 SUMMARY = "conservativity: asymmetry of the denoiser's Jacobian, and loop integrals of the score"
 LEVELS = (0.06, 0.25, 1.0, 4.0, 16.0)
@@ -23,7 +23,7 @@ NODES = ((0.5 - 0.15**0.5, 5 / 18), (0.5, 8 / 18), (0.5 + 0.15**0.5, 5 / 18))
 """Gauss-Legendre with three nodes on [0, 1]: exact for polynomials of degree 5"""
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     levels = case.levels(LEVELS)
     rows = []
     for i, sigma in enumerate(levels):

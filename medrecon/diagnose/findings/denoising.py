@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import torch
 
-from medrecon.diagnose.base import Case, Finding, OnProgress, batches, noisy
+from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
 from medrecon.diagnose.derivatives import rademacher, trace
 from medrecon.diagnose.stationary import fitted, fitted_mixture
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 from medrecon.training.diffusion import LEVELS
 
 SUMMARY = "denoising error per noise level on held-out slices, beside a Gaussian's and a mixture's, and its calibration"
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     gaussian, mixture, levels = fitted(case), fitted_mixture(case), case.levels(LEVELS)
     rivals: dict[str, Denoiser] = {"gaussian": gaussian[0]} if gaussian else {}
     if mixture is not None:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medrecon.diagnose.base import Case, Finding, OnProgress, batches, noisy
+from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
 from medrecon.diagnose.derivatives import rademacher, trace
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 SUMMARY = "intrinsic dimension: trace of the denoiser's Jacobian at small noise, and FLIPD"
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     levels, n = case.levels(LEVELS), case.few[0].numel()
     rows = []
     for i, sigma in enumerate(levels):

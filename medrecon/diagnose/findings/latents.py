@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from medrecon.diagnose.base import Case, Finding, OnProgress
+from medrecon.diagnose.base import Case, Finding, OnShare
 from medrecon.diagnose.radial import radial_power, rings
 
 SUMMARY = "latents: mean, deviation and kurtosis per channel, correlations, spectrum, outliers"
@@ -14,7 +14,7 @@ FAR = 6.0
 """an outlier lies further than this many standard deviations of its channel; a normal law has 2e-9 of them"""
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     channels = case.latents.double().transpose(0, 1).flatten(1).cpu()  # (C, N h w)
     mean, std = channels.mean(1), channels.std(1)
     normal = (channels - mean[:, None]) / std[:, None].clamp_min(1e-12)

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.diagnose.base import Case, Finding, OnProgress, batches, noisy
+from medrecon.diagnose.base import Case, Finding, OnShare, batches, noisy
 from medrecon.diagnose.derivatives import rademacher, trace
 from medrecon.diagnose.stationary import Stationary, fitted
-from medrecon.models.prior import Denoiser
+from medrecon.models.denoiser import Denoiser
 
 SUMMARY = "likelihood of held-out latents by the probability-flow ODE, beside the Gaussian's"
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     denoiser, steps, n = case.prior.denoiser, case.settings.steps, case.few[0].numel()
     bits = -1 / (n * math.log(2))
     gaussian = fitted(case)

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from medrecon.diagnose.base import Case, Finding, OnProgress, sheet
+from medrecon.diagnose.base import Case, Finding, OnShare, sheet
 from medrecon.training.images.slices import Slices
 
 SUMMARY = "memorisation: nearest training slice of every sample, beside that of held-out slices"
 SIDE = 64
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     if case.training is None:
         return Finding({"skipped": "no training slices"}, [("memorisation", "not measured: no training slices given")])
     training = torch.cat([features(case, part) for part in whole(case.training)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from medrecon.diagnose.base import BATCH, Case, Finding, OnProgress, sheet
+from medrecon.diagnose.base import BATCH, Case, Finding, OnShare, sheet
 from medrecon.quality.metrics import CT_WINDOWS, psnr
 
 SUMMARY = "round trip D(E(x)): PSNR per subject, bias in tissues, worst slices, seconds"
@@ -18,7 +18,7 @@ TISSUES = {"lung": (-950.0, -600.0), "fat": (-150.0, -50.0), "organs": (0.0, 100
 WORST = 6
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     x, y = case.images, case.decode(case.latents)
     on_progress(0.6)
     scores = window_scores(case, x, y)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.diagnose.base import Case, Finding, OnProgress, sheet, spread
+from medrecon.diagnose.base import Case, Finding, OnShare, sheet, spread
 from medrecon.diagnose.radial import radial_power, rings
 from medrecon.diagnose.two_sample import SIDE, Accuracy, told_apart
 
@@ -19,7 +19,7 @@ SUMMARY = "unconditional samples: a sheet beside one of real slices, a classifie
 TRAINING = 256
 
 
-def run(case: Case, generator: torch.Generator, on_progress: OnProgress) -> Finding:
+def run(case: Case, generator: torch.Generator, on_progress: OnShare) -> Finding:
     drawn = case.decode(case.samples)
     on_progress(0.9)
     kept = case.clip(drawn)

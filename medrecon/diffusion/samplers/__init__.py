@@ -1,1 +1,1 @@
-"""Sampler steps, one file each."""
+"""Samplers, found by themselves: one file each."""

@@ -6,45 +6,55 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from medrecon.diffusion.samplers.base import Estimate, denoise
-from medrecon.models.prior import Denoiser
+from medrecon.diffusion.draw import Draw
+from medrecon.diffusion.guide import Estimate, Guide
+from medrecon.diffusion.samplers.base import NamedSampler
 
 
-def ddim_update(z: Tensor, z0: Tensor, sigma: float, sigma_next: float, eta: float, noise: Tensor) -> Tensor:
-    """z0 + sqrt(s'^2 - v^2) (z - z0) / s + v n with v = eta s' sqrt(1 - s'^2 / s^2): keeps the marginal exactly."""
+def shares(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+    """Return how much of the noise at sigma_next is kept and how much is fresh: kept^2 + fresh^2 = sigma_next^2.
+
+    fresh = eta s' sqrt(1 - s'^2 / s^2), eta = 1 being that of q(z' | z, z0).
+    """
     fresh = eta * sigma_next * max(0.0, 1 - (sigma_next / sigma) ** 2) ** 0.5
-    kept = max(0.0, sigma_next**2 - fresh**2) ** 0.5
-    return z0 + kept / sigma * (z - z0) + fresh * noise
+    return max(0.0, sigma_next**2 - fresh**2) ** 0.5, fresh
 
 
 @dataclass(frozen=True)
-class DDIM:
-    """eta = 0: the probability-flow ODE by Euler in sigma; eta = 1: ancestral."""
+class DDIM(NamedSampler):
+    """z' = target + kept (z - clean) / s + fresh n. eta = 0: the probability-flow ODE by Euler in sigma; 1: ancestral.
+
+    Raises:
+        ValueError: eta is not from 0 to 1.
+    """
 
     eta: float = 0.0
+
+    name: ClassVar[str] = "ddim"
     order: ClassVar[int] = 1
+    takes_samples: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"ddim: expected eta from 0 to 1, got {self.eta:g}")
 
     @property
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    @classmethod
+    def with_noise(cls, eta: float) -> DDIM:
+        return cls(eta)
+
     def step(
-        self,
-        denoiser: Denoiser,
-        z: Tensor,
-        sigma: float,
-        sigma_next: float,
-        previous: Estimate | None,
-        generator: torch.Generator,
+        self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw
     ) -> tuple[Tensor, Estimate]:
-        z0 = denoise(denoiser, z, sigma)
-        noise = torch.zeros_like(z)
-        if self.eta:
-            noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
-        return ddim_update(z, z0, sigma, sigma_next, self.eta, noise), Estimate(z0, sigma)
+        estimate = guide(z, sigma)
+        kept, fresh = shares(sigma, sigma_next, self.eta)
+        moved = estimate.target + kept / sigma * (z - estimate.clean)
+        return moved + fresh * draw(z) if self.eta else moved, estimate
 
     @classmethod
     def examples(cls) -> Iterator[DDIM]:

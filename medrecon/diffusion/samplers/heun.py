@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from medrecon.diffusion.samplers.base import Estimate, denoise
-from medrecon.models.prior import Denoiser
+from medrecon.diffusion.draw import Draw
+from medrecon.diffusion.guide import Estimate, Guide
+from medrecon.diffusion.samplers.base import NamedSampler
 
 MOST = math.sqrt(2) - 1
 """largest churn: more fresh noise than there is would be left"""
 
 
 @dataclass(frozen=True)
-class Heun:
-    """dz/dsigma = (z - D(z, sigma)) / sigma; two denoiser calls a step, one when sigma_next is 0.
+class Heun(NamedSampler):
+    """dz/dsigma = (z - clean) / sigma, and the step from clean to target once; two estimates a step, one at the end.
 
     With `churn` (algorithm 2) fresh noise first takes z back up to sigma (1 + churn): a denoiser that is not exact then
     corrects what it did wrong at the levels before. Without it (algorithm 1) errors add up.
@@ -33,6 +33,7 @@ class Heun:
     between: tuple[float, float] = (0.05, 50.0)
     """noise levels where it is done (S_min, S_max of the paper's table 5, ImageNet)"""
 
+    name: ClassVar[str] = "heun"
     order: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -43,26 +44,24 @@ class Heun:
     def stochastic(self) -> bool:
         return self.churn > 0
 
+    @classmethod
+    def with_noise(cls, eta: float) -> Heun:
+        return cls(eta * MOST)
+
     def step(
-        self,
-        denoiser: Denoiser,
-        z: Tensor,
-        sigma: float,
-        sigma_next: float,
-        previous: Estimate | None,
-        generator: torch.Generator,
+        self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw
     ) -> tuple[Tensor, Estimate]:
         if self.churn and self.between[0] <= sigma <= self.between[1]:
-            noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
-            z = z + sigma * math.sqrt((1 + self.churn) ** 2 - 1) * noise
+            z = z + sigma * math.sqrt((1 + self.churn) ** 2 - 1) * draw(z)
             sigma = sigma * (1 + self.churn)
-        z0 = denoise(denoiser, z, sigma)
-        slope = (z - z0) / sigma
-        euler = z + (sigma_next - sigma) * slope
+        estimate = guide(z, sigma)
         if sigma_next == 0:
-            return z0, Estimate(z0, sigma)
-        end = (euler - denoise(denoiser, euler, sigma_next)) / sigma_next
-        return z + (sigma_next - sigma) * (slope + end) / 2, Estimate(z0, sigma)
+            return estimate.target, estimate
+        shift = estimate.target - estimate.clean
+        slope = (z - estimate.clean) / sigma
+        euler = z + (sigma_next - sigma) * slope + shift
+        end = (euler - guide(euler, sigma_next).clean) / sigma_next
+        return z + (sigma_next - sigma) * (slope + end) / 2 + shift, estimate
 
     @classmethod
     def examples(cls) -> Iterator[Heun]:

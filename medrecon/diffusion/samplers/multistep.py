@@ -7,40 +7,44 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from medrecon.diffusion.samplers.base import Estimate, denoise
-from medrecon.models.prior import Denoiser
+from medrecon.diffusion.draw import Draw
+from medrecon.diffusion.guide import Estimate, Guide
+from medrecon.diffusion.samplers.base import NamedSampler
 
 
 @dataclass(frozen=True)
-class Multistep:
-    """z' = (s'/s) z + (1 - s'/s) (z0 + (z0 - z0_before) h / (2 h_before)), h = log(s / s'); one call a step.
+class Multistep(NamedSampler):
+    """z' = (s'/s) z + (1 - s'/s) (clean + (clean - clean_before) h / (2 h_before)) + target - clean, h = log(s / s').
 
-    The history is only valid along one trajectory: pass previous=None after a data-consistency step or re-noising.
+    One estimate a step. The history is that of one trajectory: pass before=None after re-noising.
     """
 
+    name: ClassVar[str] = "multistep"
     order: ClassVar[int] = 2
-    stochastic: ClassVar[bool] = False
+
+    @property
+    def stochastic(self) -> bool:
+        return False
+
+    @classmethod
+    def with_noise(cls, eta: float) -> Multistep:
+        if eta:
+            raise ValueError(f"multistep: it adds no noise, eta = 0, got {eta:g}; ddim takes any eta")
+        return cls()
 
     def step(
-        self,
-        denoiser: Denoiser,
-        z: Tensor,
-        sigma: float,
-        sigma_next: float,
-        previous: Estimate | None,
-        generator: torch.Generator,
+        self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw
     ) -> tuple[Tensor, Estimate]:
-        z0 = denoise(denoiser, z, sigma)
+        estimate = guide(z, sigma)
         if sigma_next == 0:
-            return z0, Estimate(z0, sigma)
-        ratio = sigma_next / sigma
-        target = z0
-        if previous is not None:
-            target = z0 + (z0 - previous.z0) * (-math.log(ratio) / (2 * math.log(previous.sigma / sigma)))
-        return ratio * z + (1 - ratio) * target, Estimate(z0, sigma)
+            return estimate.target, estimate
+        ratio, ahead = sigma_next / sigma, estimate.clean
+        if before is not None and before.sigma > sigma:
+            change = estimate.clean - before.clean
+            ahead = ahead + change * (-math.log(ratio) / (2 * math.log(before.sigma / sigma)))
+        return ratio * z + (1 - ratio) * ahead + (estimate.target - estimate.clean), estimate
 
     @classmethod
     def examples(cls) -> Iterator[Multistep]:

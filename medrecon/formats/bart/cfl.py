@@ -34,14 +34,14 @@ FIRST_LINE = "# Dimensions"
 
 
 def pair(path: str | Path) -> tuple[Path, Path]:
-    """The data and the header file of a name with or without .cfl or .hdr."""
+    """Return the data and the header file of a name with or without .cfl or .hdr."""
     path = Path(path)
     base = str(path.with_suffix("") if path.suffix in (".cfl", ".hdr") else path)
     return Path(base + ".cfl"), Path(base + ".hdr")
 
 
 def is_cfl(path: Path) -> bool:
-    """Whether this is one file of a pair, by the header's first line."""
+    """Tell whether this is one file of a pair, by the header's first line."""
     header = pair(path)[1]
     if path.suffix not in (".cfl", ".hdr") or not path.is_file() or not header.is_file():
         return False
@@ -49,7 +49,7 @@ def is_cfl(path: Path) -> bool:
 
 
 def read_cfl(path: str | Path) -> NDArray[np.complex64]:
-    """The array with its 16 axes, READ first, mapped from disk: what is used of it is read.
+    """Read an array with its 16 axes, READ first, mapped from disk: what is used of it is read.
 
     Raises:
         FileNotFoundError: a file of the pair is missing.

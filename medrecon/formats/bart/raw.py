@@ -15,23 +15,18 @@ from torch import Tensor
 
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
-from medrecon.formats import cartesian
 from medrecon.formats.bart import cfl
+from medrecon.formats.common import cartesian
 from medrecon.numerics.fourier import centred_ifft
 
-SUMMARY = "BART .cfl/.hdr, Cartesian k-space in two or three dimensions"
-USES = ("slices", "pixel")
 Array = NDArray[np.complex64]
 KNOWN = (cfl.READ, cfl.PHS1, cfl.PHS2, cfl.COIL, cfl.SLICE)
 
 
-def reads(path: Path) -> bool:
-    """One of a pair of .cfl and .hdr files."""
-    return cfl.is_cfl(path)
+def read_kspace(path: Path, options: RawOptions) -> Scan:
+    """Read slices of k-space.
 
-
-def read(path: Path, options: RawOptions) -> Scan:
-    """Two dimensions: the slices of SLICE. Three: the slices along PHS2 if every one has the same samples, after an
+    Two dimensions: the slices of SLICE. Three: the slices along PHS2 if every one has the same samples, after an
     inverse FFT along it; otherwise those along READ, the rows being PHS1 and the columns PHS2.
 
     The pixel is `pixel`, or 1 mm: BART files hold no lengths.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ from medrecon.formats.bart import cfl
 
 log = logging.getLogger(__name__)
 
-EXPORTS, SUFFIX = "bart", ".cfl"
+SUFFIX = ".cfl"
 
 
-def export(scan: Scan, path: Path, overwrite: bool = False) -> Path:
+def write_kspace(scan: Scan, path: Path, *, overwrite: bool = False) -> Path:
     """Write name.cfl, k-space, and, where the scan has them, name_maps.cfl and name_mask.cfl, for `bart pics`.
 
     Rows are READ, columns PHS1, slices SLICE. BART has no place for lengths, position, noise and crop.
@@ -48,18 +47,12 @@ def export(scan: Scan, path: Path, overwrite: bool = False) -> Path:
 
 
 def stacked(data: Tensor) -> NDArray[np.complex64]:
-    """(Z, C, H, W) with BART's axes: (H, W, 1, C, 1, ..., Z), a view where it is complex64 already."""
+    """Return (Z, C, H, W) with BART's axes: (H, W, 1, C, 1, ..., Z), a view where it is complex64 already."""
     array: NDArray[np.complex64] = data.detach().cpu().resolve_conj().numpy().astype(np.complex64, copy=False)
     between = tuple(range(4, cfl.SLICE))
     return np.expand_dims(array.transpose(2, 3, 1, 0), (cfl.PHS2, *between))
 
 
-def writes(name: str) -> bool:
-    return name.lower().endswith(SUFFIX)
-
-
-def write(
-    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
-) -> Path:
+def write_image(volume: Volume, path: Path, *, overwrite: bool = False) -> Path:
     """Write the values (Y, X, 1, ..., Z): an image of `bart`. Units, place and description are lost."""
-    return cfl.write_cfl(stacked(volume.data[:, None]), os.fspath(path), overwrite=overwrite)
+    return cfl.write_cfl(stacked(volume.data[:, None]), path, overwrite=overwrite)

@@ -1,4 +1,7 @@
-"""DICOM-CT-PD (LDCT-and-Projection-data): helical projections as fan-beam slices or as they are. See docs/ct_pd.md."""
+"""DICOM-CT-PD (LDCT-and-Projection-data): helical projections as fan-beam slices or as they are.
+
+See docs/guide/ct_pd.md.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,13 @@ from medrecon.acquisition.helical import fan_geometry, mismatch, reach, rebin_co
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.corrections.field_of_view import field_of_view_radius
-from medrecon.formats.ct_pd.views import Projections, is_ct_pd, read_ct_pd, read_views
+from medrecon.formats.ct_pd.views import Projections, read_ct_pd, read_views
 from medrecon.geometry.cone import ConeGeometry
 from medrecon.geometry.rays import FanGeometry
 from medrecon.pipeline.ct_problem import geometry_entries
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "DICOM-CT-PD, a folder with one projection a file"
-USES = ("slices", "size", "pixel", "centre", "slice_spacing", "direct")
 SIZE = 512
 THINNEST = 1.0
 """Default distance of the slices, unless the detector rows are coarser at the axis [mm]."""
@@ -37,12 +38,8 @@ UP = {"S": (0, 1, 0), "P": (0, -1, 0), "DR": (-1, 0, 0), "DL": (1, 0, 0)}
 """What lies up, in RAS, of a patient supine, prone, on the right and on the left side."""
 
 
-def reads(path: Path) -> bool:
-    return path.is_dir() and is_ct_pd(path)
-
-
-def read(path: Path, options: RawOptions) -> Scan:
-    """Slices every `slice_spacing` mm along the range the helix reaches, each a full turn of fan-beam views.
+def read_projections(path: Path, options: RawOptions) -> Scan:
+    """Read slices every `slice_spacing` mm along the range the helix reaches, each a full turn of fan-beam views.
 
     With `direct` the cone-beam views of these slices, as they are, and a volume of all that they see: beyond the
     range of the slices it takes up what would otherwise be an inconsistency, and is no image.
@@ -92,7 +89,7 @@ def read(path: Path, options: RawOptions) -> Scan:
 
 
 def cone_geometry(projections: Projections) -> ConeGeometry:
-    """The rays of the scan, for three-dimensional operators.
+    """Return the rays of the scan, for three-dimensional operators.
 
     Raises:
         ValueError: the detector does not stay on a circle.
@@ -119,7 +116,7 @@ def cone_geometry(projections: Projections) -> ConeGeometry:
 
 
 def compare_readings(projections: Projections, geometry: ConeGeometry, z: float) -> dict[str, float]:
-    """`mismatch` of opposite rays at height z: as the files were read, and were they read otherwise.
+    """Measure the `mismatch` of opposite rays at height z: as the files were read, and were they read otherwise.
 
     So a scanner that fills the tags another way gives itself away, except that a scan and its mirror image agree with
     themselves alike. Warns where another reading fits better.
@@ -141,7 +138,7 @@ def compare_readings(projections: Projections, geometry: ConeGeometry, z: float)
     if found[best] < CLEARLY * found[AS_READ]:
         log.warning(
             "opposite rays differ by %.3g, but by %.3g with %s: the files may mean something else than "
-            "docs/ct_pd.md says",
+            "docs/guide/ct_pd.md says",
             found[AS_READ],
             found[best],
             best,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.formats.ct_pd import tags as tags
+from medrecon.formats.ct_pd import tags
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -36,6 +36,14 @@ def dataset_of(path: Path, pixels: bool, only: list[str] | None = None) -> Datas
         return dcmread(path, stop_before_pixels=not pixels, specific_tags=only)
     except Exception as error:
         raise ValueError(f"{path}: cannot be read as DICOM, damaged or truncated ({error})") from error
+
+
+def is_projection(path: Path) -> bool:
+    """Tell whether a DICOM file is a projection, which has the angle of its view, and no image."""
+    try:
+        return tags.present(dataset_of(path, False), tags.ANGLE)
+    except ValueError:  # damaged: reading it says so
+        return False
 
 
 def central_column(tag: float, columns: int, manufacturer: str) -> float:
@@ -123,7 +131,7 @@ class Scanner:
             raise ValueError(f"{self.path}: {tags.LOG} is NO: intensities, not line integrals")
 
     def check(self, dataset: Dataset, path: Path) -> None:
-        """Whether a file belongs to this scan."""
+        """Check that a file belongs to this scan."""
         for tag, value in self.constants.items():
             if (other := tags.number(dataset, tag, path)) != value:
                 raise ValueError(f"{path}: {tag} is {other:g}, but {value:g} in {self.path}: not of one scan")
@@ -162,7 +170,7 @@ class Scanner:
 
 
 def _pixels(dataset: Dataset, shape: tuple[int, int], path: Path) -> NDArray[np.integer[Any]]:
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is not None and (syntax.is_compressed or not syntax.is_little_endian):
         try:
             return np.asarray(dataset.pixel_array)

@@ -1,4 +1,7 @@
-"""DICOM-CT-PD in: projections of a CT scan, one file a view, as the Mayo clinic publishes them. See docs/ct_pd.md."""
+"""DICOM-CT-PD in: projections of a CT scan, one file a view, as the Mayo clinic publishes them.
+
+See docs/guide/ct_pd.md.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.formats.ct_pd import tags as tags
-from medrecon.formats.ct_pd.scanner import Scanner, dataset_of
+from medrecon.formats.ct_pd import tags
+from medrecon.formats.ct_pd.scanner import Scanner, dataset_of, is_projection
 from medrecon.formats.dicom import series as dicom_series
 
 T = TypeVar("T")
@@ -146,12 +149,11 @@ def read_views(projections: Projections, start: int, stop: int) -> Tensor:
 
 
 def is_ct_pd(path: Path) -> bool:
-    """Whether this is a folder with projections; looks at one DICOM file in it."""
-    try:
-        first = next((p for p in sorted(path.iterdir()) if p.is_file() and dicom_series.is_dicom(p)), None)
-        return first is not None and tags.present(dataset_of(first, False), tags.ANGLE)
-    except (OSError, ValueError):
+    """Tell whether this is a folder with projections; looks at one DICOM file in it."""
+    if not path.is_dir():
         return False
+    first = next((p for p in sorted(path.iterdir()) if p.is_file() and dicom_series.is_dicom(p)), None)
+    return first is not None and is_projection(first)
 
 
 def _ordered(folder: Path) -> list[Path]:

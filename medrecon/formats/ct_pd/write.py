@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from medrecon.core import atomic
-from medrecon.formats.ct_pd import tags as tags
+from medrecon.core import atomic, checksum
+from medrecon.formats.ct_pd import tags
 from medrecon.formats.ct_pd.scanner import central_column
 from medrecon.formats.ct_pd.views import Projections
 from medrecon.formats.dicom.write import save_dataset
@@ -141,8 +139,4 @@ def _view(p: Projections, index: int, common: Dataset, key: str) -> Dataset:
 
 
 def _key(projections: Projections) -> str:
-    digest = hashlib.sha256(projections.data.contiguous().numpy().tobytes())
-    parts: tuple[NDArray[np.float64], ...] = (projections.angles, projections.heights, projections.focal_shifts)
-    for array in parts:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    return checksum.of_content(projections.data, projections.angles, projections.heights, projections.focal_shifts)

@@ -36,11 +36,7 @@ class MissingCodec(ValueError):
     """The file is compressed in a way no installed package can decode."""
 
 
-def reads(path: Path) -> bool:
-    return path.is_dir() or dicom_series.is_dicom(path)
-
-
-def read(path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+def read_series(path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
     """Read the image stack of a folder, or one file.
 
     The rescale slope and intercept are applied. CT below -1024 HU becomes -1024 HU: padding is not tissue, and

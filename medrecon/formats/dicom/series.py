@@ -77,7 +77,11 @@ def headers(path: Path) -> list[Dataset]:
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
     kept: list[Dataset] = []
     others: Counter[str] = Counter()
-    for name in filter(is_dicom, files):
+    for name in files:
+        if not is_dicom(name):
+            if name.suffix.lower() == ".dcm":
+                log.warning("%s: is no DICOM file, in spite of its name; left out", name)
+            continue
         try:
             dataset = dcmread(name, stop_before_pixels=True)
             sop_class = dataset.get("SOPClassUID", "")
@@ -97,14 +101,20 @@ def headers(path: Path) -> list[Dataset]:
 
 
 def kind(header: Dataset) -> str:
-    """CT or MR, by SOP class."""
+    """Return "CT" or "MR", by SOP class."""
     return SLICES.get(header.SOPClassUID) or MULTIFRAME[header.SOPClassUID]
 
 
 def is_dicom(path: Path) -> bool:
-    """Does the file have the DICOM preamble? The name does not matter."""
+    """Tell whether a file has the DICOM preamble; the name does not matter."""
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
+
+
+def first_file(path: Path) -> Path | None:
+    """Return the first DICOM file, at any depth in a folder."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    return next(filter(is_dicom, files), None)
 
 
 def choose(stacks: list[Stack], series: str | None, where: Path) -> Stack:

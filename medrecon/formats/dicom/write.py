@@ -1,8 +1,7 @@
-"""DICOM out: a derived single-frame CT or MR series that refers to its source. See docs/dicom.md."""
+"""DICOM out: a derived single-frame CT or MR series that refers to its source. See docs/guide/dicom.md."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from medrecon import __version__
-from medrecon.core import atomic
+from medrecon.core import atomic, checksum
 from medrecon.core.volume import Volume
 from medrecon.formats.dicom import header as dicom_header
 from medrecon.formats.dicom import series as dicom_series
@@ -28,12 +27,8 @@ PATTERN = "medrecon_*.dcm"
 CT_INTERCEPT = -1024
 
 
-def writes(name: str) -> bool:
-    return name.endswith(("/", "\\")) or Path(name).is_dir() or not Path(name).suffix
-
-
-def write(
-    volume: Volume, path: Path, overwrite: bool = False, template: Path | None = None, description: str = ""
+def write_series(
+    volume: Volume, path: Path, *, overwrite: bool = False, template: Path | None = None, description: str = ""
 ) -> Path:
     """Write one file per slice, medrecon_0001.dcm and so on, in slice order.
 
@@ -140,11 +135,9 @@ def _nearest(sources: list[Dataset], place: _Placement, index: int) -> Dataset |
 
 
 def _content_key(volume: Volume, sources: list[Dataset], description: str) -> str:
-    digest = hashlib.sha256(volume.data.detach().cpu().float().contiguous().numpy().tobytes())
-    digest.update(volume.affine.contiguous().numpy().tobytes())
     origin = [str(h.SOPInstanceUID) for h in sources]
-    digest.update(repr((origin, description, __version__, volume.units)).encode())
-    return digest.hexdigest()
+    told = repr((origin, description, __version__, volume.units))
+    return checksum.of_content(volume.data.float(), volume.affine, told)
 
 
 def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, Any]]:

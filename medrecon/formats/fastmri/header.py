@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-import torch
-from torch import Tensor
+from medrecon.formats.common import hdf5
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 LENGTHS = (1.0, 5000.0)
@@ -66,7 +65,7 @@ def read(h5: Any) -> Header:
         ValueError: as `parse`, or the dataset holds no text.
     """
     stored: Any = h5["ismrmrd_header"]
-    text: Any = stored[()] if hasattr(stored, "shape") else None
+    text: Any = stored[()] if hdf5.is_dataset(stored) else None
     text = text.item() if getattr(text, "size", 0) == 1 else text
     if not isinstance(text, bytes | str):
         raise ValueError("ismrmrd_header: expected one text, the XML header")
@@ -125,20 +124,6 @@ def build(header: Header, coils: int) -> bytes:
     _set(encoding, "trajectory", "cartesian")
     written: bytes = Xml.tostring(root, encoding="utf-8", xml_declaration=True)
     return written
-
-
-def centred_affine(shape: tuple[int, int], pixel: tuple[float, float], pitch: float, slices: int) -> Tensor:
-    """(4, 4) voxel to RAS mm where a file tells no place: shown like an axial slice, the centre of the gradients (pixel
-    n // 2) at x = y = 0, the middle of the slices at z = 0.
-
-    Args:
-        pixel: row and column step [mm]. pitch: of the slices [mm].
-    """
-    row, column = pixel
-    affine = torch.diag(torch.tensor([-column, -row, pitch, 1.0], dtype=torch.float64))
-    affine[0, 3], affine[1, 3] = column * (shape[1] // 2), row * (shape[0] // 2)
-    affine[2, 3] = -pitch * (slices - 1) / 2
-    return affine
 
 
 def _path(keys: str) -> str:

@@ -17,27 +17,15 @@ from torch import Tensor
 
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
-from medrecon.formats import cartesian, checks
+from medrecon.formats.common import cartesian, hdf5
+from medrecon.formats.common.placement import isocentre_affine, moved
 from medrecon.formats.fastmri import header as fastmri_header
 
-SUMMARY = "fastMRI and M4Raw HDF5, Cartesian k-space of one or many coils"
-USES = ("slices", "pixel")
 KEPT = ("acquisition", "max", "norm")
 
 
-def reads(path: Path) -> bool:
-    """HDF5 with a dataset `kspace`, unless it calls itself something else (a measurement file has `format`)."""
-    if not checks.is_hdf5(path):
-        return False
-    try:
-        with checks.opened(path) as h5:
-            return "format" not in h5.attrs and hasattr(h5.get("kspace"), "shape")
-    except ValueError:  # truncated: another reader, or none, will say so
-        return False
-
-
-def read(path: Path, options: RawOptions) -> Scan:
-    """Slices of the full encoded grid, to be cropped to the recon matrix; only those asked for are read.
+def read_kspace(path: Path, options: RawOptions) -> Scan:
+    """Read slices of the full encoded grid, to be cropped to the recon matrix; only those asked for are read.
 
     A column counts as sampled when it lies within the encoding limits, is in `mask` (if there is one) and is not 0. The
     pixel is the header's field of view over its matrix; where the file has no header, `pixel`, or 1 mm. Position and
@@ -46,8 +34,8 @@ def read(path: Path, options: RawOptions) -> Scan:
     Raises:
         ValueError: names file and key: no k-space, another rank, a mask that does not fit, NaN, an impossible header.
     """
-    with checks.opened(path) as h5:
-        stored = checks.dataset(h5, "kspace", (3, 4), "c")
+    with hdf5.opened(path) as h5:
+        stored = hdf5.dataset(h5, "kspace", (3, 4), "c")
         slices = len(stored)
         start, stop = options.range(slices)
         kspace = _kspace(stored, start, stop)
@@ -76,7 +64,7 @@ def read(path: Path, options: RawOptions) -> Scan:
         "slice_pitch_from": grid.origin + ", without gaps",
         "place": "position and orientation are not in the file: centred, shown like an axial slice",
     }
-    affine = cartesian.moved(fastmri_header.centred_affine(shape, grid.pixel, grid.pitch, slices), start)
+    affine = moved(isocentre_affine(shape, grid.pixel, grid.pitch, slices), start)
     geometry = {} if grid.crop == shape else {"crop": list(grid.crop)}
     sampled = mask if mask.ndim == 2 else mask[:, None]
     return Scan("mri", kspace * sampled, shape, affine, "a.u.", geometry=geometry, mask=mask, provenance=provenance)
@@ -125,7 +113,7 @@ def _mask(h5: Any, shape: tuple[int, int]) -> Tensor:
     """(W,) or (H, W) where the file says it was sampled: everywhere if it does not."""
     if "mask" not in h5:
         return torch.ones(shape[1], dtype=torch.bool)
-    mask = np.asarray(checks.dataset(h5, "mask", (1, 2), "iufb")[()])
+    mask = np.asarray(hdf5.dataset(h5, "mask", (1, 2), "iufb")[()])
     if mask.shape not in {shape, shape[1:]}:
         raise ValueError(f"mask: expected {shape[1:]}, one value a column of kspace, or {shape}, got {mask.shape}")
     return torch.from_numpy(mask != 0)
@@ -133,5 +121,5 @@ def _mask(h5: Any, shape: tuple[int, int]) -> Tensor:
 
 def _plain(value: Any) -> Any:
     """An attribute as JSON holds it."""
-    value = value.item() if hasattr(value, "item") else value
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
     return value.decode(errors="replace") if isinstance(value, bytes) else value

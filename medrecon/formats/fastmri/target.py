@@ -9,27 +9,15 @@ import numpy as np
 import torch
 
 from medrecon.core.volume import Modality, Volume
+from medrecon.formats.common import hdf5
+from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.fastmri import header as fastmri_header
 
 PREFIX = "reconstruction_"
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-def reads(path: Path) -> bool:
-    """HDF5 with a dataset of that name, or with fastMRI's k-space alone, which `read` tells is no image."""
-    if not path.is_file() or path.open("rb").read(len(SIGNATURE)) != SIGNATURE:
-        return False
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as h5:
-            return bool(_targets(h5)) or {"kspace", "ismrmrd_header"} <= set(h5)
-    except OSError:
-        return True  # truncated: `read` says so
-
-
-def read(path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
-    """The target of the file's own track: `reconstruction_esc` of single-coil k-space, `reconstruction_rss` of many.
+def read_target(path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+    """Read the target of the file's track: `reconstruction_esc` of single-coil k-space, `reconstruction_rss` of many.
 
     The grid is that of the k-space beside it, reconstructed and cropped as fastMRI does: from (n - m) // 2. Without
     k-space or header the pixel is 1 mm.
@@ -40,20 +28,13 @@ def read(path: Path, series: str | None = None, modality: Modality | None = None
     Raises:
         ValueError: names the file: truncated, no target, NaN, or CT asked for.
     """
-    import h5py
-
     if modality == "CT":
         raise ValueError(f"{path}: holds MR images, and CT was asked for")
-    try:
-        with h5py.File(path, "r") as h5:
-            name = _choose(h5, series)
-            values = np.asarray(h5[name][()], dtype=np.float32)
-            header = fastmri_header.read(h5) if "ismrmrd_header" in h5 else None
-            grid = h5["kspace"].shape[-2:] if "kspace" in h5 else values.shape[-2:]
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: not HDF5, truncated or damaged ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    with hdf5.opened(path) as h5:
+        name = _choose(h5, series)
+        values = np.asarray(h5[name][()], dtype=np.float32)
+        header = fastmri_header.read(h5) if "ismrmrd_header" in h5 else None
+        grid = h5["kspace"].shape[-2:] if "kspace" in h5 else values.shape[-2:]
     if values.ndim != 3:
         raise ValueError(f"{path}: {name}: expected images (slices, rows, columns), got shape {values.shape}")
     bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
@@ -61,18 +42,19 @@ def read(path: Path, series: str | None = None, modality: Modality | None = None
         raise ValueError(f"{path}: {name}: NaN or infinite values, first in slice {bad[0]}")
     shape = (int(grid[0]), int(grid[1]))
     pixel, pitch = (header.pixel(shape), header.pitch) if header is not None else ((1.0, 1.0), 1.0)
-    affine = fastmri_header.centred_affine(shape, pixel, pitch, len(values))
+    affine = isocentre_affine(shape, pixel, pitch, len(values))
     for axis, (n, m) in enumerate(zip(shape, values.shape[1:], strict=True)):
         affine[:3, 3] += (n - m) // 2 * affine[:3, 1 - axis]
     return Volume(torch.from_numpy(values), affine, "a.u.", "MR", {"fastmri": str(path), "target": name})
 
 
-def _targets(h5: Any) -> list[str]:
+def targets(h5: Any) -> list[str]:
+    """List the reference images of an open file."""
     return sorted(key for key in h5 if key.startswith(PREFIX))
 
 
 def _choose(h5: Any, series: str | None) -> str:
-    known = _targets(h5)
+    known = targets(h5)
     listed = ", ".join(map(str, h5)) or "nothing"
     if not known:
         raise ValueError(f"no reference image, only {listed}; medrecon import reads k-space")

@@ -13,10 +13,8 @@ from medrecon.core.volume import Volume
 from medrecon.formats.fastmri import header as fastmri_header
 from medrecon.numerics.fourier import centred_ifft
 
-EXPORTS, SUFFIX = "fastmri", ".h5"
 
-
-def export(scan: Scan, path: Path, overwrite: bool = False, target: Volume | None = None) -> Path:
+def write_fastmri(scan: Scan, path: Path, *, overwrite: bool = False, target: Volume | None = None) -> Path:
     """Write the scan as fastMRI's loader defines it; single coil without the coils' axis.
 
     `mask` (W,) is written when columns are missing within the measured range, which the encoding limits tell. The
@@ -52,7 +50,7 @@ def export(scan: Scan, path: Path, overwrite: bool = False, target: Volume | Non
 
 
 def root_sum_of_squares(scan: Scan) -> Tensor:
-    """(Z, h, w) of a Cartesian scan, cropped as fastMRI does: from (n - m) // 2."""
+    """Return (Z, h, w) of a Cartesian scan, cropped as fastMRI does: from (n - m) // 2."""
     image = centred_ifft(scan.data).abs().square().sum(1).sqrt()
     kept = scan.geometry.get("crop", scan.image_shape)
     (top, h), (left, w) = (((n - m) // 2, m) for n, m in zip(scan.image_shape, kept, strict=True))

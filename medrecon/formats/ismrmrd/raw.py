@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.acquisition.kspace_sorting import USES as USES
 from medrecon.acquisition.kspace_sorting import scan_of
 from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.readouts import Encoding, Index, Readouts
 from medrecon.core.scan import Scan
 from medrecon.corrections.ramp_sampling import Trapezoid
-from medrecon.formats import checks
+from medrecon.formats.common import hdf5
 
-SUMMARY = "ISMRMRD HDF5, raw MRI: Cartesian, EPI, radial, spiral"
 NOISE, CALIBRATION, REVERSE, NAVIGATOR = 19, 20, 22, 24
 NOT_IMAGE = (23, 26, 27, 28, 29, 30, 31)
 """Navigation, feedback, dummies, surface coil correction, phase stabilisation: left out."""
@@ -38,41 +36,46 @@ COUNTERS = {
 }
 
 
-def reads(path: Path) -> bool:
-    """HDF5 with a group that has `xml` and `data`."""
-    if not checks.is_hdf5(path):
-        return False
-    try:
-        with checks.opened(path) as h5:
-            return bool(_groups(h5))
-    except ValueError:  # truncated: another reader, or none, will say so
-        return False
-
-
-def read(path: Path, options: RawOptions) -> Scan:
-    """One contrast, cardiac phase, repetition and set, in the file's own intensity units.
+def read_acquisitions(path: Path, options: RawOptions) -> Scan:
+    """Read one contrast, cardiac phase, repetition and set, in the file's own intensity units.
 
     Raises:
         ValueError: names the file, the key or the readout: a missing or wrong header, truncated or NaN samples,
             counters that do not fit the header, coils that differ.
         ImportError: `ismrmrd` is not installed.
     """
-    with checks.opened(path) as h5:
-        groups = _groups(h5)
-        if not groups:
-            raise ValueError(f"no group with xml and data; the file has {', '.join(map(str, h5)) or 'nothing'}")
-        name = "dataset" if "dataset" in groups else groups[0]
-        header = _header(h5[f"{name}/xml"], f"{name}/xml")
-        table, heads = h5[f"{name}/data"], _heads(h5[f"{name}/data"], f"{name}/data")
-        lines, space = _readouts(table, heads)
-        encoding = _encoding(header, space, f"{name}/xml")
-        if encoding.kind == "cartesian":
-            _mend_centres(lines, encoding.matrix[0])
+    with hdf5.opened(path) as h5:
+        lines, encoding = measurement(h5)
         return scan_of(lines, encoding, options, {"source": path.name, "format": "ismrmrd", "readouts": len(lines)})
 
 
-def _groups(h5: Any) -> list[str]:
-    return [str(k) for k, g in h5.items() if hasattr(g, "keys") and "xml" in g and "data" in g]
+def measurement(h5: Any) -> tuple[Readouts, Encoding]:
+    """Return the readouts of an open file, their samples not read yet, and how they encode the image.
+
+    Raises:
+        ValueError: names the key: no measurement, a missing or wrong header, no acquisitions.
+        ImportError: `ismrmrd` is not installed.
+    """
+    names = groups(h5)
+    if not names:
+        raise ValueError(f"no group with xml and data; the file has {', '.join(map(str, h5)) or 'nothing'}")
+    name = "dataset" if "dataset" in names else names[0]
+    header = _header(h5[f"{name}/xml"], f"{name}/xml")
+    table, heads = h5[f"{name}/data"], _heads(h5[f"{name}/data"], f"{name}/data")
+    lines, space = _readouts(table, heads)
+    encoding = _encoding(header, space, f"{name}/xml")
+    if encoding.kind == "cartesian":
+        _mend_centres(lines, encoding.matrix[0])
+    return lines, encoding
+
+
+def groups(h5: Any) -> list[str]:
+    """List the groups of an open file that hold a measurement."""
+    import h5py
+
+    return [
+        str(key) for key, group in h5.items() if isinstance(group, h5py.Group) and "xml" in group and "data" in group
+    ]
 
 
 def _header(dataset: Any, key: str) -> Any:

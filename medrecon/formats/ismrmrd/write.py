@@ -13,14 +13,13 @@ from torch import Tensor
 from medrecon.core import atomic
 from medrecon.core.scan import Scan
 
-EXPORTS, SUFFIX = "ismrmrd", ".h5"
 DWELL = 10.0
 """Of a sample [us], where a measurement file does not know it."""
 NOISE, LAST = 19, 25
 """ISMRMRD's numbers of the flags."""
 
 
-def export(scan: Scan, path: str | Path, overwrite: bool = False) -> Path:
+def write_ismrmrd(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a Cartesian scan: every measured line of every slice an acquisition, its place in LPS, header as XML.
 
     `read_raw` gets data, mask, crop of the columns and noise back exactly, the affine to the float32 of the headers. A

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude
 from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.ct.ordered_subsets import OrderedSubsets, Weights
-from medrecon.solvers.variational.tv import gradient, gradient_adjoint, magnitude
 
 TINY = torch.finfo(torch.float32).tiny
 ROUNDING = 1e-4
@@ -22,7 +22,7 @@ ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
-class ASDPOCS:
+class ASDPOCS(Solver):
     """min TV(f) over f >= 0 with chi^2/m(f) <= epsilon (Sidky & Pan, Phys. Med. Biol. 53:4777, 2008), names as there.
 
     Each iteration: a sweep of ordered-subset SART with positivity (the paper's ART), f_res; then ng steps of length
@@ -59,7 +59,6 @@ class ASDPOCS:
     name: ClassVar[str] = "asd-pocs"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "least total variation that explains the data to the noise level, by ASD-POCS"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         fractions = (self.beta_red, self.alpha, self.r_max, self.alpha_red)

@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.filtered.fbp import Window
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 
 
 @runtime_checkable
@@ -21,7 +21,7 @@ class _HasFBP(Protocol):
 
 
 @dataclass(frozen=True)
-class FBP:
+class FBP(Solver):
     """Filtered backprojection: one pass, no noise model; the data's precision is not used. Of a cone beam on a circle:
     FDK.
 
@@ -34,7 +34,6 @@ class FBP:
     name: ClassVar[str] = "fbp"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "filtered backprojection, the clinical standard and the fastest"
-    needs_prior: ClassVar[bool] = False
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

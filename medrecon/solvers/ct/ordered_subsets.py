@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.views import ByViews
 from medrecon.solvers.base import check_fit
 
 Weights = Literal["precision", "rays"]
 GOLDEN = (math.sqrt(5) - 1) / 2
 CACHE = 2**28
 """Values of step images kept between sweeps (1 GB); beyond, a step is computed each time it is needed."""
-
-
-@runtime_checkable
-class HasSubsets(Protocol):
-    """An operator whose data have the views as their first axis."""
-
-    def subset(self, view_indices: Sequence[int]) -> LinearOperator: ...
-
-
-class _Angles(Protocol):
-    @property
-    def angles(self) -> Sequence[float]: ...
-
-
-@runtime_checkable
-class _HasAngles(Protocol):
-    @property
-    def geometry(self) -> _Angles: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +40,7 @@ class OrderedSubsets:
         weights: 'precision', the statistical weights; 'rays', 1 / row sums of A, for the rays that were measured.
 
     Raises:
-        TypeError: complex images, or an operator without `subset`.
+        TypeError: complex images, or an operator that is no `ByViews`.
         ValueError: the measurement does not fit, or a negative count.
     """
 
@@ -117,8 +99,8 @@ def groups(A: LinearOperator, count: int) -> list[list[int]]:
     views = A.out_shape[0]
     count = min(count, views) or views
     order = list(range(views))
-    if isinstance(A, _HasAngles) and len(A.in_shape) == 2:  # in a plane; along a helix, time is the better order
-        order.sort(key=[angle % (2 * math.pi) for angle in A.geometry.angles].__getitem__)
+    if isinstance(A, ByViews) and A.angles is not None:
+        order.sort(key=[angle % (2 * math.pi) for angle in A.angles].__getitem__)
     by_fraction = sorted(range(count), key=lambda k: k * GOLDEN % 1)
     visits = sorted(range(count), key=by_fraction.__getitem__)  # the inverse permutation: ranks
     return [sorted(order[first::count]) for first in visits]
@@ -127,6 +109,6 @@ def groups(A: LinearOperator, count: int) -> list[list[int]]:
 def _operator_of(A: LinearOperator, views: list[int]) -> LinearOperator:
     if len(views) == A.out_shape[0]:
         return A
-    if not isinstance(A, HasSubsets):
-        raise TypeError(f"ordered subsets: {A!r} has no subset(view_indices), as CTOperator has; take 'sirt'")
+    if not isinstance(A, ByViews):
+        raise TypeError(f"ordered subsets: {A!r} is no ByViews with a subset(views), as CTOperator is; take 'sirt'")
     return A.subset(views)

@@ -11,12 +11,12 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.ct.ordered_subsets import OrderedSubsets, Weights
 
 
 @dataclass(frozen=True)
-class SART:
+class SART(Solver):
     """Sweeps over ordered subsets of the views from x = 0 (Andersen & Kak 1984; OS: Wang & Jiang 2004).
 
     Consistent data: converges to a solution for 0 < relaxation < 2 (Jiang & Wang 2003). Noisy data: it reaches
@@ -48,7 +48,6 @@ class SART:
     name: ClassVar[str] = "sart"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "SART on ordered subsets (OS-SART), non-negative, stopped at the noise level"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.iterations >= 1 and self.subsets >= 0 and 0 < self.relaxation < 2 and 0 < self.reduction <= 1):

@@ -10,13 +10,13 @@ import torch
 
 from medrecon.core.measurement import Measurement
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import OnStep, Solution
+from medrecon.solvers.base import OnStep, Solution, Solver
 from medrecon.solvers.ct.ordered_subsets import Weights
 from medrecon.solvers.ct.sart import SART
 
 
 @dataclass(frozen=True)
-class SIRT:
+class SIRT(Solver):
     """x <- x + C A^T W (y - A x) from x = 0, with C = 1 / (A^T W A 1): C majorises the curvature, so that
     the weighted residual never rises (Gregor & Benson 2008; Erdogan & Fessler 1999 for general weights).
 
@@ -38,7 +38,6 @@ class SIRT:
     name: ClassVar[str] = "sirt"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "weighted, non-negative SIRT, stopped at the noise level"
-    needs_prior: ClassVar[bool] = False
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

@@ -1,1 +1,1 @@
-"""Solvers with a diffusion prior."""
+"""Solvers with a diffusion prior: each file a guide and its defaults."""

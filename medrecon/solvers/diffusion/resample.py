@@ -1,180 +1,154 @@
-"""ReSample: latent diffusion with hard data consistency (arXiv 2307.08123), in three modes."""
+"""ReSample, fast: latent diffusion with hard data consistency (after arXiv 2307.08123), ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
-from medrecon.diffusion.latent import (
-    LatentSpace,
-    encoder_residual,
-    nearby,
-    pixel_error,
-    polished,
-    start_latent,
-    unsure,
-    warm_start,
-)
-from medrecon.diffusion.samplers.ddim import ddim_update
-from medrecon.diffusion.schedules import log_uniform
-from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
-from medrecon.models.prior import Prior
-from medrecon.models.values import Linear
+from medrecon.diffusion.draw import Antithetic, Draw, Independent, streams
+from medrecon.diffusion.guide import Estimate, Guide
+from medrecon.diffusion.latent import LatentSpace
+from medrecon.diffusion.reverse import State
+from medrecon.diffusion.trust import PixelError, nearby, posterior_variance, round_trip_error
+from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
-from medrecon.solvers.diffusion.resample_original import Original, resample_original
+from medrecon.solvers.diffusion.base import GuidedSolver, Run, Task, example_prior
+
+START, END = 0.5, 0.12
+"""Noise levels of a prior whose card tells none."""
 
 
 @dataclass(frozen=True, eq=False)
-class ReSample:
-    """x from y = A x + n with a latent diffusion prior.
+class ReSampleGuide(Guide):
+    """The denoised latent made consistent with the data in pixels, and carried back by the encoder's residual."""
 
-    Modes (docs/resample.md has the formulas side by side):
-        fast: ours. Warm start from TV, trajectories in pairs of opposite noise, encoder-residual data consistency
-            whitened by the noise, variance-preserving re-noising, their mean polished in pixels: what the autoencoder
-            cannot express comes from the data, and chi^2/m <= 1 as far as the error expected of it allows.
-        paper: the published algorithm with Adam in pixel and latent space and stochastic resampling.
-        reference: what the public reference code does, known deviations and errors included; for comparison.
+    space: LatentSpace
+    data: DataConsistency
+    error: PixelError
+    rounds: int
+    antithetic: bool
+    """the second half of the trajectories has the opposite noise of the first"""
+
+    def __call__(self, z: Tensor, sigma: float) -> Estimate:
+        clean = self.space.denoise(z, sigma)
+        variance = posterior_variance(self.space, z, clean) if self.antithetic else None
+        target, x = self._consistent(clean, lambda v: self.error(v, sigma, variance))
+        return Estimate(clean, target, x, sigma)
+
+    def _consistent(self, z0: Tensor, expected: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """z0 <- z0 + E(prox(D z0)) - E(D z0), no autograd; the z0 and D(z0) of least chi^2 per item.
+
+        The residual form leaves what the autoencoder cannot represent out of the update. It semi-converges, so
+        an item stops when its misfit rises or reaches the noise.
+        """
+        data, x = self.data, self.space.decode(z0)
+        projection = data.A(x)
+        misfit = data.chi2(projection)
+        active = misfit > 1
+        for _ in range(self.rounds):
+            if not bool(active.any()):
+                break
+            target = data.prox(x, data.deviation(projection, expected(x)))
+            trial = self.space.carried(z0, x, target)
+            decoded = self.space.decode(trial)
+            ahead = data.A(decoded)
+            better = active & (data.chi2(ahead) < misfit)
+            z0, x, projection = (
+                torch.where(expand(better, new.ndim - 1), new, old)
+                for new, old in ((trial, z0), (decoded, x), (ahead, projection))
+            )
+            misfit = data.chi2(projection)
+            active = better & (misfit > 1)
+        return z0, x
+
+
+@dataclass(frozen=True, eq=False)
+class ReSample(GuidedSolver):
+    """Warm start from TV, trajectories in pairs of opposite noise, encoder-residual data consistency whitened by the
+    noise, variance-preserving re-noising, their mean polished in pixels: what the autoencoder cannot express comes from
+    the data, and chi^2/m <= 1 as far as the error expected of it allows.
+
+    docs/resample.md has the formulas, side by side with those of `resample-paper` and `resample-reference`.
     """
 
-    prior: Prior
-    mode: Literal["fast", "paper", "reference"] = "fast"
-    """which algorithm"""
     steps: int = 8
-    """denoising steps (fast)"""
+    """denoising steps"""
     start: float | None = None
-    """noise level at which the fast mode starts; default: the prior's own; its sigma_max means from pure noise"""
+    """noise level of the first step; default: as the prior's card says, chosen on validation slices: the lower, the
+    less the prior is trusted beyond the image it is given; sigma_max means from pure noise"""
     end: float | None = None
-    """noise level of its last step; default: the prior's own; for a sample, with eta = 1, its sigma_min (fast)"""
+    """noise level of the last step; default: as the prior's card says: below it trajectories only part, each to a
+    sample of its own, and take the noise of the data for anatomy; for a sample, with eta = 1, the prior's sigma_min"""
     eta: float = 0.0
-    """share of fresh noise a step: 0 returns close to the posterior mean, 0.85 to 1 a sample (fast)"""
+    """share of fresh noise a step: 0 returns close to the posterior mean, 0.85 to 1 a sample"""
     antithetic: bool = True
     """average two trajectories with opposite noise: what the noise does to the image, to first order, cancels, so
-    that two act like very many, and where they part tells where the denoiser is unsure; off returns a single
-    trajectory (fast)"""
+    that two act like very many, and where they part tells where the denoiser is unsure; off takes single ones"""
     pairs: int = 2
     """antithetic pairs, or single trajectories without `antithetic`, that are averaged; every second one in a mirror,
-    where a prior trained on mirrored images errs elsewhere (fast)"""
+    where a prior trained on mirrored images errs elsewhere"""
     rounds: int = 1
-    """encoder-residual updates a step (fast)"""
+    """encoder-residual updates a step"""
     cg_iterations: int = 15
-    """CG iterations of every proximal problem (fast)"""
+    """CG iterations of every proximal problem"""
     polish: bool = True
     """finish in pixel space: with the proximal point that knows how much the autoencoder loses, and where, and where
-    it is further from the data than noise, with that of chi^2/m = 1, or as near as its expected error allows (fast)"""
-    original: Original = Original()
-    """settings of the paper and reference modes"""
+    it is further from the data than noise, with that of chi^2/m = 1, or as near as its expected error allows"""
 
     name: ClassVar[str] = "resample"
-    modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct", "mri")
-    summary: ClassVar[str] = "latent diffusion with hard data consistency (fast, paper or reference mode)"
-    needs_prior: ClassVar[bool] = True
+    summary: ClassVar[str] = "latent diffusion with hard data consistency, our fast form"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("fast", "paper", "reference"):
-            raise ValueError(f"ReSample: unknown mode {self.mode!r}; expected fast, paper or reference")
-        levels = [level for level in (self.start, self.end) if level is not None]
-        if self.steps < 1 or min(levels, default=1.0) <= 0 or self.pairs < 1:
-            raise ValueError(
-                f"ReSample: expected steps >= 1, start > 0, end > 0 and pairs >= 1, got {self.steps}, {self.start}, "
-                f"{self.end}, {self.pairs}"
-            )
+        super().__post_init__()
+        if self.pairs < 1 or self.rounds < 1:
+            raise ValueError(f"ReSample: expected pairs >= 1 and rounds >= 1, got {self.pairs}, {self.rounds}")
 
-    @torch.no_grad()
-    def __call__(
-        self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
-    ) -> Solution:
-        space = LatentSpace(self.prior, A, y)
-        if self.mode == "fast":
-            return self._fast(A, y, space, generator, Monitor(y, self.steps * self.pairs, on_step))
-        monitor = Monitor(y, self.original.steps, on_step)
-        return resample_original(A, y, space, self.original, generator, monitor, reference=self.mode == "reference")
-
-    def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
-        """How the fast mode meets the data; benchmarks/oracles.py replaces it and the start by ones that know more."""
-        return DataConsistency(A, y, self.cg_iterations)
-
-    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> Tensor | None:
-        """The image that the fast mode starts from."""
-        return warm_start(self.prior, A, y, self._levels()[0], generator)
-
-    def _fast(
-        self, A: LinearOperator, y: Measurement, space: LatentSpace, generator: torch.Generator, monitor: Monitor
-    ) -> Solution:
-        dc, warm = self.consistency(A, y), self.warm_start(A, y, generator)
-        ends: list[Tensor] = []
-        for pair in range(self.pairs):
-            view = space.mirrored() if pair % 2 else space
-            images, variance, stopped = self._trajectories(A, y, view, dc, warm, generator, monitor)
-            ends += images
-            if stopped:
-                break
-        every = torch.stack(ends)
-        x = every.mean(0)
-        image = polished(space, dc, x, nearby(every.var(0)) if len(ends) > 1 else variance) if self.polish else x
-        change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
-        return monitor.solution(
-            A, image, not stopped, network_calls=vars(space.calls), latent_image=x, correction=(change / size).tolist()
+    def span(self) -> tuple[float, float]:
+        card = self.prior.card
+        return (
+            card.get("start", START) if self.start is None else self.start,
+            card.get("end", END) if self.end is None else self.end,
         )
 
-    def _trajectories(
-        self,
-        A: LinearOperator,
-        y: Measurement,
-        space: LatentSpace,
-        dc: DataConsistency,
-        warm: Tensor | None,
-        generator: torch.Generator,
-        monitor: Monitor,
-    ) -> tuple[list[Tensor], Tensor, bool]:
-        """The images at the ends of a pair of reverse processes with opposite noise, or of a single one; the variance
-        expected of the first; whether they were stopped."""
-        z0 = start_latent(space, A, y, warm)
-        error = pixel_error(space, z0, warm=warm is not None)
-        sigmas, signs = self._levels(), (1.0, -1.0)[: 1 + self.antithetic]
-        noise = space.noise(z0, generator)
-        z = [z0 + sign * sigmas[0] * noise for sign in signs]
-        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
-            denoised = [space.denoise(each, sigma) for each in z]
-            doubt = unsure(space, z, denoised) if self.antithetic else None
-            expected = lambda v: error(v, sigma, doubt)  # noqa: B023, E731
-            latents, x = zip(
-                *(encoder_residual(space, dc, each, expected, self.rounds) for each in denoised), strict=True
-            )
-            noise = space.noise(z0, generator)
-            # Re-noise around the consistent estimate: the total noise is exactly that of the next level.
-            z = [
-                ddim_update(at, found, sigma, following, self.eta, sign * noise) + (latent - found)
-                for at, found, latent, sign in zip(z, denoised, latents, signs, strict=True)
-            ]
-            stopped = monitor(A(torch.stack(x).mean(0)))
-            if stopped:
-                break
-        return list(x), expected(x[0]).square(), stopped
+    def views(self) -> Tensor:
+        return torch.arange(self.pairs) % 2 == 1
 
-    def _levels(self) -> list[float]:
-        prior, denoiser = self.prior, self.prior.denoiser
-        start = min(prior.start if self.start is None else self.start, denoiser.sigma_max)
-        end = max(prior.end if self.end is None else self.end, denoiser.sigma_min)
-        levels: list[float] = log_uniform(self.steps, min(end, start), start).tolist()
-        return levels
+    def copies(self) -> int:
+        return 1 + self.antithetic
+
+    def draw(self, generator: torch.Generator, shape: tuple[int, ...]) -> Draw:
+        """Return noise of its own for each pair, the same however many there are."""
+        each = streams(generator, self.pairs, self.steps + 1, shape)
+        return Antithetic(*each) if self.antithetic else Independent(*each)
+
+    def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
+        """Return how the data are met; benchmarks/oracles.py replaces it by one that knows more."""
+        return DataConsistency(A, y, self.cg_iterations)
+
+    def guide(self, task: Task) -> ReSampleGuide:
+        error = PixelError.around(task.views, task.start, warm=task.warm).repeated(self.copies())
+        return ReSampleGuide(task.space, task.data, error, self.rounds, self.antithetic)
+
+    def image(self, run: Run, state: State) -> tuple[Tensor, dict[str, Any]]:
+        """Return the mean of the trajectories with what the data say of all that the decoder could not express; then,
+        where it is further from them than noise, moved towards them: up to that much and its own expected variance."""
+        assert state.before is not None and state.before.image is not None and isinstance(run.guide, ReSampleGuide)
+        every = state.before.image.unflatten(0, (-1, run.space.batch))
+        x = image = every.mean(0)
+        if self.polish:
+            one = len(every) == 1
+            variance = run.guide.error(x, state.before.sigma, None).square() if one else nearby(every.var(0))
+            lost = round_trip_error(run.space, x)
+            image = run.data.to_discrepancy(run.data.prox(x, lost), (lost.square() + variance).sqrt())
+        change, size = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (image - x, image))
+        return image, {"latent_image": x, "correction": (change / size).tolist()}
 
     @classmethod
     def examples(cls) -> Iterator[ReSample]:
-        prior = example_prior()
-        yield cls(prior, steps=4)
-        tiny = Original(steps=12, skip=2, travel=2, pixel_iterations=5, latent_iterations=5)
-        yield cls(prior, mode="paper", original=tiny)
-        yield cls(prior, mode="reference", original=tiny)
-
-
-def example_prior(shape: tuple[int, int] = (32, 32)) -> Prior:
-    """A Gaussian prior with an identity autoencoder, for examples and tests: images of order 1."""
-    denoiser = smooth_gaussian((1, *shape))
-    return Prior(IdentityAutoencoder(), denoiser, Linear(-1.0, 1.0), "a.u.", "CT", error=0.0, name="example")
+        yield cls(example_prior(), steps=4)

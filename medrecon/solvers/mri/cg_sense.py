@@ -12,12 +12,12 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 from medrecon.solvers.variational.misfit import Misfit
 
 
 @dataclass(frozen=True)
-class CGSense:
+class CGSense(Solver):
     """min |root (A x - y)|^2 + mu |x|^2 by conjugate gradients from zero; root = sqrt(precision).
 
     Args:
@@ -37,7 +37,6 @@ class CGSense:
     name: ClassVar[str] = "cg-sense"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "least squares over all coils by conjugate gradients, a small Tikhonov term"
-    needs_prior: ClassVar[bool] = False
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

@@ -11,12 +11,12 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.kspace.grappa import KSpaceInterpolation
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.mri.kspace import acquired_kspace
 
 
 @dataclass(frozen=True)
-class GRAPPA:
+class GRAPPA(Solver):
     """x = sum conj(S) F^H(filled k-space): acquired samples as they are, the others from kernels fitted to the ACS.
 
     Any Cartesian mask with a fully sampled centre: lines (equispaced or not) or 2D patterns; the settings are those of
@@ -37,7 +37,6 @@ class GRAPPA:
     name: ClassVar[str] = "grappa"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "k-space interpolation from neighbours over all coils, calibrated on the ACS"
-    needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:

@@ -11,12 +11,12 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.kspace.partial_fourier import centre_phase, coverage
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.mri.kspace import acquired_kspace
 
 
 @dataclass(frozen=True)
-class Homodyne:
+class Homodyne(Solver):
     """x = exp(i phi) Re(exp(-i phi) sum conj(S) F^H(w y)): lines without a mirror image count twice.
 
     w is Noll's ramp along the axis that was left out on one side, found from the samples; phi is the phase of the
@@ -36,7 +36,6 @@ class Homodyne:
     name: ClassVar[str] = "homodyne"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "partial Fourier by ramp weights and the phase of the symmetric centre; no iterations"
-    needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "partial fourier"
 
     def __call__(

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import cg, dot, expand, power_norms
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 from medrecon.solvers.variational.misfit import Misfit
 
 
@@ -62,7 +62,7 @@ def nuclear_norm(blocks: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LLR:
+class LLR(Solver):
     """min over X of chi^2(X) / 2 + lambda / G sum over grids and blocks of |B X|_*, B X a block's (T, pixels) matrix.
 
     G grids of blocks, each shifted against the last, so that no block border shows; all of them take part in every
@@ -95,7 +95,6 @@ class LLR:
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     scans: ClassVar[str] = "series"
     summary: ClassVar[str] = "locally low rank over time, for dynamic series (T, H, W) in Python"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and min(self.block, self.grids, self.iterations) >= 1 and self.balance > 0):

@@ -13,11 +13,11 @@ from medrecon.coils.maps.nlinv import STEPS, joint_steps
 from medrecon.core.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 
 @dataclass(frozen=True)
-class NLINV:
+class NLINV(Solver):
     """Gauss-Newton on y = M F (rho c_j) with smooth c_j; the coil images rho c_j are then combined by the maps of A.
 
     x = sum conj(S_j) rho c_j / sum |S_j|^2 makes the image comparable with that of other solvers; the maps of A take no
@@ -35,7 +35,6 @@ class NLINV:
     name: ClassVar[str] = "nlinv"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "image and coil maps estimated together by regularised Gauss-Newton; needs no ACS"
-    needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:

@@ -13,13 +13,13 @@ from medrecon.core.measurement import Measurement
 from medrecon.kspace.partial_fourier import centre_phase
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.real_image import RealImage
-from medrecon.solvers.base import OnStep, Solution
+from medrecon.solvers.base import OnStep, Solution, Solver
 from medrecon.solvers.mri.cg_sense import CGSense
 from medrecon.solvers.mri.kspace import acquired_kspace
 
 
 @dataclass(frozen=True)
-class PhaseConstrained:
+class PhaseConstrained(Solver):
     """min over real x of |root (A exp(i phi) x - y)|^2 + mu |x|^2 by CG; the image is exp(i phi) x.
 
     phi is the phase of the fully sampled centre. Conjugate symmetry and coil maps are used at once: for partial
@@ -42,7 +42,6 @@ class PhaseConstrained:
     name: ClassVar[str] = "phase-constrained"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "least squares for a real image behind the phase of the centre: partial Fourier and coils"
-    needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "partial fourier"
 
     def __call__(

@@ -13,12 +13,12 @@ from medrecon.kspace.partial_fourier import centre_phase
 from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.mri.kspace import acquired_kspace
 
 
 @dataclass(frozen=True)
-class POCS:
+class POCS(Solver):
     """Alternating projections: onto images of the phase of the symmetric centre, and onto the samples acquired.
 
     Both sets are convex (exp(i phi) times a real image, of either sign; Haacke's magnitude step is not), so the
@@ -41,7 +41,6 @@ class POCS:
     name: ClassVar[str] = "pocs"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "partial Fourier by alternating projections: phase of the symmetric centre, samples"
-    needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "partial fourier"
 
     def __post_init__(self) -> None:

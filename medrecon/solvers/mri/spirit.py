@@ -13,12 +13,12 @@ from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import CGResult, cg
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.self_consistency import self_consistency
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.mri.kspace import acquired_kspace
 
 
 @dataclass(frozen=True)
-class SPIRiT:
+class SPIRiT(Solver):
     """min over k of |D k - y|^2 + consistency |(G - I) k|^2, D the acquired samples; then coils are combined.
 
     G predicts every sample from its neighbours in all coils and is fitted to the ACS. The noise is that of whitened
@@ -44,7 +44,6 @@ class SPIRiT:
     name: ClassVar[str] = "spirit"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "k-space consistent with the samples and with itself, calibrated on the ACS"
-    needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:

@@ -11,11 +11,11 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.noncartesian import NonCartesianMRI
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 
 @dataclass(frozen=True)
-class ZeroFilled:
+class ZeroFilled(Solver):
     """x = A^H y: missing samples are zero, coils combined with their maps; along a trajectory, gridding.
 
     The Cartesian operator is orthonormal, so a fully sampled scan with sum |S|^2 = 1 comes back exactly, and an
@@ -26,7 +26,6 @@ class ZeroFilled:
     name: ClassVar[str] = "zero-filled"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "adjoint of the measured k-space, or gridding, coils combined; no regularisation"
-    needs_prior: ClassVar[bool] = False
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

@@ -11,11 +11,11 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 
 
 @dataclass(frozen=True)
-class CGLS:
+class CGLS(Solver):
     """min |W^(1/2) (A x - y)|^2 by CGLS (Hestenes & Stiefel 1952) from x = 0; the early stop is the regularisation.
 
     It semi-converges: past the noise level the image gets worse, so each slice stops at the discrepancy.
@@ -31,7 +31,6 @@ class CGLS:
     name: ClassVar[str] = "cgls"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "weighted least squares by conjugate gradients, stopped at the noise level"
-    needs_prior: ClassVar[bool] = False
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

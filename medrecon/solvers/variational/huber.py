@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude
 from medrecon.numerics.linalg import cg, dot, expand
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
-from medrecon.solvers.variational.tv import gradient, gradient_adjoint, magnitude
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
-class Huber:
+class Huber(Solver):
     """min over x >= 0 of chi^2(x) / 2 + lambda R(x), R the sum over pixels of |grad x|, rounded below the knee d:
     |grad x|^2 / (2 d) where |grad x| < d, |grad x| - d / 2 elsewhere (Huber 1964). R -> TV for d -> 0.
 
@@ -51,7 +51,6 @@ class Huber:
     name: ClassVar[str] = "huber"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "penalised weighted least squares with a Huber penalty, non-negative, converged"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.knee > 0 and self.iterations >= 1 and self.tolerance >= 0):

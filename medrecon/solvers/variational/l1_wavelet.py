@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import cg, dot, expand, power_norms
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution, check_fit
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 from medrecon.solvers.variational.misfit import Misfit
 
 # Daubechies' orthogonal low-pass filter with four vanishing moments ("db4" of PyWavelets), sum = sqrt(2).
@@ -64,7 +64,7 @@ class Wavelet:
 
 
 @dataclass(frozen=True)
-class L1Wavelet:
+class L1Wavelet(Solver):
     """min over x of chi^2(x) / 2 + lambda |W x|_1, W orthonormal db4, the coarsest level free. What A does not
     see is free too, whatever makes the details smallest, and 0 in the solution.
 
@@ -93,7 +93,6 @@ class L1Wavelet:
     name: ClassVar[str] = "l1-wavelet"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "compressed sensing: sparse in orthogonal db4 wavelets, FISTA with cycle spinning"
-    needs_prior: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.levels >= 1 and self.iterations >= 1 and self.spins >= 1):

@@ -28,7 +28,7 @@ class Muon(torch.optim.AdamW):
     """One learning rate for all: steps along matrices have the size of AdamW's (arXiv 2502.16982, eq. 4).
 
     The weight of a convolution is the matrix of its output channels by the rest. It takes fewer steps than AdamW to
-    the same loss, for the steep directions of a matrix do not hold back the flat ones (docs/prior_choices.md).
+    the same loss, for the steep directions of a matrix do not hold back the flat ones (docs/experiments/README.md).
     """
 
     @torch.no_grad()

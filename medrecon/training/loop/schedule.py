@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from medrecon.training.loop.steps import LoopConfig
+from medrecon.training.loop.config import LoopConfig
 
 
 def progress(config: LoopConfig, step: int, seconds: float) -> float:
-    """The larger of step/steps and time/minutes; 1 ends the run."""
+    """Return the larger of step/steps and time/minutes; 1 ends the run."""
     share = step / config.steps
     return share if config.minutes is None else max(share, seconds / (60 * config.minutes))
 
 
 def learning_rate(config: LoopConfig, step: int, seconds: float = 0.0) -> float:
-    """Linear warm-up, then a cosine in `progress` from lr to lr * final_lr: annealed however the run ends."""
+    """Warm up linearly, then follow a cosine in `progress` from lr to lr * final_lr: annealed however the run ends."""
     ramp = min(1.0, (step + 1) / max(1, config.warmup))
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, progress(config, step, seconds)))
     return config.lr * ramp * (config.final_lr + (1 - config.final_lr) * cosine)

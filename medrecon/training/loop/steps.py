@@ -8,13 +8,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from medrecon.training.loop.checkpoint import State, load_checkpoint, save_checkpoint
+from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.distributed import (
     average_gradients,
     barrier,
@@ -29,46 +28,9 @@ from medrecon.training.loop.muon import Muon
 from medrecon.training.loop.schedule import learning_rate, progress
 from medrecon.training.loop.signals import Stopped, stop_signals
 
-Optimizer = Literal["adamw", "muon"]
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
 Report = Callable[[int, int, float, dict[str, float]], None]  # step, expected steps, loss, validation
-
-
-class LoopConfig(BaseModel):
-    """How long and how fast to train."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    steps: int = Field(20000, gt=0)
-    """optimiser steps; a resumed run may change it, the learning rate follows step/steps"""
-    minutes: float | None = Field(None, gt=0)
-    """stop after this time of training and validation, over all resumptions; the learning rate then follows the
-    larger of step/steps and time/minutes, so that a run always ends annealed"""
-    optimizer: Optimizer = "adamw"
-    """AdamW, or Muon for the matrices and AdamW for the rest"""
-    lr: float = Field(1e-3, gt=0)
-    """peak learning rate; the same serves both optimisers"""
-    final_lr: float = Field(0.005, gt=0, le=1)
-    """last learning rate as a share of the peak; the last annealing is worth some 3 dB"""
-    warmup: int = Field(200, ge=0)
-    """steps of linear warm-up"""
-    weight_decay: float = Field(1e-4, ge=0)
-    """decoupled weight decay"""
-    ema: float = Field(0.999, ge=0, lt=1)
-    """decay of the exponential moving average of the weights"""
-    validate_every: int = Field(1000, gt=0)
-    """steps between validations"""
-    log_every: int = Field(50, gt=0)
-    """steps between lines of log.jsonl"""
-    save_seconds: float = Field(45.0, gt=0)
-    """seconds between checkpoints: what a kill can cost"""
-    seed: int = 0
-    """seed of everything random in the run"""
-    device: str = "cpu"
-    """cpu, cuda or cuda:N"""
-    bf16: bool = True
-    """bfloat16 autocast of the networks (weights and losses stay float32)"""
 
 
 @torch.no_grad()

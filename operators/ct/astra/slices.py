@@ -42,7 +42,7 @@ class Astra2D:
         return Astra2D(self.geometry.subset(views), self.grid, self.kind)
 
     def matrix(self) -> Any:
-        """The projector as scipy CSR (V * D, H * W), float32."""
+        """Return the projector as scipy CSR (V * D, H * W), float32."""
         import astra
         import numpy as np
 
@@ -109,7 +109,7 @@ class Astra2D:
 
 
 def check_model(geometry: Geometry, grid: ImageGrid, kind: str) -> None:
-    """Raises ValueError for what ASTRA has no projector for."""
+    """Raise ValueError for what ASTRA has no projector for."""
     if kind == "strip" and not math.isclose(*grid.spacing, rel_tol=1e-6):
         raise ValueError(f"CTOperator: ASTRA's 'strip' model needs square pixels, got {grid.spacing}; use 'line'")
     if isinstance(geometry, FanGeometry):
@@ -124,7 +124,7 @@ def check_model(geometry: Geometry, grid: ImageGrid, kind: str) -> None:
 
 
 def require_gpu() -> None:
-    """Raises RuntimeError where ASTRA finds no GPU: its 3D algorithms would end the process there."""
+    """Raise RuntimeError where ASTRA finds no GPU: its 3D algorithms would end the process there."""
     import astra
 
     if not astra.use_cuda():
@@ -132,6 +132,6 @@ def require_gpu() -> None:
 
 
 def check_written(given: Tensor, out: Tensor) -> None:
-    """Raises RuntimeError where a finite input left NaN: ASTRA reports some GPU failures by a printed line only."""
+    """Raise RuntimeError where a finite input left NaN: ASTRA reports some GPU failures by a printed line only."""
     if bool(out.isnan().any()) and bool(given.isfinite().all()):
         raise RuntimeError("CTOperator: ASTRA failed and wrote no result; use backend='joseph'")

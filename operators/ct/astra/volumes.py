@@ -66,7 +66,7 @@ class Astra3D:
 
 
 def astra_volume(grid: ImageGrid | VolumeGrid, slices: int) -> dict[str, object]:
-    """ASTRA's volume geometry; slices of a batch lie 1 mm apart around z = 0."""
+    """Return ASTRA's volume geometry; slices of a batch lie 1 mm apart around z = 0."""
     import astra
 
     plane, z, pitch = (grid.plane(), grid.center[2], grid.spacing[0]) if isinstance(grid, VolumeGrid) else (grid, 0, 1)
@@ -75,7 +75,7 @@ def astra_volume(grid: ImageGrid | VolumeGrid, slices: int) -> dict[str, object]
 
 
 def astra_rays(geometry: ParallelGeometry | ConeGeometry, slices: int) -> dict[str, object]:
-    """ASTRA's projection geometry: parallel3d_vec with a detector row a slice, cone_vec, or cyl_cone_vec."""
+    """Return ASTRA's projection geometry: parallel3d_vec with a detector row a slice, cone_vec, or cyl_cone_vec."""
     import astra
 
     if isinstance(geometry, ParallelGeometry):
@@ -85,7 +85,7 @@ def astra_rays(geometry: ParallelGeometry | ConeGeometry, slices: int) -> dict[s
 
 
 def parallel_vectors(geometry: ParallelGeometry) -> NDArray[np.float64]:
-    """(V, 12): ray direction, detector centre, steps along a row and between rows."""
+    """Return vectors (V, 12): ray direction, detector centre, steps along a row and between rows."""
     c, s = np.cos(geometry.angles), np.sin(geometry.angles)
     zero, one = np.zeros_like(c), np.ones_like(c)
     axis = np.stack([c, s, zero], axis=1)
@@ -101,7 +101,7 @@ def parallel_vectors(geometry: ParallelGeometry) -> NDArray[np.float64]:
 
 
 def cone_vectors(geometry: ConeGeometry) -> NDArray[np.float64]:
-    """(V, 12): source, detector centre, steps along a row and between rows; for an arc (V, 13), with its radius.
+    """Return vectors (V, 12): source, detector centre, steps along and between rows; of an arc its radius, too.
 
     An arc's centre and step are those of its middle, on the arc.
     """

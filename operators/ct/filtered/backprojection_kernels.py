@@ -69,7 +69,7 @@ def _add_slices(out, view, place, weight):
 
 @numba.njit(cache=True, parallel=True)
 def backproject(views, image, cosine, sine, x, y, source, first, spacing, kind):
-    """image += each view, interpolated where the pixels project. kind: 0 parallel, 1 flat, 2 arc."""
+    """Add each view to image, interpolated where the pixels project. kind: 0 parallel, 1 flat, 2 arc."""
     height, width, batch = image.shape
     single, alone = image.reshape(height, width * batch), views.reshape(len(views), views.shape[1] * batch)
     for portion in numba.prange((height + BLOCK - 1) // BLOCK):

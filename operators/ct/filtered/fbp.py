@@ -18,7 +18,7 @@ __all__ = ["Window", "angular_weights", "fbp", "parker_weights", "ray_weights"]
 
 
 def fbp(sinogram: Tensor, geometry: Geometry, grid: ImageGrid, window: Window = "ramp") -> Tensor:
-    """Line integrals (..., V, D) -> attenuation (..., H, W) [1/mm], on the sinogram's device; differentiable.
+    """Reconstruct attenuation (..., H, W) [1/mm] from line integrals (..., V, D), on their device; differentiable.
 
     Any arc, order and spacing of views: each view counts for its share of the arc, and rays that were measured twice
     share their weight (Parker 1982 for fan beams). Where the arc covers 180 degrees (fan: 180 degrees and the fan

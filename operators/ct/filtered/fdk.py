@@ -19,7 +19,7 @@ BLOCK = 4
 
 
 def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: Window = "ramp") -> Tensor:
-    """Line integrals (..., V, R, D) -> attenuation (..., Z, H, W) [1/mm], on the projections' device.
+    """Reconstruct attenuation (..., Z, H, W) [1/mm] from line integrals (..., V, R, D), on their device.
 
     Full scans, short scans (Parker weights of the fan in the middle, for every row) and any spacing of views; flat
     and arc detectors. Exact in the plane of the source only; farther away it underestimates, the more the larger the
@@ -66,7 +66,7 @@ def _check(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid) -> Non
 
 
 def cone_cosines(geometry: ConeGeometry) -> NDArray[np.float64]:
-    """(R, D) cosine of the angle of each ray to the plane of the source."""
+    """Return the cosine of the angle of each ray to the plane of the source, (R, D)."""
     climb = (geometry.row_heights()[0] - geometry.source_heights()[0])[:, None]
     plane = geometry.plane()
     run = plane.source_detector / (np.cos(plane.fan_angles()) if plane.detector == "flat" else np.ones(plane.det_count))

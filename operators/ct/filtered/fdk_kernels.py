@@ -26,7 +26,7 @@ def _project(x, y, c, s, arc, radius):
 
 @numba.njit(cache=True, parallel=True)
 def backproject(p, volume, cosine, sine, x, y, arc, radius, left, spacing, rise, z0, dz, row0, block):
-    """volume = sum over views of the filtered projections p (V, D + 2, R), zeros in its first and last column.
+    """Sum the filtered projections p (V, D + 2, R), zeros in the first and last column, into volume.
 
     `rise`: detector rows that a slope of 1 climbs from source to detector; z0, dz: height of slice 0 over the source,
     and pitch; row0: height of row 0 over the source, in rows.

@@ -42,7 +42,7 @@ def ramp_filter(rays: Tensor, spacing: float, window: Window = "ramp", angle: fl
 
 
 def apodisation(frequency: NDArray[np.float64], window: str) -> NDArray[np.float64]:
-    """The window over frequencies of 0..1/2 per detector element."""
+    """Return the window over frequencies of 0..1/2 per detector element."""
     if window == "ramp":
         return np.ones_like(frequency)
     if window == "shepp-logan":

@@ -27,7 +27,7 @@ CHUNK = 8
 def fan_to_parallel(
     sinogram: Tensor, geometry: FanGeometry, views: int | None = None, det_spacing: float | None = None
 ) -> tuple[Tensor, ParallelGeometry]:
-    """Line integrals (..., V, D) of a fan scan -> (..., views, D') of parallel views over half a turn; differentiable.
+    """Rebin line integrals (..., V, D) of a fan to parallel views (..., views, D') over half a turn; differentiable.
 
     Flat and arc detectors, any source angles, any arc, detector offsets, a flying focal spot that returns to a few
     positions. Lines measured more than once are averaged; lines nobody measured are zero.

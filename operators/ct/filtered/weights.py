@@ -11,7 +11,7 @@ from medrecon.geometry.rays import FanGeometry, Geometry
 
 
 def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
-    """(V, D) weight of each ray before the filter [rad]: share of the arc, redundancy, and the fan's obliquity."""
+    """Weight each ray before the filter [rad], (V, D): share of the arc, redundancy, and the fan's obliquity."""
     angles = np.asarray(geometry.angles)
     share, start, arc = angular_weights(angles, 2 * math.pi)
     sides = np.broadcast_to(offset_weights(geometry.positions()), geometry.shape)
@@ -25,10 +25,10 @@ def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def offset_weights(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(D,) weights of a full turn whose detector is shifted to widen the field of view; a ray and its reverse add up
-    to 2, a ray without reverse gets 2 (Wang, Med. Phys. 29:1634 (2002), eq. 10).
+    """Return weights (D,) of a full turn whose detector is shifted to widen the field of view.
 
-    All 1 where the sides differ by less than a tenth, such as a quarter offset.
+    A ray and its reverse add up to 2, a ray without reverse gets 2 (Wang, Med. Phys. 29:1634 (2002), eq. 10). All are
+    1 where the sides differ by less than a tenth, such as a quarter offset.
     """
     left, right = -float(positions[0]), float(positions[-1])
     overlap = min(left, right)
@@ -39,7 +39,7 @@ def offset_weights(positions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def angular_weights(angles: NDArray[np.float64], period: float) -> tuple[NDArray[np.float64], float, float]:
-    """Trapezoid weights of angles on a circle of `period`, with the start and the length of the covered arc.
+    """Return trapezoid weights of angles on a circle of `period`, with the start and the length of the covered arc.
 
     The neighbours of a gap that was not measured (see `unmeasured`) get half a median step there, and the arc starts
     behind the widest. Repeated angles share their weight.
@@ -55,7 +55,7 @@ def angular_weights(angles: NDArray[np.float64], period: float) -> tuple[NDArray
 
 
 def circle_gaps(angles: NDArray[np.float64], period: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The order of angles around a circle from the widest gap on, and the gap behind each of them, in that order."""
+    """Return the order of angles around a circle from the widest gap on, and the gap behind each in that order."""
     turned = np.mod(angles, period)
     order = np.argsort(turned, kind="stable")
     gaps = np.diff(turned[order], append=turned[order[0]] + period)
@@ -64,7 +64,7 @@ def circle_gaps(angles: NDArray[np.float64], period: float) -> tuple[NDArray[np.
 
 
 def unmeasured(gaps: NDArray[np.float64], period: float) -> tuple[float, NDArray[np.bool_]]:
-    """The median step of a scan, and which gaps between its views (the widest last) were not measured.
+    """Return the median step of a scan, and which gaps between its views (the widest last) were not measured.
 
     Those are over four times the median and over 10 degrees. In a fan scan (period 2 pi) a lone gap, four times
     wider than any other, suffices: its lines were seen from the other side.
@@ -80,7 +80,7 @@ def unmeasured(gaps: NDArray[np.float64], period: float) -> tuple[float, NDArray
 
 
 def parker_weights(beta: NDArray[np.float64], gamma: NDArray[np.float64], arc: float) -> NDArray[np.float64]:
-    """(V, D) smooth weights of a fan scan over `arc` < 2 pi; the two measurements of one line add up to 1.
+    """Return smooth weights (V, D) of a fan scan over `arc` < 2 pi; the two measurements of one line add up to 1.
 
     beta (V,) is the source angle from the start of the arc, gamma (D,) the angle of a ray, positive towards the
     detector axis; the ray (beta, gamma) is also (beta + pi - 2 gamma, -gamma). Parker, Med. Phys. 9:254 (1982),

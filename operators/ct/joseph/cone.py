@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medrecon.geometry.cone import ConeGeometry, VolumeGrid, check_source_outside
 from medrecon.numerics.threads import compiled, forked
-from medrecon.operators.ct.joseph import planar as joseph
+from medrecon.operators.ct.joseph import planar
 
 BLOCK = 4
 """Image rows or columns that a thread owns at a time, and views that pass a plane of voxels while it is in cache."""
@@ -37,7 +37,7 @@ class ConeRays:
         heights: number of detector rows.
     """
 
-    plane: joseph.Rays
+    plane: planar.Rays
     flat: NDArray[np.float64]
     near: NDArray[np.float64]
     nearer: NDArray[np.float64]
@@ -47,7 +47,7 @@ class ConeRays:
     heights: int
 
     def subset(self, views: Sequence[int]) -> ConeRays:
-        """The rays of these views."""
+        """Return the rays of these views."""
         some = list(views)
         return replace(
             self,
@@ -61,14 +61,14 @@ class ConeRays:
 
 
 def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
-    """The rays of a geometry on a grid, float64 throughout.
+    """Trace the rays of a geometry on a grid, float64 throughout.
 
     Raises:
         ValueError: a source within the volume, seen along z.
     """
     check_source_outside(geometry, grid)
     fan, image = geometry.plane(), grid.plane()
-    plane = joseph.trace(fan, image)
+    plane = planar.trace(fan, image)
     element, along = fan.rays()
     (pitch_y, pitch_x), (x0, _, _, y1) = image.spacing, image.window
     column, row = (element[..., 0] - x0) / pitch_x - 0.5, (y1 - element[..., 1]) / pitch_y - 0.5
@@ -88,7 +88,7 @@ def trace(geometry: ConeGeometry, grid: VolumeGrid) -> ConeRays:
 
 
 def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
-    """Line integrals (B, V, R, D) of volumes x (B, Z, H, W). Memory beside the two: a copy of the volumes."""
+    """Integrate volumes x (B, Z, H, W) to (B, V, R, D). Memory beside the two: a copy of the volumes."""
     import numba
 
     from medrecon.operators.ct.joseph import cone_kernels
@@ -104,7 +104,7 @@ def forward(x: NDArray[np.float32], rays: ConeRays) -> NDArray[np.float32]:
 
 
 def adjoint(y: NDArray[np.float32], rays: ConeRays, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """The exact transpose of `forward`: (B, V, R, D) -> (B, Z, H, W). Memory beside the two: a copy of each."""
+    """Apply the exact transpose of `forward`: (B, V, R, D) -> (B, Z, H, W). Memory beside the two: a copy of each."""
     from medrecon.operators.ct.joseph import cone_kernels
 
     slices, height, width = shape

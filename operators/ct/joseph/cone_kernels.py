@@ -84,7 +84,7 @@ def _length(climb, pitch, r, flat, length):
 
 @numba.njit(cache=True, parallel=True)
 def forward(x, y, rows, start, slope, first, last, length, flat, near, nearer, source, climb, pitch, together):
-    """y = A x. A thread owns portions of `together` views, which take each plane of voxels while it is in cache."""
+    """Compute y = A x. A thread owns portions of `together` views, which take each plane of voxels while in cache."""
     batch, views, heights, columns = y.shape
     slices = x.shape[3]
     parts = (views + together - 1) // together
@@ -124,7 +124,7 @@ def forward(x, y, rows, start, slope, first, last, length, flat, near, nearer, s
 
 @numba.njit(cache=True, parallel=True)
 def adjoint(y, x, rows, start, slope, first, last, length, flat, near, nearer, source, climb, pitch, block):
-    """x += A^T y. First a thread owns a block of rows and takes the rays that step along them, then of columns."""
+    """Add A^T y to x. First a thread owns a block of rows and takes the rays that step along them, then of columns."""
     batch, views, heights, columns = y.shape
     slices = x.shape[3]
     given = np.empty((batch, views, columns, heights), dtype=np.float32)

@@ -14,8 +14,7 @@ from torch.nn.functional import pad
 
 from medrecon.geometry.cone import ConeGeometry, VolumeGrid
 from medrecon.geometry.rays import Geometry, ImageGrid
-from medrecon.operators.ct.joseph import cone
-from medrecon.operators.ct.joseph import planar as joseph
+from medrecon.operators.ct.joseph import cone, planar
 
 SAMPLES = 1 << 24
 """Samples that are interpolated at once: some 500 MB of working memory."""
@@ -34,7 +33,7 @@ class JosephTorch:
             self.cone: cone.ConeRays | None = cone.trace(geometry, grid)
             self.rays = self.cone.plane
         elif isinstance(grid, ImageGrid) and not isinstance(geometry, ConeGeometry):
-            self.cone, self.rays = None, joseph.trace(geometry, grid)
+            self.cone, self.rays = None, planar.trace(geometry, grid)
         else:
             raise ValueError(f"JosephTorch: {type(geometry).__name__} does not fit {type(grid).__name__}")
 

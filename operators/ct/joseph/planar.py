@@ -41,16 +41,16 @@ class Rays:
     last: NDArray[np.int32]
 
     def tables(self) -> tuple[NDArray[Any], ...]:
-        """What the compiled loops read."""
+        """Return what the compiled loops read."""
         return self.rows, self.start, self.slope, self.length, self.first, self.last
 
     def subset(self, views: Sequence[int]) -> Rays:
-        """The rays of these views."""
+        """Return the rays of these views."""
         return Rays(*(table[list(views)] for table in self.tables()))
 
 
 def trace(geometry: Geometry, grid: ImageGrid) -> Rays:
-    """The rays of a geometry on a grid, float64 throughout."""
+    """Trace the rays of a geometry on a grid, float64 throughout."""
     onto, along = geometry.rays()
     (height, width), (pitch_y, pitch_x), (x0, _, _, y1) = grid.shape, grid.spacing, grid.window
     column, row = (onto[..., 0] - x0) / pitch_x - 0.5, (y1 - onto[..., 1]) / pitch_y - 0.5
@@ -80,7 +80,7 @@ def _range(
 
 
 def forward(x: NDArray[np.float32], rays: Rays) -> NDArray[np.float32]:
-    """Line integrals (B, V, D) of slices x (B, H, W)."""
+    """Integrate slices x (B, H, W) along the rays to (B, V, D)."""
     import numba
 
     from medrecon.operators.ct.joseph import planar_kernels as kernels
@@ -99,7 +99,7 @@ def forward(x: NDArray[np.float32], rays: Rays) -> NDArray[np.float32]:
 
 
 def adjoint(y: NDArray[np.float32], rays: Rays, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The exact transpose of `forward`: (B, V, D) -> (B, H, W)."""
+    """Apply the exact transpose of `forward`: (B, V, D) -> (B, H, W)."""
     from medrecon.operators.ct.joseph import planar_kernels as kernels
 
     turn_in, run, turn_out = (compiled(kernels, name) for name in ("slices_last", "adjoint", "slices_first"))
@@ -115,7 +115,7 @@ def adjoint(y: NDArray[np.float32], rays: Rays, shape: tuple[int, int]) -> NDArr
 
 
 def matrix(rays: Rays, shape: tuple[int, int]) -> Any:
-    """The same projector as a scipy CSR matrix (V * D, H * W), float32: faster for one small slice."""
+    """Return the same projector as a scipy CSR matrix (V * D, H * W), float32: faster for one small slice."""
     from scipy.sparse import csr_matrix
 
     across = np.where(rays.rows, shape[1], shape[0])
@@ -141,7 +141,7 @@ def _block(slices: int) -> int:
 
 
 def aligned_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Zeros that start at a cache line: vector loads and stores that cross lines cost a quarter of the time."""
+    """Return zeros that start at a cache line: vector loads and stores that cross lines cost a quarter of the time."""
     count = math.prod(shape)
     raw = np.zeros(count + 16, dtype=np.float32)
     offset = -raw.ctypes.data // 4 % 16

@@ -53,7 +53,7 @@ def _axis(x, along_rows):
 
 @numba.njit(cache=True, parallel=True, fastmath={"contract"})
 def forward(x, y, rays, block, parts):
-    """y += A x. A thread owns some views, in about `parts` portions; a block of the image stays in cache while
+    """Add A x to y. A thread owns some views, in about `parts` portions; a block of the image stays in cache while
     all their rays pass."""
     views, detectors, batch = y.shape
     rows, start, slope, length, first, last = rays
@@ -97,7 +97,7 @@ def forward(x, y, rays, block, parts):
 
 @numba.njit(cache=True, parallel=True, fastmath={"contract"})
 def adjoint(y, x, rays, block):
-    """x += A^T y. First a thread owns a block of rows and takes the rays that step along them, then of columns."""
+    """Add A^T y to x. First a thread owns a block of rows and takes the rays that step along them, then of columns."""
     views, detectors, batch = y.shape
     rows, start, slope, length, first, last = rays
     flat = x.reshape(-1)
@@ -139,7 +139,7 @@ def adjoint(y, x, rays, block):
 
 @numba.njit(cache=True, parallel=True)
 def slices_last(x, out, margin):
-    """(B, H, W) into (H + 2 margin, W + 2 margin, B)."""
+    """Copy (B, H, W) into (H + 2 margin, W + 2 margin, B)."""
     batch, height, width = x.shape
     for h in numba.prange(height):
         for w0 in range(0, width, LINE):
@@ -150,7 +150,7 @@ def slices_last(x, out, margin):
 
 @numba.njit(cache=True, parallel=True)
 def slices_first(x, out, margin):
-    """(H + 2 margin, W + 2 margin, B) into (B, H, W)."""
+    """Copy (H + 2 margin, W + 2 margin, B) into (B, H, W)."""
     batch, height, width = out.shape
     for h in numba.prange(height):
         for w0 in range(0, width, LINE):

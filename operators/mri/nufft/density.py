@@ -11,13 +11,13 @@ import math
 import torch
 from torch import Tensor
 
+from medrecon.operators.mri.nufft.engine import checked_trajectory
 from medrecon.operators.mri.nufft.interpolation import Interpolation
-from medrecon.operators.mri.nufft.transform import checked_trajectory
 from medrecon.sampling.radial import readout
 
 
 def radial_density(angles: Tensor, samples: int, shape: tuple[int, int]) -> Tensor:
-    """Weights (spokes * samples,) float64 of `trajectories.radial`: |k| dk times the angle of each spoke.
+    """Return weights (spokes * samples,) float64 of `trajectories.radial`: |k| dk times the angle of each spoke.
 
     A spoke's angle reaches half-way to its neighbours modulo pi; spokes at one angle share it. The cell at the centre
     is integrated, not zero: dk^2 / 4 times the angle.
@@ -35,7 +35,7 @@ def radial_density(angles: Tensor, samples: int, shape: tuple[int, int]) -> Tens
 
 
 def pipe_menon(trajectory: Tensor, shape: tuple[int, int], iterations: int = 30) -> Tensor:
-    """Weights (S,) float64 of any 2D trajectory: w <- w / (w * kernel at the samples), Pipe & Menon, MRM 41 (1999) 179.
+    """Iterate weights (S,) float64 of any 2D trajectory: w <- w / (w * kernel), Pipe & Menon, MRM 41 (1999) 179.
 
     The kernel is a Kaiser-Bessel window 4 wide on the Cartesian grid, squared by gridding and back, as in
     `sigpy.mri.pipe_menon_dcf`; the scale is that of `as_area`. Right on average over the kernel only: near the
@@ -53,8 +53,11 @@ def pipe_menon(trajectory: Tensor, shape: tuple[int, int], iterations: int = 30)
 
 
 def voronoi(trajectory: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Weights (S,) float64: areas of the Voronoi cells (Rasche et al., IEEE TMI 18 (1999) 385); repeated samples share
-    one cell. The cells at the edge are closed by their mirror images, half a cell's width outside."""
+    """Return weights (S,) float64: areas of the Voronoi cells (Rasche et al., IEEE TMI 18 (1999) 385).
+
+    Repeated samples share one cell. The cells at the edge are closed by their mirror images, half a cell's width
+    outside.
+    """
     from scipy.spatial import Voronoi
 
     k = checked_trajectory(trajectory, shape)
@@ -89,7 +92,7 @@ def _areas(places: Tensor, vertices: Tensor, regions: list[list[int]]) -> Tensor
 
 
 def as_area(weights: Tensor, trajectory: Tensor) -> Tensor:
-    """Weights of any scale as areas: sum w g(k) is then the integral of g, a Gaussian well within what is covered."""
+    """Scale weights to areas: sum w g(k) is then the integral of g, a Gaussian well within what is covered."""
     k = trajectory.detach().to("cpu", torch.float64)
     width = k.abs().amax(0) / 3
     gaussian = torch.exp(-(k / width).square().sum(1))

@@ -19,7 +19,7 @@ _GPU_POINTS = 2**26
 
 
 def kernel_width(eps: float) -> tuple[int, float]:
-    """(width, oversampling) for a relative error of the transform below `eps`, from errors measured on random samples.
+    """Return (width, oversampling) for a relative error below `eps`, from errors measured on random samples.
 
     The error falls sixfold with every grid point of width at oversampling 1.5, nearly tenfold at 2.
     """
@@ -49,11 +49,11 @@ class Gridding:
     oversampling: float
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, H, W) -> (n, S), complex64 or complex128, on the device of x."""
+        """Transform images (n, H, W) to samples (n, S), complex64 or complex128, on the device of x."""
         return torch.cat([self._interpolation.to_samples(self._grid(part)) for part in x.split(self._step(x))])
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """(n, S) -> (n, H, W)."""
+        """Transform samples (n, S) to images (n, H, W)."""
         return torch.cat([self._image(self._interpolation.to_grid(part)) for part in y.split(self._step(y))])
 
     def _step(self, like: Tensor) -> int:
@@ -114,7 +114,7 @@ class Gridding:
 
 
 def fast_size(n: int) -> int:
-    """The smallest even number >= n without prime factors over 5: the FFT is fast there."""
+    """Return the smallest even number >= n without prime factors over 5: the FFT is fast there."""
     size = n + n % 2
     while not _smooth(size):
         size += 2

@@ -33,7 +33,7 @@ class Interpolation:
     beta: tuple[float, float]
 
     def to_samples(self, grid: Tensor) -> Tensor:
-        """Complex (n, G_0, G_1) -> (n, S), in the precision and on the device of the grid."""
+        """Interpolate grids, complex (n, G_0, G_1) -> (n, S), in their precision and on their device."""
         y = grid.new_empty(len(grid), len(self.place))
         if grid.device.type != "cpu":
             y[:, self._samples[0].to(grid.device)] = _product(self._matrices(grid)[0], grid.flatten(1))
@@ -48,7 +48,7 @@ class Interpolation:
         return y
 
     def to_grid(self, y: Tensor) -> Tensor:
-        """The transpose: (n, S) -> (n, G_0, G_1)."""
+        """Spread samples (n, S) on grids (n, G_0, G_1): the transpose."""
         if y.device.type != "cpu":
             in_order = y[:, self._samples[0].to(y.device)]
             return _product(self._matrices(y)[1], in_order).view(len(y), *self.grid_shape)

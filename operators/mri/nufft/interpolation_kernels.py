@@ -27,7 +27,7 @@ def _loops(width, full, jit):
     and vectorises them."""
 
     def interpolate(grid, y, order, start, weights, bands):
-        """y[:, order[q]] = sum over the width^2 grid points from start[q] of weights times grid."""
+        """Compute y[:, order[q]] = sum over the width^2 grid points from start[q] of weights times grid."""
         lanes = LANES if full else 2 * y.shape[0]
         for band in numba.prange(bands.size - 1):
             total, zero = np.empty(lanes, grid.dtype), np.zeros(1, grid.dtype)[0]
@@ -49,7 +49,7 @@ def _loops(width, full, jit):
                     y[k, s] = complex(total[2 * k], total[2 * k + 1])
 
     def spread(grid, y, order, start, weights, bands):
-        """grid += transpose of `interpolate` of y: first the even bands, whose rows do not meet, then the odd."""
+        """Add the transpose of `interpolate` of y to grid: first even bands, whose rows do not meet, then odd."""
         lanes = LANES if full else 2 * y.shape[0]
         for parity in range(2):
             for pair in numba.prange(bands.size // 2):
@@ -77,19 +77,19 @@ def _loops(width, full, jit):
 
 @functools.cache
 def loops(width, full):
-    """(interpolate, spread) on all threads."""
+    """Build (interpolate, spread) on all threads."""
     return _loops(width, full, numba.njit(cache=True, parallel=True, fastmath={"contract"}))
 
 
 @functools.cache
 def loops_serial(width, full):
-    """(interpolate, spread) on one thread. Not cached on disk: numba's cache would load the parallel ones."""
+    """Build (interpolate, spread) on one thread. Not cached on disk: numba's cache would load the parallel ones."""
     return _loops(width, full, numba.njit(fastmath={"contract"}))
 
 
 @numba.njit(cache=True, parallel=True)
 def lanes_last(x, out):
-    """(channels, G_0, G_1) complex into the grid of the loops, its start repeated behind its end."""
+    """Copy (channels, G_0, G_1) complex into the grid of the loops, its start repeated behind its end."""
     count, height, width = x.shape
     wide = out.shape[1] // (2 * count)
     for r in numba.prange(out.shape[0]):
@@ -104,7 +104,7 @@ def lanes_last(x, out):
 
 @numba.njit(cache=True, parallel=True)
 def lanes_first(grid, out):
-    """Transpose of `lanes_last`: (channels, G_0, G_1) complex, what lies behind the end added to the start."""
+    """Transpose `lanes_last`: (channels, G_0, G_1) complex, what lies behind the end added to the start."""
     count, height, width = out.shape
     wide = grid.shape[1] // (2 * count)
     for row in numba.prange(height):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.mri.nufft.engine import Backend, checked_trajectory, engine
 from medrecon.operators.mri.nufft.gridding import fast_size
-from medrecon.operators.mri.nufft.transform import NUFFT, Backend, checked_trajectory
 
 
 class Toeplitz(LinearOperator):
@@ -61,7 +61,7 @@ class Toeplitz(LinearOperator):
         return self._forward(y)
 
     def sandwich(self, x: Tensor, maps: Tensor) -> Tensor:
-        """sum over coils of conj(map) T (map x): x (B, *shape), maps (1 or B, C, *shape)."""
+        """Sum conj(map) T (map x) over coils: x (B, *shape), maps (1 or B, C, *shape)."""
         out = torch.zeros_like(x)
         step = 1 if x.device.type == "cpu" else maps.shape[1]
         for phase, transfer in self._parts(x):
@@ -109,7 +109,7 @@ def _transfer(
     """Spectrum of the point spread function on the grid of twice `half`: real, float64."""
     double = tuple(2 * n for n in half)
     scale = torch.tensor([m / n for n, m in zip(shape, double, strict=True)], dtype=torch.float64)
-    psf = NUFFT(k * scale, double, eps=eps, backend=backend).adjoint(weights[None])[0]
+    psf = engine(k * scale, double, eps, backend).adjoint(weights[None])[0]
     psf = psf * (math.sqrt(math.prod(double)) / math.prod(shape))
     # No two pixels are so far apart, and without their negatives the spectrum would not be real.
     for axis in range(len(shape)):

@@ -12,8 +12,7 @@ from ct_phantoms import Ellipsoid, views
 
 from medrecon.geometry.cone import ConeGeometry, VolumeGrid
 from medrecon.operators.check import adjoint_error, check_operator
-from medrecon.operators.ct.joseph import cone
-from medrecon.operators.ct.joseph import planar as joseph
+from medrecon.operators.ct.joseph import cone, planar
 from medrecon.operators.ct.operator import CTOperator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -145,7 +144,7 @@ def test_one_row_in_the_plane_of_the_source_is_the_fan_beam() -> None:
         grid = VolumeGrid((3, 17, 21), (1.0, 1.5, 1.3), center=(1.0, 0.5, 0.0))
         x = np.random.default_rng(0).normal(size=(2, *grid.shape)).astype(np.float32)
         ours = cone.forward(x, cone.trace(geometry, grid))
-        plane = joseph.forward(x[:, 1], joseph.trace(geometry.plane(), grid.plane()))
+        plane = planar.forward(x[:, 1], planar.trace(geometry.plane(), grid.plane()))
         np.testing.assert_allclose(ours[:, :, 0], plane, rtol=1e-5, atol=1e-5)
 
 

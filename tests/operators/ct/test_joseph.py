@@ -10,7 +10,7 @@ import torch
 from ct_phantoms import views
 
 from medrecon.operators.check import adjoint_error
-from medrecon.operators.ct.joseph import planar as joseph
+from medrecon.operators.ct.joseph import planar
 from medrecon.operators.ct.operator import CTOperator, FanGeometry, ImageGrid, ParallelGeometry
 
 AXES = tuple(k * math.pi / 4 for k in range(8))
@@ -47,12 +47,12 @@ def test_adjoint_is_exact_and_the_matrix_is_the_same_projector(geometry, grid, b
 def test_a_wrong_adjoint_is_caught():
     """The control: nearest-neighbour backprojection of the same rays fails the test above by orders of magnitude."""
     geometry, grid = GEOMETRIES[0], GRIDS[0]
-    rays = joseph.trace(geometry, grid)
-    blunt = joseph.Rays(rays.rows, np.round(rays.start), np.round(rays.slope), rays.length, rays.first, rays.last)
+    rays = planar.trace(geometry, grid)
+    blunt = planar.Rays(rays.rows, np.round(rays.start), np.round(rays.slope), rays.length, rays.first, rays.last)
     g = np.random.default_rng(0)
     x = g.normal(size=(1, *grid.shape)).astype(np.float32)
     y = g.normal(size=(1, *rays.rows.shape)).astype(np.float32)
-    ahead, back = joseph.forward(x, rays), joseph.adjoint(y, blunt, grid.shape)
+    ahead, back = planar.forward(x, rays), planar.adjoint(y, blunt, grid.shape)
     gap = abs(np.vdot(ahead, y) - np.vdot(x, back)) / np.linalg.norm(ahead) / np.linalg.norm(y)
     assert gap > 1e-4
 

@@ -6,13 +6,14 @@ from mri_problem import error, phantom, scan
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.differences import total_variation
 from medrecon.numerics.linalg import cg
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.normal import common_level, normal
 from medrecon.solvers.mri.cg_sense import CGSense
 from medrecon.solvers.variational.l1_wavelet import L1Wavelet, Wavelet
 from medrecon.solvers.variational.misfit import Misfit
-from medrecon.solvers.variational.tv import TV, total_variation
+from medrecon.solvers.variational.tv import TV
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

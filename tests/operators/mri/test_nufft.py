@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from medrecon.operators.check import adjoint_error
+from medrecon.operators.mri.nufft.engine import Backend
 from medrecon.operators.mri.nufft.gridding import Gridding, kernel_width
 from medrecon.operators.mri.nufft.interpolation import _product
 from medrecon.operators.mri.nufft.toeplitz import Toeplitz
-from medrecon.operators.mri.nufft.transform import NUFFT, Backend
+from medrecon.operators.mri.nufft.transform import NUFFT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES = [(16, 15), (15, 22), (9, 9)]
@@ -230,7 +231,7 @@ def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for weights in (torch.ones(19), -torch.ones(20), torch.full((20,), math.nan)):
         with pytest.raises(ValueError, match="weights"):
             Toeplitz(k, (8, 6), weights)
-    monkeypatch.setattr("medrecon.operators.mri.nufft.transform.installed", lambda: False)
+    monkeypatch.setattr("medrecon.operators.mri.nufft.engine.installed", lambda: False)
     with pytest.raises(ImportError, match=r"pip install 'medrecon\[mri\]'"):
         NUFFT(places((3, 4, 5)), (3, 4, 5))
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.core.noise import CTNoise
 from medrecon.core.units import mu_to_hu
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator, FanGeometry, ImageGrid
 from medrecon.solvers.base import Progress, Solver
 from medrecon.solvers.ct.fbp import FBP

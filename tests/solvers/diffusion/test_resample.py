@@ -1,40 +1,22 @@
 """ReSample against the exact Gaussian posterior (identity autoencoder), its schedule counts and its noise."""
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from gaussian_problems import inpainting, rms
 from torch.nn.functional import avg_pool2d, interpolate
 
 from medrecon.core.measurement import Measurement
-from medrecon.diffusion.latent import LatentSpace
+from medrecon.models.autoencoder import Autoencoder
 from medrecon.models.exact.gaussian import smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.base import Monitor
+from medrecon.solvers.diffusion.base import example_prior
 from medrecon.solvers.diffusion.dds import DDS
-from medrecon.solvers.diffusion.resample import ReSample, example_prior
-from medrecon.solvers.diffusion.resample_original import Original, _Process, stage, timesteps
-
-
-def inpainting(size: int = 16, noise: float = 0.05):
-    """A 40 % mask, one truth from the prior, its exact posterior mean and standard deviation."""
-    prior = example_prior((size, size))
-    oracle = prior.denoiser
-    g = torch.Generator().manual_seed(0)
-    mask = (torch.rand(size, size, generator=g) < 0.4).float()
-    truth = oracle.sample(1, g)[:, 0]
-    data = mask * (truth + noise * torch.randn(truth.shape, generator=g))
-    seen = mask.flatten().bool()
-    mean, cov = oracle.posterior(torch.eye(size * size)[seen], data.flatten()[seen], noise)
-    y = Measurement(data, (mask / noise**2)[None])
-    return prior, Diagonal(mask), y, mean.reshape(size, size), cov.diag().sqrt().reshape(size, size)
-
-
-def rms(x: torch.Tensor) -> float:
-    return float(x.square().mean().sqrt())
+from medrecon.solvers.diffusion.resample import ReSample
 
 
 def draws(solver, A, y, count):
@@ -56,16 +38,6 @@ def test_without_data_consistency_the_test_fails():
     blind = Measurement(y.data, y.precision * 1e-12)
     x = draws(ReSample(prior, start=100.0, steps=50, eta=1.0, antithetic=False, pairs=1), A, blind, 4)
     assert rms(x.mean(0) - mean) > 0.3
-
-
-@pytest.mark.parametrize("mode", ["fast", "paper", "reference"])
-def test_the_mode_beats_zero_filling(mode):
-    prior, A, y, mean, _ = inpainting()
-    settings = Original(steps=100, skip=2, pixel_lr=0.1, latent_lr=0.1, pixel_iterations=60, latent_iterations=60)
-    solution = ReSample(prior, mode=mode, start=100.0, steps=50, pairs=1, original=settings)(
-        A, y, generator=torch.Generator().manual_seed(0)
-    )
-    assert rms(solution.image[0] - mean) < 0.7 * rms(y.data[0] - mean)
 
 
 def test_fast_mode_ends_at_the_noise():
@@ -95,8 +67,9 @@ def test_trajectories_that_end_early_are_nearer_the_posterior_mean():
 
 
 def test_the_noise_levels_are_those_of_the_prior_unless_told():
-    prior = replace(example_prior(), start=2.0, end=0.3)
-    levels = lambda **kw: ReSample(prior, steps=3, **kw)._levels()  # noqa: E731
+    prior = replace(example_prior(), card={"start": 2.0, "end": 0.3})
+    levels = lambda **kw: ReSample(prior, steps=3, **kw).levels()  # noqa: E731
+    assert ReSample(example_prior(), steps=2).levels() == pytest.approx([0.5, 0.12, 0.0])  # of a card without them
     assert levels() == pytest.approx([2.0, 0.6**0.5, 0.3, 0.0])
     assert levels(start=0.2) == pytest.approx([0.2, 0.2, 0.2, 0.0])  # it ends where it starts, at the latest
     assert levels(start=1e3, end=1e-9)[::2] == pytest.approx([100.0, prior.denoiser.sigma_min])
@@ -113,64 +86,12 @@ def test_same_seed_same_bits_and_batch_of_two_is_two_runs():
     torch.testing.assert_close(run(both), torch.cat([run(both[0:1]), run(both[1:2])]), rtol=1e-4, atol=1e-4)
 
 
-def test_published_schedule_counts():
-    """500 steps: 17 pixel and 16 latent stages, and 5 look-ahead calls each (165)."""
-    kinds = Counter(stage(i, 500, 10) for i in range(500))
-    assert kinds["pixel"] == 17 and kinds["latent"] == 16
-    assert timesteps(500)[0] == 1 and timesteps(500)[-1] == 999
-    assert all(max(timesteps(n)) < 1000 for n in (2, 7, 300, 1000))
-    with pytest.raises(ValueError, match="original steps"):
-        timesteps(1)
-
-
-@pytest.mark.parametrize("mode", ["paper", "reference"])
-def test_network_calls_of_the_original_modes(mode):
-    prior, A, y, _, _ = inpainting(8)
-    settings = Original(steps=50, skip=5, travel=3, pixel_iterations=2, latent_iterations=2)
-    solution = ReSample(prior, mode=mode, original=settings)(A, y, generator=torch.Generator().manual_seed(0))
-    events = sum(stage(i, 50, 5) != "none" for i in range(50))
-    assert solution.diagnostics["network_calls"]["denoiser"] == 50 + 3 * events
-    assert solution.diagnostics["stages"]["pixel"] + solution.diagnostics["stages"]["latent"] == events
-    assert len(solution.residuals) == events
-
-
-def process(reference: bool):
-    prior, A, y, _, _ = inpainting(8)
-    return _Process(A, y, LatentSpace(prior, A, y), Original(), reference), prior
-
-
-def test_reference_estimate_is_the_known_wrong_one():
-    """(1 - abar) eps instead of its root leaves noise of sqrt(1-abar)(1-sqrt(1-abar))/sqrt(abar) in the estimate."""
-    g = torch.Generator().manual_seed(0)
-    right, prior = process(False)
-    wrong, _ = process(True)
-    index = 100  # timestep 201
-    a = right.level(index)
-    z = a**0.5 * prior.denoiser.sample(1, g) + (1 - a) ** 0.5 * torch.randn(1, 1, 8, 8, generator=g)
-    gap = wrong.ddim(z, index, index)[1] - right.ddim(z, index, index)[1]
-    eps = right.epsilon(z, index)
-    torch.testing.assert_close(gap, eps * ((1 - a) ** 0.5 * (1 - (1 - a) ** 0.5) / a**0.5), rtol=1e-4, atol=1e-5)
-
-
-def test_published_resampling_under_disperses_and_ours_does_not():
-    """Noise variance after the published step: v (v^2 + v s2 + s2^2) / (v + s2)^2 <= v (RESAMPLE); ours keeps v."""
-    p, _ = process(False)
-    g = torch.Generator().manual_seed(1)
-    index, shape = 150, (1, 1, 700, 700)
-    a, v = p.level(index - 1), 1 - p.level(index - 1)
-    s2 = p.settings.gamma * v / p.level(index) * (1 - p.level(index) / a)
-    truth = torch.zeros(shape)
-    moved = v**0.5 * torch.randn(shape, generator=g)
-    out = p.resample(truth, moved, index, torch.randn(shape, generator=g))
-    expected = v * (v**2 + v * s2 + s2**2) / (v + s2) ** 2
-    assert float(out.var()) == pytest.approx(expected, rel=0.01)
-    assert expected < 0.99 * v
-
-
 def test_bad_input_is_refused():
     prior, A, y, _, _ = inpainting(8)
-    with pytest.raises(ValueError, match="unknown mode"):
-        ReSample(prior, mode="quick")
+    with pytest.raises(ValueError, match="pairs >= 1"):
+        ReSample(prior, pairs=0)
+    with pytest.raises(ValueError, match=r"there are: .*heun"):
+        ReSample(prior, sampler="euler")
     complex_operator = Diagonal(torch.ones(8, 8, dtype=torch.complex64))
     data = Measurement(torch.zeros(1, 8, 8, dtype=torch.complex64), torch.ones(1, 1, 1))
     with pytest.raises(ValueError, match="with_phase"):
@@ -212,7 +133,7 @@ def test_the_second_pair_looks_into_a_mirror():
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Autoencoder):
     """An autoencoder that knows only the means of 2 x 2 pixels."""
 
     factor: int = 2

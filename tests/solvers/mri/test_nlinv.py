@@ -14,7 +14,7 @@ from medrecon.coils.maps.espirit import espirit
 from medrecon.coils.maps.nlinv import JointModel, SmoothMaps, nlinv, nlinv_maps, normalised
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import dot
-from medrecon.operators.base import Diagonal
+from medrecon.operators.algebra import Diagonal
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import centre, random_mask
 from medrecon.solvers.mri.cg_sense import CGSense

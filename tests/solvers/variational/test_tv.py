@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.differences import gradient, gradient_adjoint, total_variation
 from medrecon.numerics.linalg import dot
-from medrecon.operators.base import Diagonal, LinearOperator
+from medrecon.operators.algebra import Diagonal
+from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Solution
-from medrecon.solvers.variational.tv import TV, gradient, gradient_adjoint, total_variation
+from medrecon.solvers.variational.tv import TV
 
 
 def solve(A: LinearOperator, y: Measurement, **settings: float) -> Solution:

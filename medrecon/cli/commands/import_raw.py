@@ -1,0 +1,108 @@
+"""import: raw data of scanners and public collections into a measurement file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from medrecon.cli.options import Output, UsageError, Writing
+from medrecon.cli.show import check_free, note, show_json, show_tree
+
+app = App(name="import")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """What the file does not say, and what to read of it."""
+
+    slices: str | None = None
+    """A:B, slices (detector rows) A to B-1 only"""
+    size: int | None = None
+    """rows of the reconstructed image"""
+    pixel: float | None = None
+    """pitch of the reconstructed image in mm"""
+    pixel_size: float | None = None
+    """pitch of the detector elements in mm, where the file lacks it"""
+    centre: float | None = None
+    """where the rotation axis projects, in detector elements from the middle of the first; found by itself otherwise"""
+    slice_spacing: float | None = None
+    """distance in mm of the slices that helical data are rebinned to"""
+    direct: Annotated[bool, Parameter(negative="")] = False
+    """keep the cone beam of helical data for a reconstruction in three dimensions, instead of rebinning"""
+    format: str | None = None
+    """name of the format, instead of recognising it"""
+    contrast: int | None = None
+    """which contrast (echo) of an MRI measurement to read, as the file counts them; the first by default"""
+    phase: int | None = None
+    """which cardiac phase to read"""
+    repetition: int | None = None
+    """which repetition to read"""
+    set: int | None = None
+    """which set to read"""
+    coils: int | None = None
+    """number of virtual coils to compress MRI to, after whitening by the noise readouts"""
+
+
+@app.default
+def import_raw(
+    raw: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    how: Choices = Choices(),
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
+    """Make a measurement file of raw scanner data: geometry, flat field, rotation centre, noise.
+
+    Parameters
+    ----------
+    raw
+        file or folder; its format is recognised, see docs/guide/raw_data.md
+    output
+        measurement file (.h5) to write
+    """
+    if output.suffix != ".h5":
+        raise UsageError(f"-o {output}: a measurement file ends in .h5")
+    check_free(output, writing.overwrite)
+
+    from medrecon.acquisition.options import OptionError, RawOptions
+    from medrecon.core.scan import save_scan
+    from medrecon.formats.contents import of_scan
+    from medrecon.formats.raw_data import recognise
+
+    try:
+        given = {**vars(how), "slices": parse_range(how.slices), "direct": how.direct or None}
+        options = RawOptions(**given)
+        found = recognise(raw, options)
+        plan = {"source": str(raw), "output": str(output), "format": found.name, "options": options.given()}
+        scan = found.read_scan(raw, options)
+    except OptionError as error:
+        raise UsageError(str(error)) from error
+    result = {**plan, **of_scan(scan)}
+    if writing.dry_run:
+        (show_json if out.json else show_tree)({**result, "dry_run": True})
+        return 0
+    save_scan(scan, output, overwrite=writing.overwrite)
+    (show_json if out.json else show_tree)(result)
+    note(f"wrote {output}")
+    return 0
+
+
+def parse_range(text: str | None) -> tuple[int, int] | None:
+    """Read 'A:B' as (A, B), ':B' as (0, B), 'A' as (A, A + 1): how many there are is known only when the file is read.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d*):(\d+)|(\d+)", text.strip())
+    if not match:
+        raise UsageError(f"--slices {text!r}: expected A:B, such as 10:20, :5 or 12")
+    return (int(match[3]), int(match[3]) + 1) if match[3] else (int(match[1] or 0), int(match[2]))

@@ -1,0 +1,102 @@
+"""noise: how noisy each voxel of a reconstruction is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from medrecon.cli.options import Maps, Output, UsageError, Writing, parse_slices, solver_settings
+from medrecon.cli.progress import progress
+from medrecon.cli.show import check_free, note, show_json, show_tree
+
+app = App(name="noise")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """How to map the noise."""
+
+    replicas: int = 50
+    """reconstructions with noise of their own; the map is known to 1 / sqrt(2 replicas) of itself"""
+    slices: str | None = None
+    """A:B, slices A to B-1 only"""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N"""
+    seed: int = 0
+    """seed of the noise"""
+    settings: dict[str, str] | None = None
+    """hyper-parameters of the solver, as of `medrecon recon`"""
+    prior: str | None = None
+    """a shipped prior's name or a .safetensors file, instead of the modality's own"""
+    maps: Maps = "auto"
+    """coil sensitivities of MRI, as of `medrecon recon`"""
+
+
+@app.default
+def noise(
+    measurement: Path,
+    /,
+    *,
+    output: Annotated[str, Parameter(name=["--output", "-o"])],
+    solver: str,
+    how: Choices = Choices(),
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
+    """Map the standard deviation of a reconstruction, voxel by voxel, by adding the scan's own noise anew.
+
+    Parameters
+    ----------
+    measurement
+        measurement file (.h5)
+    output
+        NIfTI file (.nii, .nii.gz), in the units of the reconstruction
+    solver
+        one of `medrecon solvers`; exact for linear ones: zero-filled, fbp, cg-sense where it converges
+    """
+    if not output.endswith((".nii", ".nii.gz")):
+        raise UsageError(f"-o {output}: a noise map is NIfTI, .nii or .nii.gz")
+    if how.replicas < 2:
+        raise UsageError(f"--replicas {how.replicas}: at least 2")
+    check_free(Path(output), writing.overwrite)
+
+    from medrecon import formats
+    from medrecon.core.scan import load_scan
+    from medrecon.pipeline.noise_map import noise_map
+
+    scan = load_scan(measurement)
+    some = parse_slices(how.slices, scan.slice_count) if how.slices else None
+    options = solver_settings(how.settings)
+    plan = {
+        "measurement": str(measurement),
+        "output": output,
+        "solver": solver,
+        "settings": options,
+        "replicas": how.replicas,
+        "seed": how.seed,
+    }
+    if writing.dry_run:
+        (show_json if out.json else show_tree)({**plan, "dry_run": True})
+        return 0
+    with progress(f"noise {solver}", out.quiet) as report:
+        volume = noise_map(
+            scan,
+            solver,
+            replicas=how.replicas,
+            slices=some,
+            device=how.device,
+            seed=how.seed,
+            settings=options,
+            prior=how.prior,
+            maps=how.maps,
+            on_progress=report,
+        )
+    formats.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
+    if out.json:
+        show_json({**plan, "median": float(volume.data.median()), "max": float(volume.data.max())})
+    note(f"wrote {output}")
+    return 0

@@ -1,0 +1,134 @@
+"""recon: from a measurement to an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from medrecon.cli.options import Maps, Output, UsageError, Writing, parse_slices, solver_settings
+from medrecon.cli.progress import progress
+from medrecon.cli.show import check_free, note, show_json, show_tree
+
+if TYPE_CHECKING:
+    from medrecon.core.volume import Volume
+
+app = App(name="recon")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """How to reconstruct."""
+
+    mode: Literal["fast", "paper", "reference"] | None = None
+    """for the solvers that have modes, such as resample"""
+    slices: str | None = None
+    """A:B, slices A to B-1 only; not of a cone-beam scan"""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N"""
+    seed: int = 0
+    """seed of stochastic solvers"""
+    batch: int | None = None
+    """slices solved at once; the result does not depend on it"""
+    settings: dict[str, str] | None = None
+    """hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100"""
+    prior: str | None = None
+    """a shipped prior's name or a .safetensors file, instead of the modality's own"""
+    label: str | None = None
+    """what is measured: a class that the prior was trained with, such as chest"""
+    maps: Maps = "auto"
+    """coil sensitivities of MRI: auto takes the measurement's own, or else ESPIRiT's; nlinv and jsense need no fully
+    sampled centre"""
+
+
+@app.default
+def recon(
+    measurement: Path,
+    /,
+    *,
+    output: Annotated[str, Parameter(name=["--output", "-o"])],
+    solver: str,
+    how: Choices = Choices(),
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
+    """Reconstruct a measurement file to NIfTI or DICOM, with a JSON report beside it.
+
+    Parameters
+    ----------
+    measurement
+        measurement file (.h5)
+    output
+        NIfTI file (.nii, .nii.gz), a folder for a DICOM series, or an array for BART (.cfl)
+    solver
+        one of `medrecon solvers`
+    """
+    check_free(Path(output), writing.overwrite)
+
+    from medrecon.core.scan import load_scan
+    from medrecon.pipeline import reconstruct, solver_class
+
+    scan = load_scan(measurement)
+    if scan.modality == "ct" and how.maps != "auto":
+        raise UsageError(f"--maps {how.maps}: CT has no coils")
+    start, stop = parse_slices(how.slices, scan.slice_count)
+    some = (start, stop) if how.slices else None
+    options = solver_settings(how.settings)
+    options |= {"mode": how.mode} if how.mode else {}
+    try:
+        scan.within(some)
+        chosen = solver_class(
+            solver, scan.modality, options, volumetric=scan.volumetric, noncartesian=scan.noncartesian
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    plan = {
+        "measurement": str(measurement),
+        "output": output,
+        "solver": solver,
+        "class": chosen.__name__,
+        "settings": options,
+        "slices": [start, stop],
+        "device": how.device,
+        "seed": how.seed,
+        "maps": how.maps,
+    }
+    if writing.dry_run:
+        (show_json if out.json else show_tree)({**plan, "dry_run": True})
+        return 0
+    with progress(f"recon {solver}", out.quiet) as report:
+        volume, result = reconstruct(
+            scan,
+            solver,
+            slices=some,
+            device=how.device,
+            seed=how.seed,
+            batch=how.batch,
+            settings=options,
+            prior=how.prior,
+            label=how.label,
+            maps=how.maps,
+            on_progress=report,
+        )
+    save(volume, {**plan, **result}, output, writing.overwrite)
+    note(f"wrote {output}: chi^2/m {result['chi2']:.3g}, {result['seconds']:.1f} s")
+    if out.json:
+        show_json({**plan, **result})
+    return 0
+
+
+def save(volume: Volume, report: dict[str, Any], output: str, overwrite: bool) -> None:
+    """Write the image, and the report as `output`.report.json beside it (a DICOM folder holds DICOM only)."""
+    import json
+
+    from medrecon import formats
+    from medrecon.cli.show import plain
+    from medrecon.core import atomic
+
+    settings = ", ".join(f"{k}={v}" for k, v in report["settings"].items())
+    formats.write(volume, output, overwrite=overwrite, description=f"medrecon {report['solver']}({settings})")
+    with atomic.file(Path(output).parent / f"{formats.stem(output)}.report.json", overwrite=True) as path:
+        path.write_text(json.dumps(plain(report), indent=2) + "\n")

@@ -1,0 +1,171 @@
+"""simulate: an undersampled, noisy measurement of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from medrecon.cli.options import CTOptions, MRIOptions, Output, UsageError, Writing, parse_slices
+from medrecon.cli.progress import progress
+from medrecon.cli.show import check_free, note, show_json, show_tree
+
+if TYPE_CHECKING:
+    from medrecon.core.progress import OnProgress
+    from medrecon.core.scan import Scan
+    from medrecon.core.volume import Volume
+
+app = App(name="simulate")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """What to simulate."""
+
+    modality: Literal["ct", "mri"]
+    """what to simulate; the source must be of that kind (ct: values in HU)"""
+    slices: str | None = None
+    """A:B, slices A to B-1 only"""
+    series: str | None = None
+    """which series of a folder with several; `medrecon info` lists them"""
+    seed: int = 0
+    """seed of the noise, the mask and the coils"""
+    matched: Annotated[bool, Parameter(negative="")] = False
+    """simulate with the very model that will reconstruct: an inverse crime, recorded in the file"""
+    ct: Annotated[CTOptions, Parameter(name="*")] = CTOptions()
+    mri: Annotated[MRIOptions, Parameter(name="*")] = MRIOptions()
+
+    @property
+    def chosen(self) -> CTOptions | MRIOptions:
+        """The options of the modality."""
+        return self.ct if self.modality == "ct" else self.mri
+
+
+@app.default
+def simulate(
+    source: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    what: Choices,
+    writing: Writing = Writing(),
+    out: Output = Output(),
+) -> int:
+    """Simulate an undersampled, noisy measurement of a scan.
+
+    Parameters
+    ----------
+    source
+        DICOM folder or file, or NIfTI file
+    output
+        measurement file (.h5) to write
+    """
+    _check(what)
+    if output.suffix != ".h5":
+        raise UsageError(f"-o {output}: a measurement file ends in .h5")
+    check_free(output, writing.overwrite)
+
+    from medrecon import formats
+    from medrecon.core.scan import save_scan
+
+    volume = formats.read(source, series=what.series, modality="CT" if what.modality == "ct" else "MR")
+    volume = volume.slices(*parse_slices(what.slices, volume.data.shape[0]))
+    plan = {
+        "source": str(source),
+        "output": str(output),
+        "modality": what.modality,
+        "grid": list(volume.data.shape),
+        "spacing_mm": list(volume.spacing),
+        **what.chosen.model_dump(),
+        "seed": what.seed,
+        "matched": what.matched,
+    }
+    if writing.dry_run:
+        (show_json if out.json else show_tree)({**plan, "dry_run": True})
+        return 0
+    with progress(f"simulate {source.name}", out.quiet) as report:
+        scan = (_ct_scan if what.modality == "ct" else _mri_scan)(volume, what, report)
+    save_scan(scan, output, overwrite=writing.overwrite)
+    note(f"wrote {output}")
+    if out.json:
+        show_json({**plan, "provenance": scan.provenance})
+    return 0
+
+
+def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
+    """Line integrals."""
+    import torch
+
+    from medrecon.simulate import simulate_ct
+
+    ct = what.ct
+    return simulate_ct(
+        volume,
+        geometry=ct.geometry,
+        views=ct.views,
+        arc=None if ct.arc is None else ct.arc * torch.pi / 180,
+        i0=ct.i0,
+        sigma_e=ct.sigma_e,
+        tube_current=ct.tube_current,
+        size=ct.size,
+        couch=ct.couch,
+        matched=what.matched,
+        generator=torch.Generator().manual_seed(what.seed),
+        on_progress=report,
+    )
+
+
+def _mri_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
+    """k-space on a grid or along a trajectory."""
+    import torch
+
+    from medrecon.simulate import simulate_mri, simulate_noncartesian
+
+    mri, generator = what.mri, torch.Generator().manual_seed(what.seed)
+    if mri.trajectory == "cartesian":
+        return simulate_mri(
+            volume,
+            accel=mri.accel,
+            mask=mri.mask,
+            acs=mri.acs,
+            partial_fourier=mri.partial_fourier,
+            coils=mri.coils,
+            snr_db=mri.snr,
+            phase_encoding=mri.phase_encoding,
+            matched=what.matched,
+            generator=generator,
+            on_progress=report,
+        )
+    readouts = mri.readouts or (16 if mri.trajectory == "spiral" else 64)
+    return simulate_noncartesian(
+        volume,
+        pattern=mri.trajectory,
+        readouts=readouts,
+        coils=mri.coils,
+        snr_db=mri.snr,
+        generator=generator,
+        on_progress=report,
+    )
+
+
+GRID_ONLY = {"accel", "mask", "acs", "partial_fourier", "phase_encoding"}
+
+
+def _check(what: Choices) -> None:
+    """Options of the other modality mean nothing; nor do those of lines on a grid along a trajectory, or its own."""
+    mri, other = what.mri, "mri" if what.modality == "ct" else "ct"
+    if given := _flags((what.mri if other == "mri" else what.ct).model_fields_set):
+        raise UsageError(f"{', '.join(given)}: only for --modality {other}")
+    along = mri.trajectory != "cartesian"
+    given = _flags(mri.model_fields_set & (GRID_ONLY if along else {"readouts"}))
+    given += ["--matched"] * (along and what.matched)
+    if given:
+        raise UsageError(f"{', '.join(given)}: not for --trajectory {mri.trajectory}")
+
+
+def _flags(names: Iterable[str]) -> list[str]:
+    return sorted(f"--{name.replace('_', '-')}" for name in names)

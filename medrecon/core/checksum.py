@@ -1,0 +1,28 @@
+"""SHA-256 of files, and of what is in arrays: the same content, the same digest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def of_file(path: Path) -> str:
+    """Return the hexadecimal digest of a file, read piece by piece."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def of_content(*parts: Tensor | NDArray[np.generic] | str) -> str:
+    """Return the hexadecimal digest of values and texts, one after the other, whatever device and strides they have."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(part.encode())
+        else:
+            array = part.detach().cpu().resolve_conj().numpy() if isinstance(part, Tensor) else part
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""A denoiser at one noise level, and products with its Jacobian J = dD/dz."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medrecon.models.denoiser import Denoiser
+
+
+def denoise(denoiser: Denoiser, z: Tensor, sigma: float) -> Tensor:
+    """Return D(z, sigma), (N, C, h, w), with sigma clamped into the range the denoiser knows."""
+    level = min(max(sigma, denoiser.sigma_min), denoiser.sigma_max)
+    return denoiser(z, torch.full((len(z),), level, dtype=z.dtype, device=z.device))
+
+
+def vjp(denoiser: Denoiser, z: Tensor, sigma: float, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return D(z, sigma) and J^T v, both (N, C, h, w)."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_(True)
+        out = denoise(denoiser, z, sigma)
+        (product,) = torch.autograd.grad(out, z, v)
+    return out.detach(), product
+
+
+def jvp(denoiser: Denoiser, z: Tensor, sigma: float, v: Tensor) -> Tensor:
+    """Return J v (N, C, h, w), by forward-mode differentiation."""
+    with torch.no_grad():
+        result = torch.func.jvp(lambda x: denoise(denoiser, x, sigma), (z,), (v,))
+    product: Tensor = result[1]
+    return product

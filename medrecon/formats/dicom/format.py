@@ -1,0 +1,64 @@
+"""DICOM images: a file or a folder of them read, a derived series written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medrecon.core.volume import Modality, Volume
+from medrecon.formats.base import ImageReader, ImageWriter
+from medrecon.formats.ct_pd.scanner import is_projection
+from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom.read import read_series
+from medrecon.formats.dicom.write import write_series
+
+
+class Dicom(ImageReader, ImageWriter):
+    """CT and MR image storage, single slices and multi-frame."""
+
+    name = "dicom"
+    summary = "DICOM images, a file or a folder of files"
+    images = "a DICOM file, a folder of DICOM files"
+    suffixes = ()
+
+    def recognises(self, path: Path) -> bool:
+        """Look for a DICOM file, at any depth in a folder, that is no projection of raw CT."""
+        first = dicom_series.first_file(path)
+        return first is not None and not is_projection(first)
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return the image stacks by label; no pixels are read."""
+        stacks = dicom_series.stacks(dicom_series.headers(path))
+        return {"path": str(path), "kind": "DICOM", "series": {stack.label: _told(stack) for stack in stacks}}
+
+    def read_image(self, path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+        """Read an image stack; see `read_series`."""
+        return read_series(path, series, modality)
+
+    def write_image(
+        self,
+        volume: Volume,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        template: Path | None = None,
+        description: str = "",
+    ) -> Path:
+        """Write one file a slice; see `write_series`."""
+        return write_series(volume, path, overwrite=overwrite, template=template, description=description)
+
+
+def _told(stack: dicom_series.Stack) -> dict[str, Any]:
+    first = stack.headers[0]
+    syntax = getattr(getattr(first, "file_meta", None), "TransferSyntaxUID", None)
+    return {
+        "label": stack.label,
+        "modality": str(first.Modality),
+        "description": str(first.get("SeriesDescription", "")),
+        "slices": len(stack.headers),
+        "rows_columns": [int(first.Rows), int(first.Columns)],
+        "pixel_spacing_mm": [float(s) for s in first.get("PixelSpacing") or []],
+        "slice_thickness_mm": float(first.SliceThickness) if first.get("SliceThickness") else None,
+        "compression": getattr(syntax, "name", str(syntax)),
+        "problem": stack.problem,
+    }

@@ -1,0 +1,81 @@
+"""Read and write volumes; the format is chosen by content when reading, by name when writing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from medrecon.core.volume import Modality, Volume
+from medrecon.formats.base import ImageReader
+from medrecon.formats.find import by_content, image_readers, image_writers, unknown
+
+
+def read(path: str | Path, *, series: str | None = None, modality: Modality | None = None) -> Volume:
+    """Read a NIfTI file, a DICOM file, a folder with a DICOM series, or the reference image of a fastMRI file.
+
+    Args:
+        path: a file or a folder.
+        series: which image stack of a folder with several, or which target ("rss", "esc") of a fastMRI file; the error
+            without it lists them.
+        modality: what a NIfTI file holds: "CT" in HU or "MR". Without it the JSON beside the file says
+            so when medrecon wrote it, else MR. DICOM says it itself.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: unknown format, or what is wrong with which file.
+    """
+    path = Path(path)
+    format = by_content(path)
+    if not isinstance(format, ImageReader):
+        raise unknown(path, "not an image medrecon reads", [f.images for f in image_readers()], format)
+    return format.read_image(path, series, modality)
+
+
+def write(
+    volume: Volume, path: str | Path, *, overwrite: bool = False, template: Path | None = None, description: str = ""
+) -> Path:
+    """Write NIfTI (name ends in .nii or .nii.gz), a DICOM series (a folder: no suffix, or a trailing slash), or an
+    array for BART (.cfl).
+
+    Args:
+        volume: real values; take the magnitude of complex ones first.
+        path: the output; written whole or not at all.
+        overwrite: replace an existing output, which is refused otherwise.
+        template: DICOM folder or file of the same patient that the derived series refers to; default: where
+            the volume was read from. Without either the DICOM files have empty patient fields.
+        description: how the image was made, for DerivationDescription and the NIfTI sidecar.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileExistsError: the output exists.
+        ValueError: complex or non-finite values, an unknown suffix, or a template that does not fit.
+    """
+    name = os.fspath(path)
+    if volume.data.is_complex():
+        raise ValueError(f"{name}: the volume is complex; write its magnitude, volume.map(torch.abs)")
+    if not bool(volume.data.isfinite().all()):
+        bad = int((~volume.data.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"{name}: the volume has NaN or infinite values, first in slice {bad}; nothing written")
+    for format in image_writers():
+        if format.writes(name):
+            return format.write_image(
+                volume, Path(name), overwrite=overwrite, template=template, description=description
+            )
+    raise ValueError(f"{name}: unknown output type; use {outputs()}")
+
+
+def outputs() -> str:
+    """Return the endings of image files that can be written, as a list for people."""
+    files = [suffix for format in image_writers() for suffix in format.suffixes]
+    folders = [f"a folder (end it with /) for {format.name}" for format in image_writers() if not format.suffixes]
+    *first, last = files + folders
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def stem(path: str | Path) -> str:
+    """Return the name of an output without the ending of its format: what belongs to it is named after it."""
+    name = Path(path).name
+    endings = [suffix for format in image_writers() for suffix in format.suffixes if name.lower().endswith(suffix)]
+    return name[: -max(map(len, endings))] if endings else name

@@ -1,0 +1,105 @@
+"""Job: slices of a scan and the solver they are given to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrecon.core.scan import Scan
+from medrecon.core.volume import Volume
+from medrecon.models.prior import Prior
+from medrecon.pipeline.choose import check_scan, make_solver, solver_class
+from medrecon.pipeline.problem import Problem, build_problem
+from medrecon.pipeline.request import Request
+from medrecon.solvers.base import Solver
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Items `start` to `stop` of a scan, its slices or its one volume.
+
+    Attributes:
+        solver: a learned one with the prior as it is, not yet in the units of the slices.
+        name: what the solver was asked for by.
+    """
+
+    scan: Scan
+    solver: Solver
+    name: str
+    problem: Problem
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, scan: Scan, solver: str | Solver, request: Request) -> Job:
+        """Check the request, load the prior, find coil maps and noise.
+
+        Raises:
+            ValueError, FileNotFoundError: as `reconstruct`.
+        """
+        if isinstance(solver, str):
+            chosen, name = _named(scan, solver, request), solver
+        else:
+            request.refuse(
+                ("mode", "settings", "prior", "label"), "for a solver by name; a solver object has its own, as fields"
+            )
+            check_scan(type(solver), scan.modality, volumetric=scan.volumetric, noncartesian=scan.noncartesian)
+            chosen, name = solver, solver.name
+        start, stop = scan.within(request.slices)
+        return cls(scan, chosen, name, build_problem(scan, request.device, request.maps), start, stop)
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior of a learned solver, as it is."""
+        solver: Any = self.solver  # only learned ones have this field
+        prior: Prior | None = solver.prior if solver.needs_prior else None
+        return prior
+
+    def adapted(self, index: slice) -> Solver:
+        """Return the solver for some items: a learned one with its prior in their units."""
+        if self.prior is None:
+            return self.solver
+        changed: Any = self.solver
+        solver: Solver = replace(changed, prior=self.problem.prior(self.prior, index))
+        return solver
+
+    def batches(self, size: int) -> Iterator[slice]:
+        """Yield the items, `size` at a time."""
+        for first in range(self.start, self.stop, size):
+            yield slice(first, min(first + size, self.stop))
+
+    def volume(self, parts: list[Tensor]) -> Volume:
+        """Return the items' values, (B, H, W) or (1, Z, H, W) each, as a volume at its place in the scan."""
+        image, affine = torch.cat(parts).flatten(0, -3), self.scan.affine.clone()
+        if self.scan.crop is not None:  # the oversampled margins
+            rows, columns = self.scan.crop
+            affine[:3, 3] += columns.start * affine[:3, 0] + rows.start * affine[:3, 1]
+            image = image[:, rows, columns]
+        affine[:3, 3] += self.start * affine[:3, 2]
+        return Volume(image, affine, self.problem.units, self.problem.modality, sources(self.scan))
+
+
+def _named(scan: Scan, name: str, request: Request) -> Solver:
+    """The solver of that name with its settings and its prior."""
+    cls = solver_class(name, scan.modality, request.options, volumetric=scan.volumetric, noncartesian=scan.noncartesian)
+    if not cls.needs_prior:
+        if request.label is not None:
+            raise ValueError(f"label {request.label!r}: {name} uses no prior")
+        return make_solver(cls, None, request.options)
+    from medrecon.models.store import load_prior
+
+    prior = load_prior(request.prior or scan.modality, request.device)
+    return make_solver(cls, prior if request.label is None else prior.conditioned(request.label), request.options)
+
+
+def sources(scan: Scan) -> dict[str, Any]:
+    """Return the DICOM files a scan was simulated from, as far as they are there: what a DICOM writer refers to."""
+    origin = scan.provenance.get("source")
+    files = origin.get("dicom", []) if isinstance(origin, dict) else []
+    present = [name for name in files if Path(name).is_file()]
+    return {"dicom": present} if present else {}

@@ -1,0 +1,69 @@
+"""Request: how a scan is to be reconstructed, the keywords of `reconstruct` and `noise_map`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
+
+from medrecon.core.progress import OnProgress, silent
+from medrecon.pipeline.coil_maps import MapMethod
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to reconstruct a scan.
+
+    Attributes:
+        mode: of solvers that have modes.
+        slices: (start, stop), all by default; not of a cone beam.
+        device: "cpu", "cuda" or "cuda:N".
+        seed: of everything random.
+        batch: slices solved at once; 8, and 1 for learned solvers on a CPU, by default. `noise_map` takes one by one.
+        settings: hyper-parameters of a solver by name; text is converted.
+        prior: a shipped prior or a .safetensors file; the modality's own by default.
+        label: a class that the prior was trained with, such as "chest"; all of them by default.
+        maps: coil sensitivities of MRI: "auto" takes the scan's own, or else ESPIRiT's; the others find them anew.
+        on_progress: called with the slices done and the slices in all.
+    """
+
+    mode: str | None = None
+    slices: tuple[int, int] | None = None
+    device: str = "cpu"
+    seed: int = 0
+    batch: int | None = None
+    settings: Mapping[str, Any] | None = None
+    prior: str | None = None
+    label: str | None = None
+    maps: MapMethod = "auto"
+    on_progress: OnProgress = silent
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The hyper-parameters, the mode among them."""
+        return {**(self.settings or {}), **({"mode": self.mode} if self.mode else {})}
+
+    def refuse(self, names: tuple[str, ...], why: str) -> None:
+        """Complain of keywords that have no meaning here.
+
+        Raises:
+            ValueError: one of the names was given.
+        """
+        given = [f.name for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
+        if given:
+            raise ValueError(f"{', '.join(given)}: {why}")
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Request` as keywords; all may be left out."""
+
+    mode: str | None
+    slices: tuple[int, int] | None
+    device: str
+    seed: int
+    batch: int | None
+    settings: Mapping[str, Any] | None
+    prior: str | None
+    label: str | None
+    maps: MapMethod
+    on_progress: OnProgress

@@ -1,0 +1,29 @@
+"""Autoencoders: the contract of the way from images to latents and back."""
+
+from __future__ import annotations
+
+import abc
+
+from torch import Tensor
+
+
+class Autoencoder(abc.ABC):
+    """Images to latents of zero mean and unit variance per channel, and back.
+
+    Images are real, or those of a complex prior complex; latents are real.
+
+    Attributes:
+        factor: how many times smaller the latent is than the image, each way.
+        complex: takes and gives complex images, of any phase.
+    """
+
+    factor: int
+    complex: bool
+
+    @abc.abstractmethod
+    def encode(self, u: Tensor) -> Tensor:
+        """Encode images (B, H, W), multiples of `factor`, to latents (B, C, H / factor, W / factor)."""
+
+    @abc.abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode latents (B, C, h, w) to images (B, h * factor, w * factor)."""
