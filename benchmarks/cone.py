@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from projectors import cpu_seconds
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
+from medrecon.geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.ct.filtered.fdk import fdk
 from medrecon.operators.ct.joseph import cone, planar
 

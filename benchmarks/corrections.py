@@ -25,9 +25,10 @@ from medrecon.corrections.field_of_view import field_of_view_mask
 from medrecon.corrections.metal import reduce_metal
 from medrecon.corrections.rings import defective_elements, remove_rings, repair_elements
 from medrecon.corrections.truncation import pad_truncated
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.numerics.spectrum import Spectrum
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.simulate.dose import insert_noise
 from medrecon.simulate.metal import metal_scan
 from medrecon.simulate.rings import add_rings

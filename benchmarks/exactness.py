@@ -14,17 +14,10 @@ from pathlib import Path
 from torch import Tensor
 
 from medrecon.core.units import mu_to_hu
+from medrecon.geometry import ConeGeometry, FanGeometry, Geometry, ImageGrid, ParallelGeometry, VolumeGrid
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.check import adjoint_error
-from medrecon.operators.ct.operator import (
-    ConeGeometry,
-    CTOperator,
-    FanGeometry,
-    Geometry,
-    ImageGrid,
-    ParallelGeometry,
-    VolumeGrid,
-)
+from medrecon.operators.ct.operator import CTOperator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from ct_phantoms import Ellipse, Ellipsoid, views

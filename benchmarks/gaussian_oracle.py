@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ from medrecon.solvers.diffusion.resample import ReSample
 SIZE, NOISE, SEEN = 16, 0.05, 0.4
 TABLE = Path(__file__).parents[1] / "docs" / "design" / "oracle_table.md"
 SAMPLERS = (("ddim", 0.0), ("ddim", 1.0), ("ancestral", 1.0), ("heun", 0.0), ("multistep", 0.0), ("renoise", 1.0))
-WHY = {
+WHY: dict[type[GuidedSolver], str] = {
     DPS: "its step knows no covariance: the share of the misfit beyond the noise sets how far it goes, for all "
     "directions alike",
     PiGDM: "the denoiser's error is taken as white; one number read off the residual stands for its covariance",
@@ -90,7 +91,7 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[GuidedSolver, int]]:
     """Yield the solvers from pure noise down to the prior's least level, and how many samples are asked of each."""
     low, high = prior.denoiser.sigma_min, prior.denoiser.sigma_max
     for name, eta in SAMPLERS:
-        law = {"sampler": name, "eta": eta, "start": high, "end": low}
+        law: dict[str, Any] = {"sampler": name, "eta": eta, "start": high, "end": low}
         make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, DiffPIR, DAPS]
         for cls in make:
             if cls is DAPS and name in ("heun", "multistep"):

@@ -16,15 +16,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from medrecon.geometry import ConeGeometry, FanGeometry, ImageGrid, ParallelGeometry, VolumeGrid
 from medrecon.numerics.linalg import dot
-from medrecon.operators.ct.operator import (
-    ConeGeometry,
-    CTOperator,
-    FanGeometry,
-    ImageGrid,
-    ParallelGeometry,
-    VolumeGrid,
-)
+from medrecon.operators.ct.operator import CTOperator
 
 
 def cases(scale: int) -> Iterator[tuple[str, CTOperator, CTOperator, int]]:

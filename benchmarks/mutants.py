@@ -27,7 +27,7 @@ from workshop import ROOT, Choose, Run, Watch, Workshop
 ROOMS = "core numerics geometry sampling kspace coils quality diffusion formats"
 CORE = (
     *(f"medrecon/{room}" for room in ROOMS.split()),
-    *("medrecon/pipeline/mri_problem.py", "medrecon/pipeline/noise_level.py", "medrecon/pipeline/ct_problem.py"),
+    *("medrecon/pipeline/mri_problem.py", "medrecon/pipeline/ct_problem.py"),
     *("operators", "models/prior.py", "models/values.py", "models/denoiser.py", "models/adapters", "models/exact"),
 )
 LEFT_OUT = {
@@ -38,7 +38,8 @@ LEFT_OUT = {
     "operators/check.py": "tests themselves",
 }
 ALSO = {
-    "medrecon/core/scan": "tests/formats/test_scan.py",
+    "medrecon/core/scan": "tests/formats/test_measurement_file.py tests/pipeline/test_pipeline.py",
+    "medrecon/core/measurement.py": "tests/diffusion/test_consistency.py tests/solvers/test_solvers_classical.py",
     "medrecon/diffusion": "tests/solvers/diffusion tests/models/test_pixel_space.py tests/models/test_complex_prior.py",
     "medrecon/formats": "tests/acquisition/test_helical.py",
     "medrecon/geometry": "tests/operators/ct tests/formats/test_ct_pd.py tests/pipeline/test_cone_pipeline.py",
@@ -63,10 +64,11 @@ def concerned(path: str, root: Path) -> list[list[str]]:
     while not any((root / "tests" / room).glob("test_*.py")):
         room = room.parent
     beside = sorted((root / "tests" / room).glob("test_*.py"))
-    own = [t for t in beside if name in t.stem or t.stem.removeprefix("test_") in name]
     also = [root / t for start, tests in ALSO.items() if path.startswith(start) for t in tests.split()]
     more = [f for t in also for f in (sorted(t.rglob("test_*.py")) if t.is_dir() else [t]) if f.exists()]
-    turns = own, [t for t in beside if t not in own], [t for t in dict.fromkeys(more) if t not in beside]
+    every = dict.fromkeys([*beside, *more])
+    own = [t for t in every if name in t.stem or t.stem.removeprefix("test_") in name]
+    turns = own, [t for t in beside if t not in own], [t for t in every if t not in {*own, *beside}]
     return [[str(f.relative_to(root)) for f in files] for files in turns]
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from projectors import cpu_seconds
 
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.geometry import ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 
 Pair = tuple[str, int, Callable[[], Any], Callable[[], Any]]
 """Name, slices, forward (returns (slices, views, detectors)) and adjoint."""

@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import torch
 
-from medrecon.operators.ct.operator import Backend, CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import Backend, CTOperator
 
 SIZES = {"256, 60 views": (256, 60), "512, 180 views": (512, 180)}
 

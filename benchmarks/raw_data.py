@@ -17,8 +17,9 @@ from corpus import CORPUS
 
 from medrecon.acquisition.options import RawOptions
 from medrecon.coils.maps.espirit import espirit
-from medrecon.core.scan import Scan, save_scan
+from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
+from medrecon.formats.measurement_file import save_scan
 from medrecon.formats.raw_data import read_raw
 from medrecon.pipeline import reconstruct
 from medrecon.pipeline.choose import solver_classes, suitable

@@ -12,7 +12,9 @@ from torch import Tensor
 from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.readouts import Encoding, Index, Readouts
 from medrecon.acquisition.slice_stack import Slice, affine, slice_step
+from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
+from medrecon.geometry import Trajectory
 from medrecon.numerics.fourier import centred_ifft
 
 SLACK = 1e-3
@@ -25,7 +27,7 @@ def samples_along(
     encoding: Encoding,
     slices: list[Slice],
     options: RawOptions,
-    noise: dict[str, Any],
+    noise: MRINoise | None,
     facts: dict[str, Any],
 ) -> Scan:
     """A scan of data (Z, C, S), all readouts of a slice one after the other.
@@ -55,9 +57,6 @@ def samples_along(
         first, across = slices[0], slice_step(slices, encoding.image_mm[2])
         data, found = _stacked(lines, image, "slice", [s.counter for s in slices])
     trajectory, density, units = _in_cycles(found, shape, stacked)
-    geometry: dict[str, Any] = {"type": "noncartesian", "trajectory": trajectory}
-    if density is not None:
-        geometry["density"] = density
     steps = first.axes[1] * encoding.pitch(1), first.axes[0] * encoding.pitch(0), across
     placed = affine(first.centre, steps, (shape[1] // 2, shape[0] // 2, number))
     facts = {**facts, "trajectory_units": units, "slices": [start, stop]}
@@ -67,8 +66,8 @@ def samples_along(
         shape,
         placed,
         "a.u.",
-        geometry=geometry,
-        noise={k: v.to(torch.complex64) for k, v in noise.items()},
+        geometry=Trajectory(trajectory, density),
+        noise=noise,
         provenance=facts,
     )
 

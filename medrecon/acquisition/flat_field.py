@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medrecon.core.noise import CTNoise
 from medrecon.corrections.inpaint import interpolate_rays
 
 Array = NDArray[np.float64]
@@ -75,14 +76,14 @@ def _slice(counts: NDArray[Any], open_beam: Array, dark: Array, dead: NDArray[np
     return interpolate_rays(torch.from_numpy(lines), torch.from_numpy(bad)).numpy()
 
 
-def photons(flats: Array, darks: Array) -> dict[str, float]:
-    """Noise parameters i0 and sigma_e from repeated flats and darks (N, Z, D); nothing when they do not tell.
+def photons(flats: Array, darks: Array) -> CTNoise | None:
+    """Return the noise, i0 and sigma_e, of repeated flats and darks (N, Z, D); None when they do not tell.
 
     Photon transfer (Janesick, Photon Transfer, SPIE 2007): of Poisson counts with any gain, mean^2 / variance is the
     number of photons. Flats are first scaled to one brightness, as beams drift. sigma_e is in photons.
     """
     if len(flats) < 4 or len(darks) < 4:
-        return {}
+        return None
     flats, dark = flats - darks.mean(0), darks.mean(0)
     level = flats.mean((1, 2), keepdims=True)
     flats = flats * (level.mean() / level)
@@ -91,9 +92,9 @@ def photons(flats: Array, darks: Array) -> dict[str, float]:
     variance = _typical((flats.var(0, ddof=1) / mean**2)[good], len(flats) - 1)
     electronic = _typical((readout / mean**2)[good], len(darks) - 1)
     if not variance > electronic:
-        return {}
+        return None
     i0 = 1 / (variance - electronic)
-    return {"i0": i0, "sigma_e": i0 * electronic**0.5} if 10 < i0 < 1e9 else {}
+    return CTNoise(i0, i0 * electronic**0.5) if 10 < i0 < 1e9 else None
 
 
 def _typical(variances: Array, freedom: int) -> float:

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.geometry.cone import ConeGeometry
-from medrecon.geometry.rays import FanGeometry
+from medrecon.geometry import ConeGeometry, FanGeometry
 
 MAX_PERIOD = 8
 SAME = 0.05

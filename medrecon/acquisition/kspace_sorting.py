@@ -16,7 +16,9 @@ from medrecon.acquisition.readouts import Encoding, Index, Readouts
 from medrecon.acquisition.receiver_noise import receiver_covariance
 from medrecon.acquisition.slice_stack import Slice, affine, ordered_slices, slice_step
 from medrecon.acquisition.virtual_coils import virtual_coils
+from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
+from medrecon.geometry import Cartesian
 from medrecon.numerics.fourier import centred_ifft
 
 CHOICES: tuple[Literal["contrast", "phase", "repetition", "set"], ...] = ("contrast", "phase", "repetition", "set")
@@ -40,11 +42,12 @@ def scan_of(lines: Readouts, encoding: Encoding, options: RawOptions, provenance
     slices = ordered_slices(lines, image, encoding.mirrored)
     facts["orientation"] = "file" if slices[0].known else "not in the file: taken as axial"
     facts["readout_oversampling"] = encoding.matrix[0] / encoding.kept(0)
-    noise: dict[str, Any] = {}
+    noise: MRINoise | None = None
     own, navigators = np.flatnonzero(lines.noise), np.flatnonzero(lines.navigator)
     lines.check_coils(np.concatenate([image, own, navigators]))
     if own.size:
-        noise["covariance"], facts["noise"] = receiver_covariance(lines, own, float(lines.dwell[image[0]]), encoding)
+        covariance, facts["noise"] = receiver_covariance(lines, own, float(lines.dwell[image[0]]), encoding)
+        noise = MRINoise(covariance.to(torch.complex64))
     if encoding.kind != "cartesian":
         scan = samples_along(lines, image, encoding, slices, options, noise, facts)
     elif encoding.matrix[2] > 1:
@@ -83,7 +86,7 @@ def _stack(
     encoding: Encoding,
     slices: list[Slice],
     options: RawOptions,
-    noise: dict[str, Any],
+    noise: MRINoise | None,
     facts: dict[str, Any],
 ) -> Scan:
     """Slices measured one by one."""
@@ -110,7 +113,7 @@ def _slab(
     encoding: Encoding,
     slices: list[Slice],
     options: RawOptions,
-    noise: dict[str, Any],
+    noise: MRINoise | None,
     facts: dict[str, Any],
 ) -> Scan:
     """A volume with two phase-encode axes, as slices by a transform along the third."""
@@ -133,7 +136,7 @@ def _slab(
         crop, along = (data.shape[2], encoding.kept(1)), "partitions"
     else:
         rows = (count > 0).any(0).any(0)
-        noise = {k: v * float(rows.double().mean()) for k, v in noise.items()}
+        noise = None if noise is None else noise.scaled(float(rows.double().mean()))
         data = centred_ifft(data, 3).permute(3, 2, 1, 0)  # (Z, C, W, P)
         count = count.amax(2).T[None].expand(len(rows), -1, -1)
         placed = affine(centre, (across, phase, read), (partitions // 2, columns // 2, len(rows) // 2))
@@ -184,7 +187,7 @@ def _steps(lines: Readouts, image: Index, encoding: Encoding, axis: Literal[1, 2
 
 
 def _finished(
-    data: Tensor, count: Tensor, placed: Tensor, kept: tuple[int, int], noise: dict[str, Any], facts: dict[str, Any]
+    data: Tensor, count: Tensor, placed: Tensor, kept: tuple[int, int], noise: MRINoise | None, facts: dict[str, Any]
 ) -> Scan:
     """The scan of k-space (Z, C, H, W), where `count` (Z, H, W) lines were averaged."""
     mask = count > 0
@@ -194,8 +197,6 @@ def _finished(
         facts = {**facts, "averages": {"usual": usual, "least": float(averages.min()), "most": float(averages.max())}}
     facts["acceleration"] = {"true": mask.numel() / max(1, int(mask.sum()))}
     shape = tuple(data.shape[2:])
-    geometry = {"crop": list(kept)} if kept != shape else {}
-    noise = {key: (value / usual).to(torch.complex64) for key, value in noise.items()}
     shared = mask[0] if bool((mask == mask[:1]).all()) else mask
     return Scan(
         "mri",
@@ -203,8 +204,8 @@ def _finished(
         (shape[0], shape[1]),
         placed,
         "a.u.",
-        geometry=geometry,
+        geometry=Cartesian(kept if kept != shape else None),
         mask=shared.contiguous(),
-        noise=noise,
+        noise=None if noise is None else noise.scaled(1 / usual),
         provenance=facts,
     )

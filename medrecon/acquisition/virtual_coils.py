@@ -9,6 +9,7 @@ import torch
 from medrecon.acquisition.options import OptionError
 from medrecon.coils.compression import compress
 from medrecon.coils.whitening import whitening_matrix
+from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 
 
@@ -24,13 +25,13 @@ def virtual_coils(scan: Scan, coils: int) -> Scan:
     if coils > count:
         raise OptionError(f"coils {coils}: the file has {count}")
     data, noise = scan.data, scan.noise
-    if known := "covariance" in noise:
-        matrix, sigma = whitening_matrix(noise["covariance"], keep_units=True)
-        data = torch.einsum("ij,zj...->zi...", matrix.to(data), data)
-        noise = {**{k: v for k, v in noise.items() if k != "covariance"}, "sigma": sigma}
+    covariance = noise.covariance if isinstance(noise, MRINoise) else None
+    if isinstance(covariance, torch.Tensor):
+        matrix, sigma = whitening_matrix(covariance, keep_units=True)
+        data, noise = torch.einsum("ij,zj...->zi...", matrix.to(data), data), MRINoise(sigma)
     along = scan.noncartesian  # samples as the rows of images one pixel wide
     small, found = compress(data[..., None] if along else data, coils)
-    facts = {"from": count, "whitened": known, "energy_kept": found.retained}
+    facts = {"from": count, "whitened": isinstance(covariance, torch.Tensor), "energy_kept": found.retained}
     return replace(
         scan,
         data=small[..., 0] if along else small,

@@ -1,83 +1,131 @@
-"""How measurements are noisy, and how far they can be trusted: apart from the operators, for simulation and weights."""
+"""How measurements are noisy, and how far they can be trusted: apart from the operators, for simulation and weights.
+
+Errors name the entry as the measurement file does: noise/i0.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+MAD = 1.4826
+"""Standard deviation of a Gaussian over its median absolute deviation."""
+
 
 @dataclass(frozen=True, eq=False)
 class CTNoise:
-    """Counts N ~ Poisson(i0 exp(-p)) + Normal(0, sigma_e^2) of a line integral p; p_hat = -ln(max(N, 1) / i0).
+    """Has counts N ~ Poisson(i0 exp(-p)) + Normal(0, sigma_e^2) of a line integral p; p_hat = -ln(max(N, 1) / i0).
 
     Attributes:
         i0: photons a ray without an object; a number, or a tensor that broadcasts to the line integrals (..., V, D):
-            (V, 1) for a tube current that changes from view to view, (D,) for a bowtie filter.
+            (V, 1) for a tube current that changes from view to view, (D,) for a bowtie filter. None: not known.
         sigma_e: standard deviation of the electronic noise [counts].
         model_absolute, model_relative: what a discretised projector gets wrong, as a standard deviation
             model_absolute + model_relative |p| of the line integral. Without it chi^2/m of the truth is far
             above 1 on bright rays, and a solver that stops at the noise fits the discretisation instead.
+
+    Raises:
+        ValueError: names the entry of a measurement file, what was expected and what came.
     """
 
-    i0: float | Tensor
+    i0: float | Tensor | None = None
     sigma_e: float = 0.0
     model_absolute: float = 0.005
     model_relative: float = 0.002
 
     def __post_init__(self) -> None:
-        i0 = torch.as_tensor(self.i0)
-        if not i0.numel() or not bool(((i0 > 0) & (i0 < math.inf)).all()):
-            got = f"{tuple(i0.shape)} with values that are not" if i0.ndim else self.i0
-            raise ValueError(f"CTNoise: i0 must be a positive number of photons, got {got}")
+        if self.i0 is not None:
+            i0 = torch.as_tensor(self.i0)
+            if not i0.numel() or i0.is_complex() or not bool(((i0 > 0) & (i0 < math.inf)).all()):
+                got = f"{tuple(i0.shape)} with values that are not" if i0.ndim else self.i0
+                raise ValueError(f"noise/i0: expected a positive number of photons, got {got}")
         for name in ("sigma_e", "model_absolute", "model_relative"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"CTNoise: {name} must be >= 0, got {getattr(self, name)}")
+                raise ValueError(f"noise/{name}: expected a number >= 0, got {getattr(self, name)}")
 
     def photons(self, p: Tensor) -> Tensor:
-        """i0 in float64, broadcast-ready for line integrals p (..., V, D), on their device.
+        """Return i0 in float64, broadcast-ready for line integrals p (..., V, D), on their device.
 
         Raises:
-            ValueError: i0 does not broadcast to the shape of p.
+            ValueError: i0 is not known, or does not broadcast to the shape of p.
         """
-        i0 = torch.as_tensor(self.i0, dtype=torch.float64, device=p.device)
+        i0 = torch.as_tensor(self._known(), dtype=torch.float64, device=p.device)
         try:
             fits = torch.broadcast_shapes(i0.shape, p.shape) == p.shape
         except RuntimeError:
             fits = False
         if not fits:
             raise ValueError(
-                f"CTNoise: i0 {tuple(i0.shape)} does not broadcast to line integrals {tuple(p.shape)}; "
+                f"noise/i0: {tuple(i0.shape)} does not broadcast to line integrals {tuple(p.shape)}; "
                 "one value per view is (V, 1)"
             )
         return i0
 
+    def _known(self) -> float | Tensor:
+        if self.i0 is None:
+            raise ValueError("noise/i0: not known: give the number of photons that the scan was made with")
+        return self.i0
+
+    def at_dose(self, fraction: float) -> CTNoise:
+        """Return the noise of a scan with this fraction of the photons.
+
+        Raises:
+            ValueError: i0 is not known.
+        """
+        return replace(self, i0=fraction * self._known())
+
     def simulate(self, p: Tensor, generator: torch.Generator) -> Tensor:
-        """Noisy line integrals, shaped like p, which stays as it is. At least one count: p_hat <= ln i0."""
+        """Return noisy line integrals, shaped like p, which stays as it is. At least one count: p_hat <= ln i0."""
         p_, i0 = p.detach().double(), self.photons(p)
         counts = torch.poisson(i0 * torch.exp(-p_), generator=generator)
         electronic = torch.randn(counts.shape, dtype=counts.dtype, device=p.device, generator=generator)
         return -torch.log((counts + self.sigma_e * electronic).clamp_min(1) / i0).to(p.dtype)
 
     def weights(self, p_hat: Tensor) -> Tensor:
-        """1 / variance of p_hat from counting and electronics alone, N^2 / (N + sigma_e^2)."""
+        """Return 1 / variance of p_hat from counting and electronics alone, N^2 / (N + sigma_e^2)."""
         counts = self.photons(p_hat).to(p_hat.dtype) * torch.exp(-p_hat)
         return counts.square() / (counts + self.sigma_e**2)
 
     def precision(self, p_hat: Tensor) -> Tensor:
-        """1 / (variance of the noise + square of the model error): the precision of a Measurement."""
+        """Return 1 / (variance of the noise + square of the model error): the precision of a Measurement.
+
+        Where the photons are not known, the noise is taken as white, with the level of each item (B, ...) read off the
+        second differences along the detector, in which the object hardly shows.
+        """
         model = self.model_absolute + self.model_relative * p_hat.abs()
-        return 1 / (1 / self.weights(p_hat) + model.square())
+        variance = _white_variance(p_hat) if self.i0 is None else 1 / self.weights(p_hat)
+        return 1 / (variance + model.square())
+
+
+def _white_variance(p_hat: Tensor) -> Tensor:
+    """Variance (B, 1, ...) of white noise in line integrals (B, ..., D)."""
+    second = p_hat[..., 2:] - 2 * p_hat[..., 1:-1] + p_hat[..., :-2]
+    sigma = MAD * second.abs().flatten(1).median(1).values / math.sqrt(6)
+    return sigma.square().reshape(-1, *(1,) * (p_hat.ndim - 1))
+
+
+def photons_by_view(i0: float | Tensor, rank: int) -> float | Tensor:
+    """Return the photons of each view, (V,) or (Z, V), in a shape that broadcasts to line integrals of this rank.
+
+    Numbers, and tensors that have the rank of (Z, V, D) or (1, V, R, D) already, stay as they are.
+    """
+    if not isinstance(i0, Tensor) or i0.ndim not in (1, 2):
+        return i0
+    return i0.reshape(*(1,) * (2 - i0.ndim), *i0.shape, *(1,) * (rank - 2))
 
 
 @dataclass(frozen=True, eq=False)
 class MRINoise:
-    """Complex Gaussian noise of k-space samples, E[n n^H] = covariance over the coils.
+    """Describes complex Gaussian noise of k-space samples, E[n n^H] = covariance over the coils.
 
     Attributes:
         covariance: (C, C) Hermitian positive definite; or a number sigma: every coil alike, E|n|^2 = sigma^2.
+
+    Raises:
+        ValueError: names the entry of a measurement file, what was expected and what came.
     """
 
     covariance: Tensor | float
@@ -86,11 +134,36 @@ class MRINoise:
         c = self.covariance
         if not isinstance(c, Tensor):
             if not 0 < c < math.inf:
-                raise ValueError(f"MRINoise: sigma must be > 0, got {c}")
+                raise ValueError(f"noise/sigma: expected a number > 0, got {c}")
         elif c.ndim != 2 or c.shape[0] != c.shape[1] or not torch.allclose(c, c.mH, rtol=1e-4):
-            raise ValueError(f"MRINoise: covariance must be a Hermitian (C, C) matrix, got shape {tuple(c.shape)}")
+            raise ValueError(f"noise/covariance: expected a Hermitian (C, C) matrix, got shape {tuple(c.shape)}")
         elif int(torch.linalg.cholesky_ex(c).info) != 0:
-            raise ValueError("MRINoise: covariance is not positive definite; is a coil without signal?")
+            raise ValueError("noise/covariance: not positive definite; is a coil without signal?")
+
+    @classmethod
+    def of_outer_samples(cls, kspace: Tensor, radius: Tensor) -> MRINoise:
+        """Estimate the noise of k-space (Z, C, *item) from its outer samples: the tenth farthest from the middle.
+
+        The estimate is their median magnitude over sqrt(ln 2), the median of a Rayleigh distribution with E|n|^2 = 1;
+        object signal there makes it an upper bound.
+
+        Args:
+            radius: (*item), distance of every sample from the middle, in any unit; negative where nothing was measured.
+
+        Raises:
+            ValueError: the outer samples are 0.
+        """
+        measured = radius[radius >= 0]
+        far = radius >= measured.sort().values[int(0.9 * (measured.numel() - 1))]
+        sigma = float(kspace[..., far].abs().median()) / math.sqrt(math.log(2))
+        if not sigma > 0:
+            raise ValueError("the outer k-space of this scan is 0, its noise cannot be estimated: give noise/sigma")
+        return cls(sigma)
+
+    def scaled(self, factor: float) -> MRINoise:
+        """Return the noise of `factor` times the variance, as averages or transforms of samples have."""
+        c = self.covariance
+        return MRINoise(c * factor if isinstance(c, Tensor) else c * factor**0.5)
 
     def _factor(self, coils: int) -> Tensor:
         """Cholesky factor L (C, C), complex128: covariance = L L^H."""
@@ -101,13 +174,13 @@ class MRINoise:
         return torch.linalg.cholesky(self.covariance.to(torch.complex128))
 
     def simulate(self, kspace: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """Noisy copy of k-space (..., C, H, W) on the samples of `mask` (broadcasts to it), 0 elsewhere."""
+        """Return a noisy copy of k-space (..., C, H, W) on the samples of `mask` (broadcasts to it), 0 elsewhere."""
         white = torch.randn(kspace.shape, dtype=kspace.dtype, device=kspace.device, generator=generator)
         noise = torch.einsum("ij,...jhw->...ihw", self._factor(kspace.shape[-3]).to(kspace), white)
         return torch.where(mask.bool(), kspace + noise, 0)
 
     def whitening(self, coils: int | None = None) -> Tensor:
-        """L^-1 (C, C), complex64: applied over the coils of data and sensitivity maps it makes the noise white.
+        """Return L^-1 (C, C), complex64: applied over the coils of data and sensitivity maps it makes the noise white.
 
         `coils` is needed when the covariance is one number.
         """
@@ -118,7 +191,7 @@ class MRINoise:
         return torch.linalg.solve_triangular(factor, identity, upper=False).to(torch.complex64)
 
     def precision(self, mask: Tensor, coils: int) -> Tensor:
-        """(C, H, W) 1 / E|n|^2 of each coil where `mask` (broadcasts to C, H, W) sampled, 0 elsewhere.
+        """Return (C, H, W) 1 / E|n|^2 of each coil where `mask` (broadcasts to C, H, W) sampled, 0 elsewhere.
 
         Correlations are left out: after whitening the precision is `mask` itself.
         """

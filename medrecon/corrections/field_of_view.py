@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.geometry.rays import Geometry, ImageGrid
+from medrecon.geometry import Geometry, ImageGrid
 
 TISSUE = -400.0
 """HU above which a voxel may be body or couch: air, foam and lung lie below, skin and fat above."""

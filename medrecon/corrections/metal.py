@@ -11,7 +11,8 @@ from torch.nn.functional import conv2d, max_pool2d, pad
 
 from medrecon.core.units import MU_WATER, hu_to_mu, mu_to_hu
 from medrecon.corrections.inpaint import interpolate_rays
-from medrecon.operators.ct.operator import CTOperator, ImageGrid
+from medrecon.geometry import ImageGrid
+from medrecon.operators.ct.operator import CTOperator
 
 METAL = 2500.0
 """HU from which the first reconstruction is metal."""

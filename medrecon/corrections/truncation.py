@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.units import MU_WATER
-from medrecon.geometry.rays import Geometry
+from medrecon.geometry import Geometry
 
 FIT = 0.05
 """Share of the detector at each end to which the cylinder is fitted."""

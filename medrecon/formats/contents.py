@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from medrecon.core.scan import Scan
+from medrecon.core.scan_values import geometry_values, noise_values
 from medrecon.formats.base import RawReader
 
 
@@ -19,14 +20,14 @@ def of_raw(path: Path, format: RawReader, found: dict[str, Any]) -> dict[str, An
 def of_scan(scan: Scan) -> dict[str, Any]:
     """Return what a file said of a scan, and what had to be found or assumed."""
     noise = {
-        k: {"shape": list(v.shape), "mean": float(v.double().mean())} if isinstance(v, Tensor) else v
-        for k, v in scan.noise.items()
+        k: {"shape": list(v.shape), "mean": float(v.real.double().mean())} if isinstance(v, Tensor) else v
+        for k, v in noise_values(scan).items()
     }
     return {
         "data": list(scan.data.shape),
         "image_shape": list(scan.image_shape),
         "units": scan.units,
-        "geometry": brief(scan.geometry),
+        "geometry": brief(geometry_values(scan)),
         "noise": noise or "estimated from the data",
         "provenance": scan.provenance,
     }

@@ -23,6 +23,7 @@ from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5
 from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
+from medrecon.geometry import ParallelGeometry
 
 PITCH = "measurement/instrument/detector/actual_pixel_size_x"
 
@@ -82,14 +83,7 @@ def _scan(path: Path, options: RawOptions) -> Scan:
     if not 0 <= centre <= elements - 1:
         raise ValueError(f"{path}: rotation centre {centre:.1f} is not on the detector of {elements} elements")
     size, pixel = options.grid(elements, pitch)
-    geometry = {
-        "type": "parallel",
-        "angles": torch.from_numpy(angles),
-        "det_count": elements,
-        "det_spacing": pitch,
-        "det_offset": ((elements - 1) / 2 - centre) * pitch,
-        "pixel_spacing": [pixel, pixel],
-    }
+    rays = ParallelGeometry(tuple(angles), elements, pitch, det_offset=((elements - 1) / 2 - centre) * pitch)
     provenance = {
         "source": path.name,
         "format": "dxchange",
@@ -105,14 +99,7 @@ def _scan(path: Path, options: RawOptions) -> Scan:
     }
     affine = rotation_axis_affine((size, size), pixel, pitch)
     return Scan(
-        "ct",
-        lines,
-        (size, size),
-        affine,
-        "1/mm",
-        geometry=geometry,
-        noise=dict(photons(flats, darks)),
-        provenance=provenance,
+        "ct", lines, (size, size), affine, "1/mm", geometry=rays, noise=photons(flats, darks), provenance=provenance
     )
 
 

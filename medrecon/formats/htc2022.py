@@ -22,6 +22,7 @@ from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5
 from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw, of_scan
+from medrecon.geometry import FanGeometry
 
 STRUCTS = ("CtDataLimited", "CtDataFull", "CtData")
 NUMBERS = (
@@ -89,16 +90,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
             f"magnification {distance / source:g}; check the units"
         )
     size, pixel = options.grid(SIZE, effective)
-    geometry = {
-        "type": "fan",
-        "angles": torch.from_numpy(angles),
-        "det_count": detectors,
-        "det_spacing": pitch,
-        "det_offset": 0.0,
-        "source_origin": source,
-        "origin_detector": distance - source,
-        "pixel_spacing": [pixel, pixel],
-    }
+    rays = FanGeometry(tuple(angles), detectors, pitch, source_origin=source, origin_detector=distance - source)
     data = torch.from_numpy(checks.finite("sinogram", sinogram, checks.NO_COUNTS).astype(np.float32))[None]
     return Scan(
         "ct",
@@ -106,7 +98,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
         (size, size),
         rotation_axis_affine((size, size), pixel, 1.0),
         "1/mm",
-        geometry=geometry,
+        geometry=rays,
         provenance={
             "source": path.name,
             "format": "htc2022",

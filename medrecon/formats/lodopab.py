@@ -17,11 +17,13 @@ import numpy as np
 import torch
 
 from medrecon.acquisition.options import RawOptions
+from medrecon.core.noise import CTNoise
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5
 from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
+from medrecon.geometry import ParallelGeometry
 
 VIEWS, ELEMENTS, SIZE = 1000, 513, 362
 FIELD = 260.0
@@ -89,22 +91,15 @@ def _scan(path: Path, options: RawOptions) -> Scan:
     size, pixel = options.grid(SIZE, FIELD / SIZE)
     # y of their arrays grows like the DICOM row, ours falls: the sense of rotation is the other one.
     angles = -(torch.arange(VIEWS, dtype=torch.float64) + 0.5) * math.pi / VIEWS
-    geometry = {
-        "type": "parallel",
-        "angles": angles,
-        "det_count": ELEMENTS,
-        "det_spacing": FIELD * math.sqrt(2) / ELEMENTS,
-        "det_offset": 0.0,
-        "pixel_spacing": [pixel, pixel],
-    }
     return Scan(
         "ct",
         torch.from_numpy((observed * MU_MAX).astype(np.float32)),
         (size, size),
         rotation_axis_affine((size, size), pixel, 1.0),
         "HU",
-        geometry=geometry,
-        noise={"i0": PHOTONS, "mu_water": MU_WATER},
+        geometry=ParallelGeometry(tuple(angles.tolist()), ELEMENTS, FIELD * math.sqrt(2) / ELEMENTS),
+        noise=CTNoise(PHOTONS),
+        mu_water=MU_WATER,
         provenance={
             "source": path.name,
             "format": "lodopab",

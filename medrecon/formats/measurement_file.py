@@ -1,16 +1,27 @@
-"""The measurement file of medrecon itself: a sinogram or k-space with all a reconstruction needs."""
+"""The measurement file: a scan as HDF5. See docs/guide/measurement_file.md."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from medrecon.core.scan import FORMAT, load_scan
+from medrecon.core import atomic
+from medrecon.core.scan import Scan, moved, noise_of, within
+from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
 from medrecon.formats.base import Format
 from medrecon.formats.common import hdf5
 from medrecon.formats.contents import brief
+
+FORMAT = "medrecon-measurement"
+VERSIONS = (1, 2)
+"""Those that are read; 2 holds cone beams, trajectories and crops, all else is still written as 1."""
 
 
 class MeasurementFile(Format):
@@ -34,9 +45,143 @@ class MeasurementFile(Format):
             "units": scan.units,
         }
         if scan.modality == "ct":
-            found["geometry"], found["views"] = brief(scan.geometry), len(scan.geometry["angles"])
+            found["geometry"], found["views"] = brief(geometry_values(scan)), len(scan.rays.angles)
         if scan.mask is not None:
             sampled = max(1, int(scan.mask.sum()))
             found["coils"], found["acceleration"] = scan.data.shape[1], round(scan.mask.numel() / sampled, 3)
-        noise = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in scan.noise.items()}
+        noise = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in noise_values(scan).items()}
         return {**found, "noise": noise, "provenance": scan.provenance}
+
+
+def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the measurement as HDF5, whole or not at all.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is off.
+        ValueError: NaN or infinite samples, or a provenance that is not JSON.
+    """
+    import h5py
+
+    path = Path(path)
+    try:
+        provenance = json.dumps(scan.provenance, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: provenance must hold JSON values only ({error})") from error
+    with atomic.file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as h5:
+        for name, tensor in (("data", scan.data), ("maps", scan.maps), ("mask", scan.mask)):
+            if tensor is not None:
+                _require_finite(tensor, f"{path}: {name}", 0, scan.volumetric)
+                _store(h5, name, tensor.detach().cpu().numpy(), scan.volumetric)
+        h5["affine"] = scan.affine.numpy()
+        _store_values(h5.create_group("geometry"), geometry_values(scan))
+        _store_values(h5.create_group("noise"), noise_values(scan))
+        h5.attrs.update(modality=scan.modality, units=scan.units, image_shape=scan.image_shape, provenance=provenance)
+        h5.attrs.update(format=FORMAT, version=VERSIONS[_second(scan)])
+    return path
+
+
+def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Scan:
+    """Read a measurement; with `slices` = (a, b) only slices a..b-1 are read from disk.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the file and the key: not ours, another version, truncated or damaged, something
+            missing, of a wrong kind, or with NaN samples; or slices of a cone beam.
+    """
+    path = Path(path)
+    with _opened(path) as h5:
+        try:
+            return _scan(h5, slices)
+        except KeyError as error:
+            raise ValueError(f"{path}: not a complete measurement file: {error.args[0]}") from error
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path}: damaged, its contents cannot be read ({error}); make it again") from error
+        except (ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
+    image_shape, modality = tuple(int(n) for n in h5.attrs["image_shape"]), h5.attrs["modality"]
+    volumetric = len(image_shape) == 3
+    start, stop = within(slices, len(h5["data"]), volumetric)
+    geometry, noise = _load_values(h5["geometry"]), _load_values(h5["noise"])
+    return Scan(
+        modality=modality,
+        data=_load(h5, "data", start, stop, volumetric),
+        image_shape=image_shape,
+        affine=moved(torch.from_numpy(h5["affine"][()]), start),
+        units=h5.attrs["units"],
+        geometry=geometry_of(modality, geometry),
+        mask=_load(h5, "mask", start, stop) if "mask" in h5 else None,
+        maps=_load(h5, "maps", start, stop) if "maps" in h5 else None,
+        noise=noise_of(noise_model(modality, noise, h5["data"].shape), start, stop),
+        mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
+        provenance=json.loads(h5.attrs["provenance"]),
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The HDF5 file, once it is sure that it is ours and of our version."""
+    import h5py
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        h5 = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: not HDF5, or truncated ({error})") from error
+    with h5:
+        if h5.attrs.get("format") != FORMAT:
+            raise ValueError(f"{path}: not a medrecon measurement (attribute 'format' is {h5.attrs.get('format')!r})")
+        if (version := h5.attrs.get("version")) not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
+            raise ValueError(f"{path}: attribute 'version' is {version}; this medrecon reads {known}. Update medrecon")
+        yield h5
+
+
+def _second(scan: Scan) -> bool:
+    """Whether a scan holds what version 1 did not know."""
+    return scan.volumetric or scan.noncartesian or scan.crop is not None
+
+
+def _store(h5: Any, name: str, array: np.ndarray[Any, Any], views: bool) -> None:
+    """One chunk per slice, so that slices can be read alone, or per view; checksums, so that damage is noticed."""
+    alone = 1 + views
+    chunk = (1,) * alone + array.shape[alone:] if array.ndim > 2 else array.shape
+    sparse = np.iscomplexobj(array) or array.dtype == np.bool_  # zeros compress; noisy sinograms do not
+    h5.create_dataset(name, data=array, chunks=chunk, fletcher32=True, compression=1 if sparse else None)
+
+
+def _load(h5: Any, name: str, start: int, stop: int, views: bool = False) -> Tensor:
+    from h5py import Dataset
+
+    dataset = h5[name]
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"{name}: expected a dataset")
+    tensor = torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
+    _require_finite(tensor, name, start, views)
+    return tensor
+
+
+def _store_values(group: Any, values: dict[str, Any]) -> None:
+    """Arrays become datasets; numbers, texts and lists become attributes."""
+    for key, value in values.items():
+        if isinstance(value, Tensor):
+            group[key] = value.detach().cpu().numpy()
+        else:
+            group.attrs[key] = value
+
+
+def _load_values(group: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {key: torch.from_numpy(item[()]) for key, item in group.items()}
+    for key, value in group.attrs.items():
+        values[key] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    return values
+
+
+def _require_finite(tensor: Tensor, name: str, first: int, views: bool) -> None:
+    for index, part in enumerate(tensor.flatten(0, 1) if views else tensor):
+        if not bool((torch.view_as_real(part) if part.is_complex() else part).isfinite().all()):
+            where = f"{'view' if views else 'slice'} {first + index}"
+            raise ValueError(f"{name}: NaN or infinite samples in {where}; set them to 0 and mask them")

@@ -25,6 +25,7 @@ from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks
 from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
+from medrecon.geometry import FanGeometry
 
 FILES = ("sinogram.tif", "dark.tif", "flat1.tif", "flat2.tif")
 VIEWS, ELEMENTS, BIN, SIZE = 3601, 1912, 2, 1024
@@ -81,16 +82,14 @@ def _scan(path: Path, options: RawOptions) -> Scan:
     elements, pitch = ELEMENTS // BIN, PITCH * BIN
     centre = options.centre if options.centre is not None else full_turn_centre(lines)
     size, pixel = options.grid(SIZE, elements * pitch * SOURCE_ORIGIN / SOURCE_DETECTOR / SIZE)
-    geometry = {
-        "type": "fan",
-        "angles": torch.arange(VIEWS - 1, dtype=torch.float64) * (2 * np.pi / (VIEWS - 1)),
-        "det_count": elements,
-        "det_spacing": pitch,
-        "det_offset": ((elements - 1) / 2 - centre) * pitch,
-        "source_origin": SOURCE_ORIGIN,
-        "origin_detector": SOURCE_DETECTOR - SOURCE_ORIGIN,
-        "pixel_spacing": [pixel, pixel],
-    }
+    rays = FanGeometry(
+        angles=tuple(np.arange(VIEWS - 1) * (2 * np.pi / (VIEWS - 1))),
+        det_count=elements,
+        det_spacing=pitch,
+        det_offset=((elements - 1) / 2 - centre) * pitch,
+        source_origin=SOURCE_ORIGIN,
+        origin_detector=SOURCE_DETECTOR - SOURCE_ORIGIN,
+    )
     provenance = {
         "source": "/".join(path.parts[-2:]),
         "format": "two_detect",
@@ -105,7 +104,7 @@ def _scan(path: Path, options: RawOptions) -> Scan:
         (size, size),
         rotation_axis_affine((size, size), pixel, 1.0),
         "1/mm",
-        geometry=geometry,
+        geometry=rays,
         provenance=provenance,
     )
 

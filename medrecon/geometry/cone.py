@@ -1,6 +1,6 @@
-"""Cone-beam scans, circular or helical, and the volume grid; mm and rad.
+"""Cone beams, circular or helical.
 
-Convention: in the plane as in `ct_geometry`; z along the rotation axis. Slices and detector rows are counted along +z.
+Convention: in the plane as `fan` says; z along the rotation axis. Slices and detector rows are counted along +z.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.geometry.rays import FanGeometry, ImageGrid
+from medrecon.geometry import detector as elements
+from medrecon.geometry.fan import FanGeometry
+from medrecon.geometry.grid import VolumeGrid
 
 
 @dataclass(frozen=True)
 class ConeGeometry:
-    """Cone beam; every detector row is the fan of `plane`, shifted along z.
+    """Describes a cone beam; every detector row is the fan of `plane`, shifted along z.
 
     Attributes:
         angles: view angles [rad], any order and any arc.
@@ -43,25 +45,15 @@ class ConeGeometry:
     focal_shifts: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "angles", tuple(float(a) for a in self.angles))
-        object.__setattr__(self, "heights", tuple(float(z) for z in self.heights))
-        object.__setattr__(self, "focal_shifts", tuple((float(a), float(r), float(z)) for a, r, z in self.focal_shifts))
+        object.__setattr__(self, "angles", elements.view_angles(self.angles))
+        elements.check_elements("det_shape", self.det_shape, self.det_spacing, self.det_offset)
+        elements.check_distances(self.source_origin, self.origin_detector, self.detector)
         for name in ("det_shape", "det_spacing", "det_offset"):
-            if len(getattr(self, name)) != 2 or not np.isfinite(getattr(self, name)).all():
-                raise ValueError(f"ConeGeometry: {name} must be two finite numbers, (row, column)")
-        if self.det_shape[0] < 1 or self.det_spacing[0] <= 0:
-            raise ValueError(
-                f"ConeGeometry: needs at least one detector row and a row pitch > 0 mm, "
-                f"got {self.det_shape[0]} and {self.det_spacing[0]}"
-            )
-        for name in ("heights", "focal_shifts"):
-            values = getattr(self, name)
-            if len(values) not in (0, len(self.angles)) or not np.isfinite(values).all():
-                raise ValueError(
-                    f"ConeGeometry: {name} must be finite, one for each of the {len(self.angles)} views, "
-                    f"got {len(values)}"
-                )
-        self.plane()  # checks the rest
+            object.__setattr__(self, name, tuple(np.asarray(getattr(self, name)).tolist()))
+        for name, numbers in (("heights", 1), ("focal_shifts", 3)):
+            values = elements.by_view(name, getattr(self, name), len(self.angles), numbers)
+            object.__setattr__(self, name, values)
+        self.plane()  # checks the opening of an arc
 
     @classmethod
     def helix(
@@ -78,7 +70,7 @@ class ConeGeometry:
         detector: Literal["flat", "arc"] = "arc",
         det_offset: tuple[float, float] = (0.0, 0.0),
     ) -> ConeGeometry:
-        """A helical scan around z = 0; `pitch` is the table feed of one turn [mm], negative against z."""
+        """Return a helical scan around z = 0; `pitch` is the table feed of one turn [mm], negative against z."""
         turn = np.arange(round(views_per_turn * turns)) / views_per_turn
         heights = pitch * (turn - turn.mean())
         return cls(
@@ -133,47 +125,9 @@ class ConeGeometry:
             focal_shifts=tuple(self.focal_shifts[i] for i in views) if self.focal_shifts else (),
         )
 
-
-@dataclass(frozen=True)
-class VolumeGrid:
-    """Voxels of a volume.
-
-    Attributes:
-        shape: (Z, H, W).
-        spacing: (slice, row, column) pitch [mm].
-        center: (x, y, z) of the middle of the volume [mm] from the rotation centre.
-    """
-
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    center: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        if len(self.shape) != 3 or len(self.spacing) != 3 or len(self.center) != 3:
-            raise ValueError(
-                f"VolumeGrid: needs shape (Z, H, W), spacing (slice, row, column) and center (x, y, z), "
-                f"got {self.shape}, {self.spacing}, {self.center}"
-            )
-        if self.shape[0] < 1 or not 0 < self.spacing[0] < math.inf or not math.isfinite(self.center[2]):
-            raise ValueError(
-                f"VolumeGrid: needs at least one slice, a slice pitch > 0 mm and a finite centre, "
-                f"got {self.shape[0]}, {self.spacing[0]}, {self.center[2]}"
-            )
-        self.plane()  # checks the rest
-
-    def plane(self) -> ImageGrid:
-        """The grid of one slice."""
-        return ImageGrid(self.shape[1:], self.spacing[1:], self.center[:2])
-
-    @property
-    def reach(self) -> float:
-        """Distance of the farthest corner from the rotation axis [mm]."""
-        return self.plane().reach
-
-    def heights(self) -> NDArray[np.float64]:
-        """(Z,) z of the slices' middles [mm]."""
-        count = self.shape[0]
-        return np.asarray(self.center[2] + (np.arange(count) - (count - 1) / 2) * self.spacing[0])
+    def check_data(self, shape: tuple[int, ...]) -> None:
+        """Raises ValueError where line integrals of one item, (V, R, D), are not of this scan."""
+        elements.check_line_integrals(shape, self.angles, "det_shape", self.det_shape)
 
 
 def check_source_outside(geometry: ConeGeometry, grid: VolumeGrid) -> None:

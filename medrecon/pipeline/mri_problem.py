@@ -14,13 +14,13 @@ from medrecon.core.measurement import Measurement
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Units
+from medrecon.geometry import Trajectory
 from medrecon.models.prior import Prior
 from medrecon.numerics.linalg import cg
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.mri.noncartesian import NonCartesianMRI, calibration_kspace
 from medrecon.pipeline.coil_maps import MapMethod, estimate_maps
-from medrecon.pipeline.noise_level import mri_noise
 
 LEVEL = 0.999
 """Quantile of the magnitude that becomes 1 in the units of an MR prior."""
@@ -35,7 +35,8 @@ class MRIProblem(abc.ABC):
 
     def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
         self.scan, self.device, self.method = scan, device, maps
-        self.whitener, self.sigma = whitening(self._noise())
+        noise = scan.noise if isinstance(scan.noise, MRINoise) else self._estimated_noise()
+        self.whitener, self.sigma = whitening(noise)
         self._latest: tuple[tuple[int, int], Tensor] | None = None
         self.scale = 1.0
         self.scale = self._intensity()
@@ -44,12 +45,16 @@ class MRIProblem(abc.ABC):
             "intensity_scale": self.scale,
             "sigma": self.sigma,
             "sigma_relative": self.sigma / self.scale,
-            "noise_model": "from the scan" if scan.noise else "estimated from the data",
+            "noise_model": "from the scan" if scan.noise is not None else "estimated from the data",
             "coil_maps": "from the scan" if given else "espirit" if maps == "auto" else maps,
         }
 
+    def _estimated_noise(self) -> MRINoise:
+        return MRINoise.of_outer_samples(self.scan.data, self._radius())
+
     @abc.abstractmethod
-    def _noise(self) -> MRINoise: ...
+    def _radius(self) -> Tensor:
+        """Distance of every sample of k-space from its middle, 1 at an edge; -1 where nothing was measured."""
 
     @abc.abstractmethod
     def _calibration(self, index: slice) -> Tensor:
@@ -110,12 +115,11 @@ class CartesianProblem(MRIProblem):
         self.mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
         super().__init__(scan, device, maps)
 
-    def _noise(self) -> MRINoise:
+    def _radius(self) -> Tensor:
         height, width = self.mask.shape[-2:]
         y, x = (torch.linspace(-1, 1, n) for n in (height, width))
         anywhere = self.mask if self.mask.ndim == 2 else self.mask.any(0)
-        radius = torch.where(anywhere, (y[:, None].square() + x.square()).sqrt(), -1.0)
-        return mri_noise(self.scan.data, radius, self.scan.noise)
+        return torch.where(anywhere, (y[:, None].square() + x.square()).sqrt(), -1.0)
 
     def _calibration(self, index: slice) -> Tensor:
         return self.scan.data[index].to(self.device)
@@ -132,15 +136,15 @@ class TrajectoryProblem(MRIProblem):
     """Samples (Z, C, S) along a trajectory."""
 
     def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
-        self.trajectory = scan.geometry["trajectory"]
-        self.density = scan.geometry.get("density")
+        if not isinstance(scan.geometry, Trajectory):
+            raise ValueError("TrajectoryProblem: needs samples along a trajectory")
+        self.trajectory, self.density = scan.geometry.samples, scan.geometry.density
         self._plan: NonCartesianMRI | None = None
         super().__init__(scan, device, maps)
 
-    def _noise(self) -> MRINoise:
+    def _radius(self) -> Tensor:
         half = torch.tensor(self.scan.image_shape, dtype=torch.float64) / 2
-        radius = (self.trajectory.double() / half).square().sum(1).sqrt()
-        return mri_noise(self.scan.data, radius, self.scan.noise)
+        return (self.trajectory.double() / half).square().sum(1).sqrt()
 
     def _calibration(self, index: slice) -> Tensor:
         data = self.scan.data[index].to(self.device)

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from medrecon.core.noise import CTNoise
+from medrecon.core.noise import CTNoise, photons_by_view
 from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.units import MU_WATER, hu_to_mu
 from medrecon.core.volume import Volume
 from medrecon.corrections.field_of_view import remove_couch
-from medrecon.operators.ct.operator import ConeGeometry, CTOperator, Geometry, ImageGrid, VolumeGrid
-from medrecon.pipeline.ct_problem import geometry_entries
-from medrecon.pipeline.noise_level import ct_noise
+from medrecon.geometry import ImageGrid, Rays, VolumeGrid
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
 from medrecon.simulate.source import provenance
 from medrecon.simulate.tube_current import TubeCurrent
@@ -80,7 +79,7 @@ def simulate_ct(
     hu = volume.data.float() if couch else remove_couch(volume.data.float(), volume.spacing[:2][::-1])
     clean, method = project(rays, grid, hu, matched, on_progress)
     photons = modulated(tube_current, i0, rays.angles, clean)
-    noise = ct_noise({"i0": photons, "sigma_e": sigma_e, **(MATCHED if matched else {})}, clean.ndim)
+    noise = CTNoise(photons_by_view(photons, clean.ndim), sigma_e, **(MATCHED if matched else {}))
     details = {
         "trajectory": geometry,
         "views": len(rays.angles),
@@ -96,14 +95,15 @@ def simulate_ct(
         image_shape=grid.shape,
         affine=affine,
         units="HU",
-        geometry={**geometry_entries(rays), "pixel_spacing": list(plane.spacing)},
-        noise={**vars(noise), "i0": photons, "mu_water": MU_WATER},
+        geometry=rays,
+        noise=noise,
+        mu_water=MU_WATER,
         provenance=provenance(volume, generator, details),
     )
 
 
 def project(
-    rays: Geometry | ConeGeometry, grid: ImageGrid | VolumeGrid, hu: Tensor, matched: bool, on_progress: OnProgress
+    rays: Rays, grid: ImageGrid | VolumeGrid, hu: Tensor, matched: bool, on_progress: OnProgress
 ) -> tuple[Tensor, dict[str, Any]]:
     """Line integrals of hu (Z, Y, X), slice by slice or through the volume, and of which grid and model they are."""
     count, whole = len(hu), isinstance(grid, VolumeGrid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from medrecon.operators.ct.operator import ConeGeometry, FanGeometry, Geometry, ImageGrid, ParallelGeometry, VolumeGrid
+from medrecon.geometry import ConeGeometry, FanGeometry, ImageGrid, ParallelGeometry, Rays, VolumeGrid
 
 Kind = Literal["fan", "parallel", "cone", "helix"]
 SOURCE_ORIGIN = 595.0
@@ -18,7 +18,7 @@ HELIX_PITCH = 0.75
 """Table feed of a turn over the width of the beam at the isocentre: every point is seen over half a turn and more."""
 
 
-def scan_rays(kind: Kind, views: int, arc: float | None, grid: ImageGrid | VolumeGrid) -> Geometry | ConeGeometry:
+def scan_rays(kind: Kind, views: int, arc: float | None, grid: ImageGrid | VolumeGrid) -> Rays:
     """Rays that see the whole image, or volume, from every side.
 
     Fans and cones: flat detector, 595 mm source to isocentre, 490.6 mm isocentre to detector.
@@ -42,7 +42,7 @@ def scan_rays(kind: Kind, views: int, arc: float | None, grid: ImageGrid | Volum
     return parallel_rays(angles, grid) if kind == "parallel" else fan_rays(angles, grid)
 
 
-def arc_of(rays: Geometry | ConeGeometry) -> float:
+def arc_of(rays: Rays) -> float:
     """The arc that equally spaced views stand for [rad]."""
     step = rays.angles[1] - rays.angles[0] if len(rays.angles) > 1 else 2 * math.pi
     return step * len(rays.angles)

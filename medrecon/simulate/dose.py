@@ -9,12 +9,11 @@ from torch import Tensor
 
 from medrecon.core.noise import CTNoise
 from medrecon.core.scan import Scan
-from medrecon.pipeline.noise_level import ct_noise
 
 
 def insert_noise(p_hat: Tensor, noise: CTNoise, fraction: float, generator: torch.Generator) -> Tensor:
     """Measured line integrals (..., V, D) as if `fraction` of the photons had been sent; the noise is then
-    `replace(noise, i0=fraction * noise.i0)`.
+    `noise.at_dose(fraction)`.
 
     The measured counts N = i0 exp(-p_hat) have mean l and variance l + s^2, s = sigma_e. A scan at the fraction f has
     mean f l and variance f l + s^2. The photons that remain are drawn from those that were measured and the rest of
@@ -51,11 +50,12 @@ def reduce_dose(scan: Scan, fraction: float, generator: torch.Generator) -> Scan
     """
     if scan.modality != "ct":
         raise ValueError(f"reduce_dose: needs a CT scan, got {scan.modality}")
-    noise = ct_noise(scan.noise, scan.data.ndim)
+    noise = scan.noise if isinstance(scan.noise, CTNoise) else CTNoise()
+    lowered = insert_noise(scan.data, noise, fraction, generator)
     before = scan.provenance.get("dose_fraction", 1.0)
     return replace(
         scan,
-        data=insert_noise(scan.data, noise, fraction, generator),
-        noise={**scan.noise, "i0": fraction * scan.noise["i0"]},
+        data=lowered,
+        noise=noise.at_dose(fraction),
         provenance={**scan.provenance, "dose_fraction": before * fraction, "dose_seed": generator.initial_seed()},
     )

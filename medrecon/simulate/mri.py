@@ -87,7 +87,7 @@ def simulate_mri(
         units="a.u.",
         mask=pattern.mask,
         maps=torch.stack(maps),
-        noise={"sigma": sigma},
+        noise=noise,
         provenance=provenance(volume, generator, details),
     )
 

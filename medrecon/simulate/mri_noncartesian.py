@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from medrecon.coils.maps.espirit import espirit
+from medrecon.core.noise import MRINoise
 from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
+from medrecon.geometry import Trajectory
 from medrecon.operators.mri.noncartesian import calibration_kspace
 from medrecon.operators.mri.nufft.density import radial_density
 from medrecon.operators.mri.nufft.transform import NUFFT
@@ -106,9 +108,9 @@ def simulate_noncartesian(
         image_shape=shape,
         affine=volume.affine,
         units="a.u.",
-        geometry={"type": "noncartesian", "trajectory": path.trajectory, "density": path.density},
+        geometry=Trajectory(path.trajectory, path.density),
         maps=torch.stack(maps),
-        noise={"sigma": sigma},
+        noise=MRINoise(sigma),
         provenance=provenance(volume, generator, details),
     )
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
-from medrecon.geometry.rays import FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.geometry import ConeGeometry, FanGeometry, Geometry, ImageGrid, ParallelGeometry, VolumeGrid
 from medrecon.operators.ct.astra.slices import Astra2D, check_model, require_gpu
 from medrecon.operators.ct.astra.volumes import Astra3D
 from medrecon.operators.ct.filtered.fbp import Window, fbp
@@ -20,8 +19,6 @@ from medrecon.operators.ct.joseph.on_device import JosephTorch
 from medrecon.operators.ct.matrix import SparseMatrix
 from medrecon.operators.ct.projector import CompiledProjector, Projector
 from medrecon.operators.views import ByViews
-
-__all__ = ["CTOperator", "ConeGeometry", "FanGeometry", "Geometry", "ImageGrid", "ParallelGeometry", "VolumeGrid"]
 
 Backend = Literal["matrix", "joseph", "torch", "astra", "cuda"]
 Model = Literal["linear", "line", "strip"]

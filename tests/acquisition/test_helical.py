@@ -12,8 +12,7 @@ from torch import Tensor
 
 from medrecon.acquisition.helical import fan_geometry, reach, rebin, rebin_counted
 from medrecon.core.units import mu_to_hu
-from medrecon.geometry.cone import ConeGeometry
-from medrecon.geometry.rays import FanGeometry, ImageGrid, ParallelGeometry
+from medrecon.geometry import ConeGeometry, FanGeometry, ImageGrid, ParallelGeometry
 from medrecon.operators.ct.filtered.fbp import fbp
 
 pytestmark = pytest.mark.usefixtures("one_thread")

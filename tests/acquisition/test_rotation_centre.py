@@ -18,9 +18,8 @@ from medrecon.acquisition.rotation_centre import (
     parallel_centre,
 )
 from medrecon.formats.raw_data import read_raw
+from medrecon.geometry import FanGeometry
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import FanGeometry
-from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 
 SHIFTS = (0.25, -0.25, 3.4, -11.7)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -100,7 +99,7 @@ def test_tooth(corpus: Path) -> None:
 
     def negative(shift: float) -> float:
         scan = read_raw(path, RawOptions(slices=(0, 1), size=200, centre=centre + shift))
-        return float(fbp(scan.data, scan_geometry(scan), scan_grid(scan)).clamp_max(0).abs().mean())
+        return float(fbp(scan.data, scan.rays, scan.grid).clamp_max(0).abs().mean())
 
     right = negative(0)
     assert negative(-1) > right and negative(1) > right

@@ -9,9 +9,10 @@ from ct_phantoms import Ellipse, views
 
 from medrecon.core.units import MU_WATER, hu_to_mu, mu_to_hu
 from medrecon.corrections.beam_hardening import apply_polynomial, fit_polynomial, water_precorrection
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.numerics.spectrum import MASS_ATTENUATION, Spectrum, attenuation
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.simulate.beam_hardening import polychromatic, water_and_bone
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,7 +9,8 @@ import torch
 from ct_phantoms import Ellipse, views
 
 from medrecon.corrections.field_of_view import body_mask, field_of_view_mask, field_of_view_radius, remove_couch
-from medrecon.operators.ct.operator import CTOperator, FanGeometry, ImageGrid, ParallelGeometry
+from medrecon.geometry import FanGeometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 
 GRID = ImageGrid((256, 256), (1.8, 1.8))
 BODY = (Ellipse(0.0, 20.0, 130.0, 90.0), Ellipse(-175.0, 0.0, 30.0, 35.0), Ellipse(175.0, 0.0, 30.0, 35.0))

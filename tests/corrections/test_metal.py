@@ -12,8 +12,9 @@ from medrecon.core.noise import CTNoise
 from medrecon.core.units import mu_to_hu
 from medrecon.corrections.beam_hardening import water_precorrection
 from medrecon.corrections.metal import metal_trace, reduce_metal, smooth
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.numerics.spectrum import Spectrum
-from medrecon.operators.ct.operator import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.simulate.metal import metal_scan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

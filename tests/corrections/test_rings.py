@@ -11,8 +11,8 @@ from ct_phantoms import Ellipse, thorax, views
 from medrecon.core.units import mu_to_hu
 from medrecon.corrections.inpaint import interpolate_rays
 from medrecon.corrections.rings import defective_elements, remove_rings, repair_elements
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.simulate.rings import add_rings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

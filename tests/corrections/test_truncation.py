@@ -11,8 +11,8 @@ from medrecon.core.noise import CTNoise
 from medrecon.core.units import mu_to_hu
 from medrecon.corrections.field_of_view import field_of_view_mask
 from medrecon.corrections.truncation import pad_truncated
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GRID = ImageGrid((96, 96), (4.0, 4.0))

@@ -28,6 +28,7 @@ from medrecon.models.autoencoder import Autoencoder
 from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.exact.wiener import Wiener
+from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.training.images.slices import Slices
@@ -178,10 +179,9 @@ def test_a_denoiser_that_brings_its_gaussian_needs_no_training_slices():
     case = case_of(smooth_gaussian((1, SIDE, SIDE)), held=4)
     assert fitted(case) is None
     assert at(run(denoising, case), 1.0)["ratio"] is None
-    own = Wiener(1, SIDE)
-    object.__setattr__(case.prior.denoiser, "wiener", own)
-    found = fitted(case)
-    assert found is not None and found[0].wiener is own
+    own = WienerUNet({"all": ExpertConfig(channels=(16,))}, 0.01, 1, SIDE)
+    found = fitted(replace(case, prior=replace(case.prior, denoiser=own)))
+    assert found is not None and found[0].wiener is own.wiener
 
 
 def test_memorised_slices_are_flagged_and_new_ones_are_not():

@@ -10,13 +10,14 @@ from medrecon.diffusion.consistency import SHARE, DataConsistency
 from medrecon.diffusion.draw import Independent
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError, posterior_variance
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.models.denoiser import Denoiser
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.diffusion.base import example_prior
 from medrecon.solvers.diffusion.resample import ReSample
 

@@ -192,7 +192,7 @@ def test_items_may_be_volumes() -> None:
             clean = z / (1 + sigma**2)
             return Estimate(clean, clean, None, sigma)
 
-    for sampler in SAMPLERS:
+    for sampler in ESTIMATING:
         draw = Independent(torch.Generator().manual_seed(0), each=2)
         z = 20 * draw(torch.empty(2, 1, 12, 14, 16))
         end = reverse(White(), sampler, log_uniform(150, 0.01, 20.0).tolist(), draw, State.start(z, draw)).z

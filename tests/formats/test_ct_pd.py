@@ -19,16 +19,15 @@ from torch import Tensor
 from medrecon.acquisition.helical import fan_geometry, rebin
 from medrecon.acquisition.options import RawOptions
 from medrecon.cli import main
-from medrecon.core.scan import load_scan, save_scan
 from medrecon.formats.ct_pd import raw as ct_pd
 from medrecon.formats.ct_pd.views import Projections, is_ct_pd, read_ct_pd, read_views
 from medrecon.formats.ct_pd.write import write_ct_pd
+from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.formats.raw_data import read_raw
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
+from medrecon.geometry import ConeGeometry, VolumeGrid
 from medrecon.numerics.linalg import cg
 from medrecon.operators.ct.joseph import cone
 from medrecon.pipeline import reconstruct
-from medrecon.pipeline.ct_problem import scan_geometry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VIEWS, ROWS, COLUMNS = 5, 6, 40
@@ -305,8 +304,8 @@ def test_read_raw_gives_fan_slices(helical: Path, tmp_path: Path, monkeypatch: p
     expected = rebin(found.data, geometry, [first + 5.0 * i for i in range(steps)])
     assert steps > 5 and float((scan.data - expected).abs().max()) < 1e-4
     kept = load_scan(save_scan(scan, tmp_path / "scan.h5"))
-    assert kept.geometry["detector"] == "arc" and kept.noise["mu_water"] == pytest.approx(0.02)
-    fan = scan_geometry(kept)
+    assert kept.geometry.detector == "arc" and kept.mu_water == pytest.approx(0.02)
+    fan = kept.rays
     assert fan == replace(fan_geometry(geometry), angles=fan.angles) and np.allclose(
         fan.angles, fan_geometry(geometry).angles
     )
@@ -332,7 +331,7 @@ def test_direct_import_keeps_the_cone_beam(helical: Path, tmp_path: Path, capsys
     projections = read_ct_pd(helical)
     first, stop = said["provenance"]["slices_measured"]
     assert said["provenance"]["rebinning"] == "none" and 0 < first < stop < scan.image_shape[0]
-    rays, views = scan_geometry(scan), scan.data.shape[1]
+    rays, views = scan.rays, scan.data.shape[1]
     full = ct_pd.cone_geometry(projections)
     skipped = int(np.flatnonzero((projections.data == scan.data[0, 0]).flatten(1).all(1))[0])
     assert torch.equal(scan.data[0], projections.data[skipped : skipped + views])
@@ -340,7 +339,7 @@ def test_direct_import_keeps_the_cone_beam(helical: Path, tmp_path: Path, capsys
     lift = np.array(kept.heights) - np.array(rays.heights)
     assert np.ptp(lift) < 1e-9 and replace(kept, heights=rays.heights) == rays
     assert scan.affine[2, 3] + 4 * (scan.image_shape[0] - 1) / 2 == pytest.approx(lift[0])  # heights from its middle
-    assert scan.noise["i0"].shape == (1, views, 1, 40)
+    assert scan.noise.i0.shape == (1, views, 1, 40)
     volume, _ = reconstruct(scan, "cgls")
     bright = (volume.data[first:stop].double() - 500).clamp(0, 500)
     z, y, x = (
@@ -354,8 +353,8 @@ def test_direct_import_keeps_the_cone_beam(helical: Path, tmp_path: Path, capsys
 def test_centre_of_the_user(helical: Path) -> None:
     """Counted from 0 in the columns of the files."""
     moved = read_raw(helical, RawOptions(slice_spacing=9.0, centre=19.0))
-    assert moved.geometry["det_offset"] == pytest.approx(-4.5)
-    assert read_raw(helical, RawOptions(slice_spacing=9.0)).geometry["det_offset"] == pytest.approx(2.25)
+    assert moved.geometry.det_offset == pytest.approx(-4.5)
+    assert read_raw(helical, RawOptions(slice_spacing=9.0)).geometry.det_offset == pytest.approx(2.25)
 
 
 def test_another_reading_gives_itself_away(helical: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,9 +11,10 @@ from ct_phantoms import Ellipse
 from raw_maker import dxchange, lines, parallel
 
 from medrecon.acquisition.options import RawOptions
-from medrecon.core.scan import Scan, load_scan, save_scan
+from medrecon.core.scan import Scan
+from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.formats.raw_data import read_raw
-from medrecon.operators.ct.operator import ImageGrid
+from medrecon.geometry import ImageGrid
 from medrecon.pipeline import reconstruct
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,10 +56,10 @@ def test_attenuation_geometry_and_centre(file: Path) -> None:
     scan = read_raw(file)
     assert scan.data.shape == (3, 120, 128) and scan.image_shape == (128, 128) and scan.units == "1/mm"
     assert np.allclose(scan.data.transpose(0, 1).numpy(), projections(), atol=2e-4)
-    assert scan.geometry["det_spacing"] == pytest.approx(PITCH)
+    assert scan.geometry.det_spacing == pytest.approx(PITCH)
     assert abs(scan.provenance["rotation_centre_elements"] - (127 / 2 + 5.3)) < 0.05
-    assert scan.geometry["det_offset"] == pytest.approx(RAYS.det_offset, abs=0.05 * PITCH)
-    assert scan.noise == {}  # flats without noise say nothing
+    assert scan.geometry.det_offset == pytest.approx(RAYS.det_offset, abs=0.05 * PITCH)
+    assert scan.noise is None  # flats without noise say nothing
     assert inside(scan) == pytest.approx(1, abs=0.01)
     assert float(scan.affine[2, 2]) == pytest.approx(PITCH)
 
@@ -75,7 +76,7 @@ def test_a_wrong_centre_is_worse(file: Path) -> None:
 def test_options_and_round_trip(file: Path, tmp_path: Path) -> None:
     scan = read_raw(file, RawOptions(slices=(1, 3), size=64, pixel_size=0.008, centre=68.8))
     assert scan.data.shape[0] == 2 and scan.image_shape == (64, 64)
-    assert scan.geometry["pixel_spacing"] == [0.016, 0.016] and scan.provenance["rotation_centre_from"] == "given"
+    assert scan.grid.spacing == (0.016, 0.016) and scan.provenance["rotation_centre_from"] == "given"
     assert torch.equal(scan.data, read_raw(file).data[1:3])
     again = load_scan(save_scan(scan, tmp_path / "out.h5"))
     assert again.units == "1/mm" and torch.equal(again.data, scan.data) and again.provenance == scan.provenance
@@ -83,7 +84,7 @@ def test_options_and_round_trip(file: Path, tmp_path: Path) -> None:
 
 def test_without_pixel_size_values_are_per_element(tmp_path: Path) -> None:
     scan = read_raw(dxchange(tmp_path / "a.h5", projections(1), THETA))
-    assert "taken as 1 mm" in scan.provenance["detector_pixel_from"] and scan.geometry["det_spacing"] == 1.0
+    assert "taken as 1 mm" in scan.provenance["detector_pixel_from"] and scan.geometry.det_spacing == 1.0
     volume, _ = reconstruct(scan, "fbp")
     assert float(volume.data.max()) == pytest.approx(3 * PITCH, rel=0.2)  # 2 + 1 per mm
 
@@ -93,7 +94,7 @@ def test_without_theta_it_is_half_a_turn(tmp_path: Path) -> None:
     p = lines(both, OBJECT).double().numpy()[:, None]
     scan = read_raw(dxchange(tmp_path / "a.h5", p, None, pixel=(PITCH, "mm")))
     assert "both included" in scan.provenance["theta"]
-    assert np.allclose(scan.geometry["angles"], both.angles) and inside(scan) == pytest.approx(1, abs=0.01)
+    assert np.allclose(scan.geometry.angles, both.angles) and inside(scan) == pytest.approx(1, abs=0.01)
 
 
 def test_photons_of_the_flats_predict_the_noise(tmp_path: Path) -> None:
@@ -101,8 +102,8 @@ def test_photons_of_the_flats_predict_the_noise(tmp_path: Path) -> None:
     for i0 in (1e3, 3e4):
         scan = read_raw(dxchange(tmp_path / f"{i0}.h5", projections(1), THETA, i0=i0))
         residual = scan.data[0] - torch.from_numpy(projections(1)[:, 0])
-        expected = torch.exp(torch.from_numpy(projections(1)[:, 0])) / scan.noise["i0"]
-        assert scan.noise["i0"] == pytest.approx(i0, rel=0.1)
+        expected = torch.exp(torch.from_numpy(projections(1)[:, 0])) / scan.noise.i0
+        assert scan.noise.i0 == pytest.approx(i0, rel=0.1)
         assert float((residual.square() / expected).mean()) == pytest.approx(1.1, abs=0.15)  # 10 flats add a tenth
 
 
@@ -116,7 +117,7 @@ def test_other_axes(axes: str, tmp_path: Path, file: Path) -> None:
 @pytest.mark.parametrize(("units", "factor", "sign"), [("deg", 1, -1), ("radians", math.pi / 180, 1)])
 def test_units_and_sense_of_the_angles(units: str, factor: float, sign: int, tmp_path: Path) -> None:
     path = dxchange(tmp_path / "a.h5", projections(1), sign * THETA * factor, units=units)
-    assert np.allclose(read_raw(path, RawOptions(centre=60.0)).geometry["angles"], sign * np.array(RAYS.angles))
+    assert np.allclose(read_raw(path, RawOptions(centre=60.0)).geometry.angles, sign * np.array(RAYS.angles))
 
 
 def change(key: str, value: object) -> object:
@@ -187,7 +188,7 @@ def test_truncated_and_other_files(file: Path, tmp_path: Path) -> None:
 def test_tooth(corpus: Path) -> None:
     """Real: enamel well over dentine over air, and air is 0."""
     scan = read_raw(corpus / "raw" / "raw_ct_tooth" / "tooth.h5", RawOptions(slices=(0, 1)))
-    assert scan.data.shape == (1, 181, 640) and 4e4 < scan.noise["i0"] < 5.5e4
+    assert scan.data.shape == (1, 181, 640) and 4e4 < scan.noise.i0 < 5.5e4
     image = reconstruct(scan, "fbp")[0].data[0]
     spots = (image[225:235, 300:340], image[290:300, 380:400], image[100:150, 100:150])
     enamel, dentine, air = (float(spot.mean()) for spot in spots)

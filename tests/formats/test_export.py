@@ -16,12 +16,14 @@ import torch
 from medrecon import formats
 from medrecon.cli import main
 from medrecon.coils.maps.espirit import espirit
-from medrecon.core.scan import Scan, save_scan
+from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl
 from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.fastmri.write import write_fastmri
+from medrecon.formats.measurement_file import save_scan
 from medrecon.formats.raw_data import read_raw
+from medrecon.geometry import Cartesian, ParallelGeometry, Trajectory
 from medrecon.numerics.linalg import cg
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import random_mask
@@ -46,7 +48,7 @@ def scan_of(
     mask = random_mask(shape, accel, 12, generator) if accel > 1 else torch.ones(shape, dtype=torch.bool)
     mask[:, :padding] = mask[:, shape[1] - padding :] = False
     affine = isocentre_affine(shape, maker.PIXEL, 4.5, 2)
-    geometry = {} if crop is None else {"crop": list(crop)}
+    geometry = Cartesian(crop)
     return Scan(
         "mri",
         data * mask,
@@ -199,19 +201,12 @@ def test_refusals_of_each_format(tmp_path: Path) -> None:
         SHAPE,
         scan.affine,
         "a.u.",
-        geometry={"type": "noncartesian", "trajectory": torch.zeros(10, 2, dtype=torch.float64)},
+        geometry=Trajectory(torch.zeros(10, 2, dtype=torch.float64)),
     )
     for name in ("bart", "fastmri"):
         with pytest.raises(ValueError, match="Cartesian k-space"):
             formats.export(spokes, tmp_path / ("x" + formats.exports()[name].suffix), name)
-    rays = {
-        "type": "parallel",
-        "angles": torch.zeros(2, dtype=torch.float64),
-        "det_count": 3,
-        "det_spacing": 1.0,
-        "det_offset": 0.0,
-        "pixel_spacing": [1.0, 1.0],
-    }
+    rays = ParallelGeometry((0.0, 0.0), 3, 1.0)
     ct = Scan("ct", torch.zeros(1, 2, 3), (3, 3), scan.affine, "HU", geometry=rays)
     with pytest.raises(ValueError, match="a CT scan; bart holds k-space"):
         formats.export(ct, tmp_path / "x.cfl", "bart")

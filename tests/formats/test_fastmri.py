@@ -14,9 +14,10 @@ import torch
 from medrecon import formats
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.cli import main
-from medrecon.core.scan import load_scan, save_scan
 from medrecon.formats.fastmri import header as fastmri_header
+from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.formats.raw_data import read_raw, recognise
+from medrecon.geometry import Cartesian
 from medrecon.pipeline import reconstruct
 from medrecon.quality.evaluate import evaluate, same_grid
 
@@ -39,7 +40,7 @@ def test_scan_has_the_samples_the_grid_and_the_padding(file: Path, stack: maker.
     assert recognise(file).name == "fastmri"
     scan = read_raw(file)
     assert np.array_equal(scan.data.numpy(), stack) and scan.image_shape == SHAPE
-    assert scan.geometry == {"crop": [32, 32]} and scan.maps is None
+    assert scan.geometry == Cartesian((32, 32)) and scan.maps is None
     expected = np.zeros(SHAPE, bool)
     expected[:, PADDING:-PADDING] = True
     assert scan.mask is not None and np.array_equal(scan.mask.numpy(), expected)

@@ -9,7 +9,7 @@ from raw_maker import dxchange, lines, parallel
 
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.cli import main
-from medrecon.core.scan import load_scan
+from medrecon.formats.measurement_file import load_scan
 from medrecon.formats.raw_data import read_raw, recognise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,7 +61,7 @@ def test_import_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out) == planned
     scan = load_scan(out)
-    assert scan.image_shape == (32, 32) and scan.units == "1/mm" and scan.noise["i0"] == pytest.approx(1e4, rel=0.2)
+    assert scan.image_shape == (32, 32) and scan.units == "1/mm" and scan.noise.i0 == pytest.approx(1e4, rel=0.2)
     assert abs(planned["provenance"]["rotation_centre_elements"] - (63 / 2 + 2.5)) < 0.1
     assert main(command) == 1 and "--overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0

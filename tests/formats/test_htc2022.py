@@ -17,10 +17,9 @@ from scipy.io import savemat
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.raw_data import read_raw
+from medrecon.geometry import FanGeometry
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import FanGeometry
 from medrecon.pipeline import reconstruct
-from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DISC = (Ellipse(2.0, -3.0, 33.0, 33.0, 0.0, 0.04), Ellipse(12.0, 8.0, 8.0, 5.0, 0.5, -0.04))
@@ -79,11 +78,11 @@ Writer = Callable[..., Path]
 def test_attenuation_and_geometry(write: Writer, tmp_path: Path) -> None:
     scan = read_raw(write(tmp_path / "a.mat", content()), RawOptions(size=128))
     assert scan.units == "1/mm" and scan.data.shape == (1, 360, 560) and scan.image_shape == (128, 128)
-    assert torch.allclose(scan.data[0], lines(scan_geometry(scan), DISC), atol=1e-5)
-    assert scan_geometry(scan).source_origin == 410.66 and scan_geometry(scan).origin_detector == pytest.approx(143.08)
-    grid = scan_grid(scan)
+    assert torch.allclose(scan.data[0], lines(scan.rays, DISC), atol=1e-5)
+    assert scan.rays.source_origin == 410.66 and scan.rays.origin_detector == pytest.approx(143.08)
+    grid = scan.grid
     assert grid.spacing[0] * 128 == pytest.approx(512 * 0.2 * 410.66 / 553.74)
-    image = fbp(scan.data, scan_geometry(scan), grid)[0]
+    image = fbp(scan.data, scan.rays, grid)[0]
     for x, y, mu in ((-10.0, -10.0, 0.04), (12.0, 8.0, 0.0)):
         spot = Ellipse(x, y, 4, 3).inside(grid)
         assert float(image[spot].mean()) == pytest.approx(mu, abs=4e-4)
@@ -93,7 +92,7 @@ def test_attenuation_and_geometry(write: Writer, tmp_path: Path) -> None:
 
 def test_other_names_sizes_and_units(tmp_path: Path) -> None:
     scan = read_raw(matlab73(tmp_path / "a.mat", content(), "CtDataFull"), RawOptions(pixel=0.5))
-    assert scan.geometry["pixel_spacing"] == [0.5, 0.5] and scan.image_shape == (152, 152)
+    assert scan.grid.spacing == (0.5, 0.5) and scan.image_shape == (152, 152)
     metres = content(
         distanceUnit="m",
         distanceSourceOrigin=0.41066,
@@ -102,7 +101,7 @@ def test_other_names_sizes_and_units(tmp_path: Path) -> None:
         effectivePixelSizePost=2e-4 * 410.66 / 553.74,
     )
     again = read_raw(matlab5(tmp_path / "b.mat", metres), RawOptions(pixel=0.5))
-    assert scan_geometry(again).source_origin == pytest.approx(410.66) and scan_grid(again) == scan_grid(scan)
+    assert again.rays.source_origin == pytest.approx(410.66) and again.grid == scan.grid
 
 
 BROKEN = [
@@ -150,19 +149,18 @@ def discs(corpus: Path) -> Scan:
     found: dict[int, tuple[float, torch.Tensor]] = {}
     for path in sorted((corpus / "raw" / "raw_ct_htc2022").glob("tb_*.mat")):
         scan = read_raw(path, RawOptions(size=96))
-        for angle, view in zip(scan.geometry["angles"].tolist(), scan.data[0], strict=True):
+        for angle, view in zip(scan.geometry.angles, scan.data[0], strict=True):
             key = round(math.degrees(angle) * 2)
             assert key not in found or torch.equal(found[key][1], view)
             found[key] = angle, view
     angles, views = zip(*(found[key] for key in sorted(found)[::4]), strict=True)
-    geometry = {**scan.geometry, "angles": torch.tensor(angles, dtype=torch.float64)}
-    return replace(scan, data=torch.stack(views)[None], geometry=geometry)
+    return replace(scan, data=torch.stack(views)[None], geometry=replace(scan.geometry, angles=angles))
 
 
 def test_sense_of_rotation_on_real_data(corpus: Path) -> None:
     """All arcs fit one disc as read; with the sense of rotation alone reversed they do not."""
     scan = discs(corpus)
-    reverse = replace(scan, geometry={**scan.geometry, "angles": -scan.geometry["angles"]})
+    reverse = replace(scan, geometry=replace(scan.geometry, angles=tuple(-a for a in scan.geometry.angles)))
     right, wrong = (reconstruct(s, "cgls", settings={"iterations": 12})[1]["chi2"] for s in (scan, reverse))
     assert wrong > 4 * right
 
@@ -182,5 +180,5 @@ def test_sense_of_rotation_on_real_data(corpus: Path) -> None:
 def test_real_files(name: str, corpus: Path) -> None:
     scan = read_raw(corpus / "raw" / "raw_ct_htc2022" / f"{name}.mat")
     assert scan.data.shape[2] == 560 and scan.image_shape == (512, 512) and scan.provenance["arc_degrees"] >= 30
-    assert scan.geometry["pixel_spacing"][0] == pytest.approx(0.2 * 410.66 / 553.74)
+    assert scan.grid.spacing[0] == pytest.approx(0.2 * 410.66 / 553.74)
     assert 1.5 < float(scan.data.max()) < 2.5

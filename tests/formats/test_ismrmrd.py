@@ -15,10 +15,13 @@ from mri_raw_maker import AXES, COILS, PHASE, READ, Plane, Protocol, header, lin
 
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.cli import main
-from medrecon.core.scan import Scan, load_scan, save_scan
+from medrecon.core.noise import MRINoise
+from medrecon.core.scan import Scan
 from medrecon.corrections.ramp_sampling import Trapezoid
 from medrecon.formats.ismrmrd.write import write_ismrmrd
+from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.formats.raw_data import read_raw
+from medrecon.geometry import Cartesian
 from medrecon.pipeline import reconstruct
 
 pytest.importorskip("ismrmrd")
@@ -53,7 +56,7 @@ def test_an_oblique_stack_lies_where_it_was(protocol: Protocol, tmp_path: Path) 
     made = [a for c in (0, 1, 2) for a in lines(protocol, planes[c], slice=c)]
     scan = read_raw(mrd(tmp_path / "scan.h5", header(protocol), made))
     assert scan.data.shape == (3, 3, protocol.image[0], protocol.image[1]) and scan.crop is None
-    assert scan.provenance["format"] == "ismrmrd" and scan.noise == {}
+    assert scan.provenance["format"] == "ismrmrd" and scan.noise is None
     for z, counter in enumerate((2, 0, 1)):
         found = places(scan, images(scan)[z], z, 2)
         assert np.allclose(found, [planes[counter].room(b) for b in (0, 1)], atol=0.02)
@@ -78,7 +81,7 @@ def test_siemens_directions_are_for_the_forward_transform(tmp_path: Path) -> Non
 def test_phase_oversampling_is_cropped_after_reconstruction(tmp_path: Path) -> None:
     wide = Protocol((96, 40, 1), (240.0, 160.0, 5.0), (48, 30, 1))
     scan = read_raw(mrd(tmp_path / "wide.h5", header(wide), lines(wide, PLANE)))
-    assert scan.data.shape == (1, 3, 48, 40) and scan.geometry["crop"] == [48, 30]
+    assert scan.data.shape == (1, 3, 48, 40) and scan.geometry.crop == (48, 30)
     volume, _ = reconstruct(scan, "zero-filled")
     assert volume.data.shape == (1, 48, 30)
     where = places(Scan("mri", scan.data[..., :30].contiguous(), (48, 30), volume.affine, "a.u."), volume.data[0], 0)
@@ -126,7 +129,7 @@ def test_averages_and_the_noise_of_their_mean(tmp_path: Path) -> None:
     made = [line(sample(96, 1.0), PLANE, step1=s, average=a) for a in range(3) for s in range(40)]
     scan = read_raw(mrd(tmp_path / "noise.h5", header(P, bandwidth=0.8), noise + made))
     assert scan.provenance["averages"]["usual"] == 3 and "dwell time ratio 4" in scan.provenance["noise"]
-    said = scan.noise["covariance"].numpy()
+    said = scan.noise.covariance.numpy()
     assert np.allclose(said, true / 3, atol=0.03 * 2 / 3)
     samples = scan.data[0].flatten(1).numpy()
     assert np.allclose(samples @ samples.conj().T / samples.shape[1], said, atol=0.1 * 2 / 3)
@@ -141,7 +144,7 @@ def test_virtual_coils_are_whitened_and_keep_the_signal(tmp_path: Path) -> None:
     path = mrd(tmp_path / "coils.h5", header(P, bandwidth=1.0), [noise, *lines(P, PLANE)])
     scan = read_raw(path, RawOptions(coils=1))
     sigma = math.sqrt((2.0**2 + 1.0**2 + 0.5**2) / 3)  # of the mean coil
-    assert scan.data.shape[1] == 1 and scan.noise == {"sigma": pytest.approx(sigma, rel=0.02)}
+    assert scan.data.shape[1] == 1 and scan.noise.covariance == pytest.approx(sigma, rel=0.02)
     expected = sigma * np.linalg.norm(COILS / [2.0, 1.0, 0.5]) * np.abs(P.grid(PLANE))  # uniform coils: rank one
     assert np.allclose(scan.data[0, 0].abs().numpy(), expected, atol=0.05 * expected.max())
     assert scan.provenance["virtual_coils"]["energy_kept"] == pytest.approx(1, abs=1e-4)
@@ -250,7 +253,7 @@ def test_a_3d_scan_becomes_slices(tmp_path: Path) -> None:
     full = read_raw(mrd(tmp_path / "full.h5", header(THICK), partitions(lambda s, q: s % 2 == 0 or 12 <= s < 18)))
     assert full.data.shape == (8, 3, 48, 30) and full.provenance["slices_along"] == "partitions"
     other = read_raw(mrd(tmp_path / "some.h5", header(THICK), partitions(lambda s, q: (s + q) % 9 != 3 or q == 6)))
-    assert other.data.shape == (48, 3, 30, 12) and other.geometry["crop"] == [30, 8]
+    assert other.data.shape == (48, 3, 30, 12) and other.geometry.crop == (30, 8)
     assert other.provenance["slices_along"] == "readout"
     for scan in (full, other):
         power = images(scan).double().square()
@@ -287,7 +290,7 @@ def test_radial_samples_along_their_trajectory(unit: float, tmp_path: Path) -> N
     made = radial(unit=unit, density=True, planes=2)
     scan = read_raw(mrd(tmp_path / "radial.h5", header(ROUND, trajectory="radial"), made))
     assert scan.noncartesian and scan.data.shape == (2, 3, 60 * 80) and scan.image_shape == (40, 40)
-    k, weight = scan.geometry["trajectory"], scan.geometry["density"]
+    k, weight = scan.geometry.samples, scan.geometry.density
     assert float(k.abs().max()) == pytest.approx(20) and float(weight.max()) == pytest.approx(0.5)
     x = torch.arange(40, dtype=torch.float64) - 20
     rows, columns = (torch.exp(2j * math.pi / 40 * x[:, None] * k[:, a]) for a in (0, 1))
@@ -337,13 +340,13 @@ def test_a_round_trip_through_ismrmrd(tmp_path: Path) -> None:
     factor = torch.randn(3, 3, dtype=torch.complex64, generator=generator)
     covariance = factor @ factor.mH + torch.eye(3)
     scan = Scan(
-        "mri", data, (33, 20), affine, "a.u.", geometry={"crop": [33, 16]}, mask=mask, noise={"covariance": covariance}
+        "mri", data, (33, 20), affine, "a.u.", geometry=Cartesian((33, 16)), mask=mask, noise=MRINoise(covariance)
     )
     path = write_ismrmrd(scan, tmp_path / "out.h5")
     again = read_raw(path)
     assert torch.equal(again.data, data) and torch.equal(again.mask, mask)
     assert torch.allclose(again.affine, affine, atol=2e-5)
-    assert again.geometry["crop"] == [33, 16] and torch.allclose(again.noise["covariance"], covariance, atol=1e-5)
+    assert again.geometry.crop == (33, 16) and torch.allclose(again.noise.covariance, covariance, atol=1e-5)
     with pytest.raises(FileExistsError):
         write_ismrmrd(scan, path)
     import ismrmrd

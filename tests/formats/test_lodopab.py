@@ -13,9 +13,8 @@ from ct_phantoms import Ellipse
 from medrecon.acquisition.options import RawOptions
 from medrecon.formats.lodopab import MU_MAX
 from medrecon.formats.raw_data import read_raw
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import ImageGrid, ParallelGeometry
-from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 from medrecon.pipeline.problem import build_problem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,11 +42,11 @@ def test_image_is_the_transposed_ground_truth(files: Path) -> None:
     """In HU, and as DICOM shows it: ODL's y rises with the DICOM row."""
     scan = read_raw(files / "observation_train_000.hdf5", RawOptions(slices=(1, 3)))
     assert scan.data.shape == (2, 1000, 513) and scan.image_shape == (362, 362) and scan.units == "HU"
-    assert scan.noise == {"i0": 4096.0, "mu_water": 0.02}
+    assert scan.noise.i0 == 4096.0 and scan.mu_water == 0.02
     upside_down = [replace(e, y=-e.y, tilt=-e.tilt) for e in CHEST]
-    exact = 0.9 * sum(e.sinogram(scan_geometry(scan)) for e in upside_down)
+    exact = 0.9 * sum(e.sinogram(scan.rays) for e in upside_down)
     assert torch.allclose(scan.data[0], exact, atol=1e-4)
-    image = fbp(scan.data[:, ::4], scan_geometry(scan).subset(range(0, 1000, 4)), scan_grid(scan))[0]
+    image = fbp(scan.data[:, ::4], scan.rays.subset(range(0, 1000, 4)), scan.grid)[0]
     with h5py.File(files / "ground_truth_train_000.hdf5") as h5:
         truth = torch.from_numpy(h5["data"][1]) * MU_MAX / 1000
     right, others = truth.T, [truth, truth.T.flip(0), truth.flip(0), truth.T.flip(1)]
@@ -56,7 +55,7 @@ def test_image_is_the_transposed_ground_truth(files: Path) -> None:
     water = build_problem(scan, "cpu").values(image / 0.9)[200:230, 150:180]
     assert float(water.mean()) == pytest.approx(0, abs=5)
     small = read_raw(files / "observation_train_000.hdf5", RawOptions(slices=(0, 1), size=64))
-    assert scan_grid(small).spacing[0] * 64 == pytest.approx(260)
+    assert small.grid.spacing[0] * 64 == pytest.approx(260)
 
 
 def test_bad_files(files: Path, tmp_path: Path) -> None:

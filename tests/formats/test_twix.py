@@ -14,6 +14,7 @@ from mri_raw_maker import AXES, COILS, Plane, Protocol, block, twix
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.formats.ismrmrd.write import write_ismrmrd
 from medrecon.formats.raw_data import read_raw
+from medrecon.geometry import Cartesian
 from medrecon.pipeline import reconstruct
 
 pytest.importorskip("twixtools")
@@ -65,7 +66,7 @@ def blocks(plane: Plane = PLANE, ve: bool = True, **counters: int) -> list[Any]:
 def test_a_phantom_lies_where_it_was(ve: bool, tmp_path: Path) -> None:
     below = Plane(PLANE.centre - 6 * PLANE.axes[2], PLANE.axes, ((1.0, -20.0, 10.0),))
     scan = read_raw(twix(tmp_path / "scan.dat", blocks(ve=ve, Sli=0) + blocks(below, ve=ve, Sli=1), YAPS))
-    assert scan.data.shape == (2, 3, 48, 40) and scan.provenance["format"] == "twix" and scan.noise == {}
+    assert scan.data.shape == (2, 3, 48, 40) and scan.provenance["format"] == "twix" and scan.noise is None
     assert np.allclose(places(scan, images(scan)[1], 1), [PLANE.room(b) for b in range(3)], atol=0.02)
     assert np.allclose(places(scan, images(scan)[0], 0, 1), [below.room(0)], atol=0.02)
     truth = COILS[:, None, None] * P.grid(PLANE, +1)
@@ -86,7 +87,7 @@ def test_noise_of_an_earlier_measurement_and_averages(tmp_path: Path) -> None:
     assert scan.provenance["measurements"] == 2 and scan.provenance["averages"]["usual"] == 2
     expected = np.array([4.0, 1.0, 0.25]) / 2 * (30.0 / 5.0) / 0.79  # dwell times 300 * 256 / 256 / 10, 5 us
     assert "dwell time ratio 6," in scan.provenance["noise"]  # (int(76800 / 256) / 10 us)
-    assert np.allclose(scan.noise["covariance"].diagonal().real.numpy(), expected, rtol=0.06)
+    assert np.allclose(scan.noise.covariance.diagonal().real.numpy(), expected, rtol=0.06)
 
 
 def test_reflected_lines_and_navigators(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_real_scan_has_the_lines_of_another_reader(folder: Path) -> None:
     """Phantom, GRE: k-space against pymapvbvd, oversampling removed; place and size against the header's text."""
     mapvbvd = pytest.importorskip("mapvbvd")
     scan = read_raw(folder / "gre.dat")
-    assert scan.data.shape == (1, 2, 160, 160) and bool(scan.mask.all()) and scan.geometry == {}
+    assert scan.data.shape == (1, 2, 160, 160) and bool(scan.mask.all()) and scan.geometry == Cartesian()
     other = mapvbvd.mapVBVD(str(folder / "gre.dat"), quiet=True)
     other.image.squeeze, other.image.flagRemoveOS = True, False
     raw = np.asarray(other.image[""]).transpose(1, 0, 2)  # (C, 320, 160)

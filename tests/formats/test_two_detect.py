@@ -11,9 +11,8 @@ from PIL import Image
 
 from medrecon.acquisition.options import RawOptions
 from medrecon.formats.raw_data import read_raw
+from medrecon.geometry import FanGeometry
 from medrecon.operators.ct.filtered.fbp import fbp
-from medrecon.operators.ct.operator import FanGeometry
-from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAMPLE = (Ellipse(6.0, -9.0, 30.0, 22.0, 0.4, 0.05), Ellipse(15.0, 0.0, 6.0, 4.0, 0.0, 0.03))
@@ -40,21 +39,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_attenuation_and_centre(folder: Path) -> None:
     scan = read_raw(folder, RawOptions(size=128))
-    assert scan.data.shape == (1, 3600, 956) and scan.units == "1/mm" and scan.noise == {}
+    assert scan.data.shape == (1, 3600, 956) and scan.units == "1/mm" and scan.noise is None
     assert scan.provenance["source"] == "slice00001/mode2" and scan.provenance["rotation_centre_from"] == "symmetry"
     assert scan.provenance["rotation_centre_elements"] == pytest.approx(955 / 2 + SHIFT / 2, abs=0.05)
-    grid = scan_grid(scan)
+    grid = scan.grid
     assert grid.spacing[0] * 128 == pytest.approx(956 * 0.1496 * 431.019989 / 529.000488)
-    thin = scan_geometry(scan).subset(range(0, 3600, 10))
+    thin = scan.rays.subset(range(0, 3600, 10))
     image = fbp(scan.data[:, ::10], thin, grid)[0]
     for x, y, mu in ((-5.0, -12.0, 0.05), (15.0, 0.0, 0.08), (-35.0, 30.0, 0.0)):
         spot = Ellipse(x, y, 3, 2).inside(grid)
         assert float(image[spot].mean()) == pytest.approx(mu, abs=6e-4)
     given = read_raw(folder, RawOptions(centre=478.5, pixel=0.5))
-    assert given.geometry["det_offset"] == pytest.approx(-0.1496) and given.image_shape == (233, 233)
+    assert given.geometry.det_offset == pytest.approx(-0.1496) and given.image_shape == (233, 233)
     assert torch.equal(given.data, scan.data)
     # The last view, 16-bit counts and the mean of the flats included.
-    exact = sum(e.sinogram(scan_geometry(given)) for e in SAMPLE)
+    exact = sum(e.sinogram(given.rays) for e in SAMPLE)
     assert torch.allclose(given.data[0], exact, atol=0.005)
 
 

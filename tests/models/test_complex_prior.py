@@ -12,6 +12,7 @@ from medrecon.core.measurement import Measurement
 from medrecon.core.volume import Volume
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.trust import PixelError
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder, block_components
 from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
@@ -19,7 +20,7 @@ from medrecon.models.prior import Prior
 from medrecon.models.store import load_prior
 from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.pipeline import reconstruct
 from medrecon.simulate import simulate_mri
 from medrecon.solvers.diffusion.dds import DDS

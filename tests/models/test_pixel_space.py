@@ -8,6 +8,7 @@ import torch
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.draw import Draw
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder
 from medrecon.models.networks.pixel_space import PixelSpace
@@ -15,7 +16,7 @@ from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.models.prior import Prior
 from medrecon.models.store import build_autoencoder, load_prior, save_prior
 from medrecon.models.values import Linear
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.diffusion.base import DiffusionSolver
 from medrecon.solvers.diffusion.dds import DDS
 from medrecon.solvers.diffusion.resample import ReSample

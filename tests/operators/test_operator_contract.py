@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.discover import classes
-from medrecon.geometry.rays import ImageGrid, ParallelGeometry
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.operators.algebra import Diagonal, Stack, whiten
 from medrecon.operators.base import Adjoint, Composition, LinearOperator, Scaled, Sum
 from medrecon.operators.check import adjoint_error, check_operator

@@ -11,8 +11,10 @@ import torch
 from medrecon import formats
 from medrecon.cli.main import main
 from medrecon.cli.options import Maps
-from medrecon.core.scan import Scan, load_scan
+from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
+from medrecon.formats.measurement_file import load_scan
+from medrecon.geometry import Cartesian, ParallelGeometry
 from medrecon.pipeline import reconstruct, solver_class
 from medrecon.pipeline.choose import suitable
 from medrecon.pipeline.coil_maps import METHODS
@@ -75,7 +77,7 @@ def test_which_solver_is_for_which_scan(spokes: Scan, lines: Scan, disc: Volume)
 
 def test_the_crop_is_cut_after_the_reconstruction(lines: Scan) -> None:
     whole, _ = reconstruct(lines, "zero-filled")
-    cut, _ = reconstruct(replace(lines, geometry={"crop": [40, 33]}), "zero-filled")
+    cut, _ = reconstruct(replace(lines, geometry=Cartesian((40, 33))), "zero-filled")
     assert torch.equal(cut.data, whole.data[:, 12:52, 16:49])
     corner = torch.tensor([0.0, 0, 0, 1], dtype=torch.float64)
     moved = torch.tensor([16.0, 12, 0, 1], dtype=torch.float64)  # column, row
@@ -97,13 +99,8 @@ def test_every_way_to_coil_maps_gives_the_image(method: str, lines: Scan, disc: 
                 modality="ct",
                 data=torch.zeros(1, 4, 4),
                 units="HU",
-                geometry={
-                    "type": "parallel",
-                    "angles": torch.arange(4.0, dtype=torch.float64),
-                    "det_count": 4,
-                    "det_spacing": 1.0,
-                    "det_offset": 0.0,
-                },
+                geometry=ParallelGeometry((0.0, 1.0, 2.0, 3.0), 4, 1.0),
+                noise=None,
                 maps=None,
                 mask=None,
             ),
@@ -122,8 +119,3 @@ def test_no_calibration_lines_name_the_way_out(lines: Scan) -> None:
     bare = replace(lines, data=lines.data * hollow, mask=hollow, maps=None)
     with pytest.raises(ValueError, match="ACS"):
         reconstruct(bare, "cg-sense")
-
-
-def test_lost_trajectory_is_refused(spokes: Scan) -> None:
-    with pytest.raises(ValueError, match="geometry/trajectory"):
-        replace(spokes, geometry={"type": "noncartesian"})

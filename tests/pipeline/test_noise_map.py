@@ -9,8 +9,10 @@ import torch
 from medrecon import formats
 from medrecon.cli.main import main
 from medrecon.coils.combine import birdcage_maps
-from medrecon.core.scan import Scan, load_scan, save_scan
+from medrecon.core.noise import MRINoise
+from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
+from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.pipeline.noise_map import noise_map
 from medrecon.simulate import simulate_ct
 
@@ -30,7 +32,7 @@ def full_scan(sigma: float) -> Scan:
         "a.u.",
         maps=maps[None],
         mask=torch.ones(24, 20, dtype=torch.bool),
-        noise={"sigma": sigma},
+        noise=MRINoise(sigma),
     )
 
 
@@ -52,7 +54,7 @@ def test_command_line(tmp_path: Path, disc_volume: Callable[..., Volume]) -> Non
     assert main(["noise", str(scan), "-o", str(tmp_path / "x.nii"), "--solver", "fbp"]) == 1
     assert main(["noise", str(scan), "-o", str(tmp_path / "x.nii"), "--solver", "cg-sense", "--replicas", "1"]) == 2
     assert main(["noise", str(scan), "-o", str(tmp_path / "dicom"), "--solver", "cg-sense"]) == 2
-    assert load_scan(scan).noise["sigma"] == 2.0
+    assert load_scan(scan).noise.covariance == 2.0
 
 
 def test_ct_in_hu(disc_volume: Callable[..., Volume]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medrecon.core.measurement import Measurement
-from medrecon.core.noise import MRINoise
+from medrecon.core.noise import CTNoise, MRINoise
 from medrecon.core.scan import Scan
 from medrecon.core.units import mu_to_hu
 from medrecon.core.volume import Volume
@@ -20,9 +20,7 @@ from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.pipeline import Options, Request, describe_solvers, reconstruct, solver_class, solver_classes
 from medrecon.pipeline.choose import parse_settings
-from medrecon.pipeline.ct_problem import scan_geometry, scan_grid
 from medrecon.pipeline.mri_problem import CartesianProblem
-from medrecon.pipeline.noise_level import ct_precision
 from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.solvers.base import OnStep, Solution, Solver
@@ -63,7 +61,7 @@ def test_mri_comes_back_in_its_own_units(mri: Scan, disc_volume: Make, solver: s
 
 
 def test_the_intensity_scale_is_undone(mri: Scan) -> None:
-    louder = replace(mri, data=mri.data * 1e3, noise={"sigma": mri.noise["sigma"] * 1e3})
+    louder = replace(mri, data=mri.data * 1e3, noise=MRINoise(mri.noise.covariance * 1e3))
     one, _ = reconstruct(mri, "cg-sense", slices=(0, 1))
     loud, _ = reconstruct(louder, "cg-sense", slices=(0, 1))
     torch.testing.assert_close(loud.data, one.data * 1e3, rtol=1e-3, atol=1.0)
@@ -111,7 +109,7 @@ def test_learned_solvers_get_the_prior_in_the_operators_units(ct: Scan, monkeypa
     monkeypatch.setattr("medrecon.models.store.load_prior", load)
     monkeypatch.setattr("medrecon.pipeline.choose.solver_classes", lambda: {"probe": Probe})
     through, report = reconstruct(ct, "probe")
-    A = CTOperator(scan_geometry(ct), scan_grid(ct))
+    A = CTOperator(ct.rays, ct.grid)
     assert asked == ["ct"]
     assert report["network_calls_per_slice"] == {"encoder": 1}
     torch.testing.assert_close(through.data, mu_to_hu(A.fbp(ct.data)), rtol=1e-3, atol=1.0)
@@ -236,7 +234,7 @@ def test_correlated_coils_are_whitened(mri: Scan) -> None:
     noise = MRINoise(mixing @ mixing.mH)
     noisy = noise.simulate(torch.zeros(1, 4, 64, 64, dtype=torch.complex64), torch.ones(64, 64), g)
     signal = mri.data[:1] * 1e4  # far above the noise, so that the scale is well defined
-    scan = replace(mri, data=signal, maps=mri.maps[:1], noise={"covariance": mixing @ mixing.mH})
+    scan = replace(mri, data=signal, maps=mri.maps[:1], noise=MRINoise(mixing @ mixing.mH))
     problem = CartesianProblem(scan, "cpu")
     y = replace(scan, data=torch.where(mri.mask, noisy, 0))
     problem.scan = y
@@ -248,10 +246,10 @@ def test_unknown_noise_is_estimated(ct: Scan, mri: Scan) -> None:
     g = torch.Generator().manual_seed(2)
     smooth = torch.linspace(0, 3, 200).square().expand(1, 30, 200)
     noisy = smooth + 0.1 * torch.randn(smooth.shape, generator=g)
-    precision = ct_precision(noisy, {"model_absolute": 0.0, "model_relative": 0.0})
+    precision = CTNoise(model_absolute=0.0, model_relative=0.0).precision(noisy)
     assert float(precision.mean().rsqrt()) == pytest.approx(0.1, rel=0.05)
-    bare = replace(mri, noise={}, maps=None, mask=None)
-    assert 0.7 < CartesianProblem(bare, "cpu").sigma / mri.noise["sigma"] < 2.5
+    bare = replace(mri, noise=None, maps=None, mask=None)
+    assert 0.7 < CartesianProblem(bare, "cpu").sigma / mri.noise.covariance < 2.5
     volume, report = reconstruct(bare, "zero-filled", slices=(0, 1))
     assert report["noise_model"] == "estimated from the data"
     assert report["coil_maps"] == "espirit"

@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, str] = {
     "__init__": "",
-    "core": "",
+    "geometry": "",
+    "core": "geometry",
     "numerics": "",
-    "geometry": "core",
     "sampling": "core numerics",
     "kspace": "numerics sampling",
     "coils": "core numerics sampling kspace",
@@ -23,8 +23,8 @@ MAY_IMPORT: dict[str, str] = {
     "corrections": "core numerics geometry operators",
     "acquisition": "core numerics geometry coils corrections",
     "pipeline": "core numerics geometry sampling kspace coils operators models quality solvers",
-    "formats": "core numerics geometry corrections acquisition pipeline",
-    "simulate": "core numerics geometry sampling coils operators corrections pipeline",
+    "formats": "core numerics geometry corrections acquisition",
+    "simulate": "core numerics geometry sampling coils operators corrections",
     "data": "core formats",
     "training": "core numerics models quality formats simulate data",
     "diagnose": "core numerics models diffusion quality data training",

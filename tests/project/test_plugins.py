@@ -23,7 +23,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 CONTRACTS = {
     "tests/solvers/test_solver_contract.py": 6,  # three laws, on CT and on MRI
-    "tests/operators/test_operator_contract.py": 10,
+    "tests/operators/test_operator_contract.py": 14,
     "tests/diffusion/test_samplers.py": 1,
     "tests/formats/test_format_contract.py": 12,
 }

@@ -9,6 +9,7 @@ import torch
 
 from medrecon.core.noise import CTNoise
 from medrecon.core.volume import Volume
+from medrecon.geometry import Cartesian
 from medrecon.simulate import simulate_ct
 from medrecon.simulate.dose import insert_noise, reduce_dose
 
@@ -73,14 +74,15 @@ def test_dose_cannot_be_added(fraction: float, generator: torch.Generator) -> No
 def test_a_scan_carries_its_new_dose(disc_volume: Callable[..., Volume], generator: torch.Generator) -> None:
     scan = simulate_ct(disc_volume("CT"), views=12, tube_current="attenuation", size=32, generator=generator)
     low = reduce_dose(reduce_dose(scan, 0.5, generator), 0.5, generator)
-    torch.testing.assert_close(low.noise["i0"], scan.noise["i0"] / 4)
-    assert low.noise["sigma_e"] == scan.noise["sigma_e"] and low.provenance["dose_fraction"] == 0.25
+    torch.testing.assert_close(low.noise.i0, scan.noise.i0 / 4)
+    assert low.noise.sigma_e == scan.noise.sigma_e and low.provenance["dose_fraction"] == 0.25
     clean = simulate_ct(disc_volume("CT"), views=12, i0=1e13, sigma_e=0.0, size=32, generator=generator).data
-    counts = low.noise["i0"][..., None] * torch.exp(-clean.double())
-    variance = (counts + low.noise["sigma_e"] ** 2) / counts.square()
+    counts = low.noise.i0 * torch.exp(-clean.double())
+    variance = (counts + low.noise.sigma_e**2) / counts.square()
     assert float(((low.data - clean).double().square() / variance).mean()) == pytest.approx(1, abs=0.08)
     with pytest.raises(ValueError, match="noise/i0"):
-        reduce_dose(replace(scan, noise={}), 0.5, generator)
-    mri = replace(scan, modality="mri", geometry={}, data=torch.zeros(1, 1, 32, 32, dtype=torch.complex64))
+        reduce_dose(replace(scan, noise=None), 0.5, generator)
+    kspace = torch.zeros(1, 1, 32, 32, dtype=torch.complex64)
+    mri = replace(scan, modality="mri", geometry=Cartesian(), noise=None, mu_water=None, data=kspace)
     with pytest.raises(ValueError, match="CT scan"):
         reduce_dose(mri, 0.5, generator)

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from medrecon.cli import main
-from medrecon.core.scan import Scan, load_scan, save_scan
+from medrecon.core.noise import MRINoise
+from medrecon.core.scan import Scan
 from medrecon.formats.common.placement import isocentre_affine
+from medrecon.formats.measurement_file import load_scan, save_scan
+from medrecon.geometry import Cartesian, Trajectory
 from medrecon.sampling.lines import equispaced_mask
 from medrecon.simulate.undersample import undersample
 
@@ -31,10 +34,10 @@ def scan() -> Scan:
         SHAPE,
         affine,
         "a.u.",
-        geometry={"crop": [32, 32]},
+        geometry=Cartesian((32, 32)),
         mask=mask,
         maps=torch.ones_like(data),
-        noise={"sigma": 1e-3},
+        noise=MRINoise(1e-3),
         provenance={"source": "x.h5"},
     )
 
@@ -78,7 +81,7 @@ def test_what_cannot_be_done(scan: Scan) -> None:
         undersample(scan, torch.ones(SHAPE))
     with pytest.raises(ValueError, match="leaves none of the measured samples"):
         undersample(scan, torch.arange(SHAPE[1]) < PADDING)
-    geometry = {"type": "noncartesian", "trajectory": torch.zeros(10, 2, dtype=torch.float64)}
+    geometry = Trajectory(torch.zeros(10, 2, dtype=torch.float64))
     spokes = replace(scan, data=scan.data.flatten(2)[..., :10].contiguous(), mask=None, geometry=geometry)
     with pytest.raises(ValueError, match="only Cartesian k-space"):
         undersample(spokes, torch.ones(SHAPE, dtype=torch.bool))

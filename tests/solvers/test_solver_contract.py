@@ -11,9 +11,10 @@ import torch
 from medrecon.coils.combine import birdcage_maps
 from medrecon.core.discover import classes
 from medrecon.core.measurement import Measurement
+from medrecon.geometry import ImageGrid, ParallelGeometry
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.ct.operator import CTOperator, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.mri.series import Series
 from medrecon.sampling.lines import random_mask

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.core.noise import CTNoise
+from medrecon.geometry import FanGeometry, ImageGrid, ParallelGeometry
 from medrecon.numerics.differences import gradient, total_variation
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.ct.operator import CTOperator, FanGeometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.base import Solution, Solver
 from medrecon.solvers.ct.asd_pocs import ASDPOCS
 from medrecon.solvers.ct.ordered_subsets import groups

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.geometry.cone import ConeGeometry
+from medrecon.geometry import ConeGeometry
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
-from medrecon.operators.ct.operator import Geometry, ImageGrid
+from medrecon.geometry import ConeGeometry, Geometry, ImageGrid, VolumeGrid
 
 
 @dataclass(frozen=True)

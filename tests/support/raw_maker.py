@@ -9,7 +9,7 @@ import torch
 from ct_phantoms import Ellipse
 from torch import Tensor
 
-from medrecon.operators.ct.operator import Geometry, ParallelGeometry
+from medrecon.geometry import Geometry, ParallelGeometry
 
 HEAD = (
     Ellipse(10.0, -25.0, 90.0, 70.0, 0.3),

@@ -38,7 +38,7 @@ def export(
         A:B, slices A to B-1 only
     """
     from medrecon import formats
-    from medrecon.core.scan import load_scan
+    from medrecon.formats.measurement_file import load_scan
 
     known = formats.exports()
     if format not in known:

@@ -72,8 +72,8 @@ def import_raw(
     check_free(output, writing.overwrite)
 
     from medrecon.acquisition.options import OptionError, RawOptions
-    from medrecon.core.scan import save_scan
     from medrecon.formats.contents import of_scan
+    from medrecon.formats.measurement_file import save_scan
     from medrecon.formats.raw_data import recognise
 
     try:

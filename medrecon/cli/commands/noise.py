@@ -65,7 +65,7 @@ def noise(
     check_free(Path(output), writing.overwrite)
 
     from medrecon import formats
-    from medrecon.core.scan import load_scan
+    from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline.noise_map import noise_map
 
     scan = load_scan(measurement)

@@ -68,7 +68,7 @@ def recon(
     """
     check_free(Path(output), writing.overwrite)
 
-    from medrecon.core.scan import load_scan
+    from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline import reconstruct, solver_class
 
     scan = load_scan(measurement)

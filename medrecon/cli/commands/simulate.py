@@ -70,7 +70,7 @@ def simulate(
     check_free(output, writing.overwrite)
 
     from medrecon import formats
-    from medrecon.core.scan import save_scan
+    from medrecon.formats.measurement_file import save_scan
 
     volume = formats.read(source, series=what.series, modality="CT" if what.modality == "ct" else "MR")
     volume = volume.slices(*parse_slices(what.slices, volume.data.shape[0]))

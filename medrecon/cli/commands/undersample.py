@@ -56,7 +56,7 @@ def undersample(
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
 
-    from medrecon.core.scan import load_scan, save_scan
+    from medrecon.formats.measurement_file import load_scan, save_scan
     from medrecon.sampling.pattern import draw
     from medrecon.simulate.undersample import undersample as leave_out
 

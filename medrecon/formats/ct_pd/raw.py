@@ -17,12 +17,11 @@ from torch import Tensor
 
 from medrecon.acquisition.helical import fan_geometry, mismatch, reach, rebin_counted, views_near
 from medrecon.acquisition.options import RawOptions
+from medrecon.core.noise import CTNoise, photons_by_view
 from medrecon.core.scan import Scan
 from medrecon.corrections.field_of_view import field_of_view_radius
 from medrecon.formats.ct_pd.views import Projections, read_ct_pd, read_views
-from medrecon.geometry.cone import ConeGeometry
-from medrecon.geometry.rays import FanGeometry
-from medrecon.pipeline.ct_problem import geometry_entries
+from medrecon.geometry import ConeGeometry, FanGeometry
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +67,15 @@ def read_projections(path: Path, options: RawOptions) -> Scan:
         rays, data, photons, heights, method = _direct(projections, geometry, size * pixel / 2, heights, step)
     else:
         data, photons = _rebinned(projections, geometry, fan, heights)
-    noise = {"i0": photons, "mu_water": projections.mu_water}
     return Scan(
         "ct",
         data,
         (len(heights), size, size) if options.direct else (size, size),
         _affine(projections.patient_position, size, pixel, heights[0], step),
         "HU",
-        geometry={**geometry_entries(rays), "pixel_spacing": [pixel, pixel]},
-        noise={key: value for key, value in noise.items() if value is not None},
+        geometry=rays,
+        noise=None if photons is None else CTNoise(photons_by_view(photons, data.ndim)),
+        mu_water=projections.mu_water,
         provenance={
             "source": path.name,
             "format": "ct_pd",

@@ -20,6 +20,7 @@ from medrecon.core.scan import Scan
 from medrecon.formats.common import cartesian, hdf5
 from medrecon.formats.common.placement import isocentre_affine, moved
 from medrecon.formats.fastmri import header as fastmri_header
+from medrecon.geometry import Cartesian
 
 KEPT = ("acquisition", "max", "norm")
 
@@ -65,7 +66,7 @@ def read_kspace(path: Path, options: RawOptions) -> Scan:
         "place": "position and orientation are not in the file: centred, shown like an axial slice",
     }
     affine = moved(isocentre_affine(shape, grid.pixel, grid.pitch, slices), start)
-    geometry = {} if grid.crop == shape else {"crop": list(grid.crop)}
+    geometry = Cartesian(None if grid.crop == shape else grid.crop)
     sampled = mask if mask.ndim == 2 else mask[:, None]
     return Scan("mri", kspace * sampled, shape, affine, "a.u.", geometry=geometry, mask=mask, provenance=provenance)
 

@@ -52,7 +52,7 @@ def write_fastmri(scan: Scan, path: Path, *, overwrite: bool = False, target: Vo
 def root_sum_of_squares(scan: Scan) -> Tensor:
     """Return (Z, h, w) of a Cartesian scan, cropped as fastMRI does: from (n - m) // 2."""
     image = centred_ifft(scan.data).abs().square().sum(1).sqrt()
-    kept = scan.geometry.get("crop", scan.image_shape)
+    kept = scan.kspace.crop or scan.image_shape
     (top, h), (left, w) = (((n - m) // 2, m) for n, m in zip(scan.image_shape, kept, strict=True))
     return image[:, top : top + h, left : left + w]
 
@@ -73,7 +73,7 @@ def _columns(scan: Scan, path: Path) -> Tensor:
 
 def _header(scan: Scan, limits: tuple[int, int]) -> fastmri_header.Header:
     height, width = scan.image_shape
-    h, w = scan.geometry.get("crop", scan.image_shape)
+    h, w = scan.kspace.crop or scan.image_shape
     column, row, pitch = torch.linalg.vector_norm(scan.affine[:3, :3], dim=0).tolist()
     return fastmri_header.Header(
         (height, width, 1), (height * row, width * column, pitch), (h, w, 1), (h * row, w * column, pitch), limits

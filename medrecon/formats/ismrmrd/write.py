@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.core import atomic
+from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 
 DWELL = 10.0
@@ -35,7 +36,7 @@ def write_ismrmrd(scan: Scan, path: str | Path, *, overwrite: bool = False) -> P
     path = Path(path)
     if scan.modality != "mri" or scan.noncartesian:
         raise ValueError(
-            f"{path}: ISMRMRD is written of Cartesian MRI, not of {scan.modality} {scan.geometry.get('type', '')}"
+            f"{path}: ISMRMRD is written of Cartesian MRI, not of {scan.modality}, {type(scan.geometry).__name__}"
         )
     if not bool(torch.view_as_real(scan.data).isfinite().all()):
         raise ValueError(f"{path}: NaN or infinite samples; set them to 0 and mask them")
@@ -86,11 +87,10 @@ def _lines(scan: Scan, path: Path) -> list[tuple[int, int, int, NDArray[np.compl
 def _noise_lines(scan: Scan) -> list[NDArray[np.complex64]]:
     """Noise readouts (C, S) whose sample covariance is that of the scan: L times orthogonal rows."""
     coils = scan.data.shape[1]
-    covariance = scan.noise.get("covariance")
-    if covariance is None and "sigma" in scan.noise:
-        covariance = float(scan.noise["sigma"]) ** 2 * torch.eye(coils)
-    if not isinstance(covariance, Tensor):
+    if not isinstance(scan.noise, MRINoise):
         return []
+    known = scan.noise.covariance
+    covariance = known if isinstance(known, Tensor) else known**2 * torch.eye(coils)
     samples = max(256, 4 * coils)
     factor = torch.linalg.cholesky(covariance.to(torch.complex128))
     waves = torch.fft.fft(torch.eye(samples, dtype=torch.complex128))[:coils]  # rows of norm sqrt(samples)
@@ -120,7 +120,7 @@ def _header(scan: Scan) -> bytes:
 
     slices, coils, height, width = scan.data.shape
     column, row, thick = (float(v) for v in torch.linalg.vector_norm(scan.affine[:3, :3], dim=0))
-    kept = scan.geometry.get("crop") or (height, width)
+    kept = scan.kspace.crop or (height, width)
     limits = xsd.encodingLimitsType(
         kspace_encoding_step_0=_limit(height, height // 2),
         kspace_encoding_step_1=_limit(width, width // 2),

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.geometry.rays import FanGeometry, Geometry, ImageGrid, astra_vectors
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid
 
 
 class Astra2D:
@@ -44,7 +46,6 @@ class Astra2D:
     def matrix(self) -> Any:
         """Return the projector as scipy CSR (V * D, H * W), float32."""
         import astra
-        import numpy as np
 
         with self._projector(torch.device("cpu")) as projector:
             identifier = astra.projector.matrix(projector)
@@ -87,7 +88,6 @@ class Astra2D:
     def _projector(self, device: torch.device) -> Iterator[int]:
         """An ASTRA projector id, deleted at exit: none outlives a call."""
         import astra
-        import numpy as np
 
         g, (height, width), (x0, x1, y0, y1) = self.geometry, self.grid.shape, self.grid.window
         fan = isinstance(g, FanGeometry)
@@ -135,3 +135,13 @@ def check_written(given: Tensor, out: Tensor) -> None:
     """Raise RuntimeError where a finite input left NaN: ASTRA reports some GPU failures by a printed line only."""
     if bool(out.isnan().any()) and bool(given.isfinite().all()):
         raise RuntimeError("CTOperator: ASTRA failed and wrote no result; use backend='joseph'")
+
+
+def astra_vectors(geometry: Geometry) -> NDArray[np.float64]:
+    """Return ASTRA's parallel_vec or fanflat_vec rows (V, 6): ray or source, detector centre, detector step."""
+    c, s = np.cos(geometry.angles), np.sin(geometry.angles)
+    axis = np.stack([c, s], axis=1)
+    centre, first = geometry.det_offset * axis, np.stack([s, -c], axis=1)
+    if isinstance(geometry, FanGeometry):
+        centre, first = centre - geometry.origin_detector * first, geometry.sources()
+    return np.concatenate([first, centre, geometry.det_spacing * axis], axis=1)

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
-from medrecon.geometry.rays import ImageGrid, ParallelGeometry
+from medrecon.geometry import ConeGeometry, ImageGrid, ParallelGeometry, VolumeGrid
 from medrecon.operators.ct.astra.slices import check_written, require_gpu
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.geometry.rays import FanGeometry, Geometry, ImageGrid
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid
 from medrecon.numerics.threads import compiled
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from medrecon.geometry.rays import FanGeometry, Geometry, ImageGrid
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid
 from medrecon.operators.ct.filtered.backprojection import backproject
 from medrecon.operators.ct.filtered.ramp import Window, ramp_filter
 from medrecon.operators.ct.filtered.rebin import fan_to_parallel

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid, check_source_outside
+from medrecon.geometry import ConeGeometry, VolumeGrid
+from medrecon.geometry.cone import check_source_outside
 from medrecon.numerics.threads import compiled
 from medrecon.operators.ct.filtered.ramp import Window, ramp_filter
 from medrecon.operators.ct.filtered.weights import ray_weights

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.geometry.rays import FanGeometry, ParallelGeometry
+from medrecon.geometry import FanGeometry, ParallelGeometry
 from medrecon.operators.ct.filtered.weights import circle_gaps, unmeasured
 
 Floats = NDArray[np.float64]

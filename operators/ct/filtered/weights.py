@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.geometry.rays import FanGeometry, Geometry
+from medrecon.geometry import FanGeometry, Geometry
 
 
 def ray_weights(geometry: Geometry) -> NDArray[np.float64]:

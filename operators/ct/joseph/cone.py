@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid, check_source_outside
+from medrecon.geometry import ConeGeometry, VolumeGrid
+from medrecon.geometry.cone import check_source_outside
 from medrecon.numerics.threads import compiled, forked
 from medrecon.operators.ct.joseph import planar
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
-from medrecon.geometry.rays import Geometry, ImageGrid
+from medrecon.geometry import ConeGeometry, Geometry, ImageGrid, VolumeGrid
 from medrecon.operators.ct.joseph import cone, planar
 
 SAMPLES = 1 << 24

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.geometry.rays import Geometry, ImageGrid
+from medrecon.geometry import Geometry, ImageGrid
 from medrecon.numerics.threads import compiled, forked
 
 CHUNK = 64

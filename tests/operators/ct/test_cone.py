@@ -10,7 +10,7 @@ import pytest
 import torch
 from ct_phantoms import Ellipsoid, views
 
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
+from medrecon.geometry import ConeGeometry, VolumeGrid
 from medrecon.operators.check import adjoint_error, check_operator
 from medrecon.operators.ct.joseph import cone, planar
 from medrecon.operators.ct.operator import CTOperator
@@ -186,7 +186,7 @@ def test_bad_geometry_is_named() -> None:
 THREADS = """
 import hashlib, torch, numpy as np
 from medrecon.operators import cone
-from medrecon.geometry.cone import *
+from medrecon.geometry import *
 from medrecon.operators.ct.filtered.fdk import fdk
 helix = ConeGeometry.helix(30, 2.0, 12.0, (9, 41), (3.0, 2.7), 60.0, 40.0)
 grid = VolumeGrid((11, 37, 33), (1.7, 0.9, 1.0))
@@ -210,7 +210,7 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
 FORK = """
 import os, threading, numpy as np
 from medrecon.operators import cone
-from medrecon.geometry.cone import *
+from medrecon.geometry import *
 geometry = ConeGeometry((0.0, 0.7, 1.9), (5, 21), (3.0, 2.7), 60.0, 40.0)
 rays = cone.trace(geometry, VolumeGrid((4, 11, 12), (1.7, 0.9, 1.0)))
 x = np.random.default_rng(0).normal(size=(1, 4, 11, 12)).astype(np.float32)

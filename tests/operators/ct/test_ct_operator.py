@@ -10,17 +10,10 @@ import pytest
 import torch
 from ct_phantoms import Ellipse, views
 
+from medrecon.geometry import ConeGeometry, FanGeometry, ImageGrid, ParallelGeometry, VolumeGrid
 from medrecon.operators.check import adjoint_error, check_operator
 from medrecon.operators.ct.astra.volumes import astra_rays, parallel_vectors
-from medrecon.operators.ct.operator import (
-    MATRIX_LIMIT,
-    ConeGeometry,
-    CTOperator,
-    FanGeometry,
-    ImageGrid,
-    ParallelGeometry,
-    VolumeGrid,
-)
+from medrecon.operators.ct.operator import MATRIX_LIMIT, CTOperator
 
 BODY = Ellipse(40.0, -25.0, 90.0, 65.0, 0.6)
 GRID = ImageGrid((256, 256), (1.4, 1.4), center=(5.0, -8.0))

@@ -11,11 +11,12 @@ import torch
 from ct_phantoms import Ellipse, views
 
 from medrecon.core.units import mu_to_hu
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
 from medrecon.operators.ct.filtered import ramp
 from medrecon.operators.ct.filtered import weights as fbp_weights
 from medrecon.operators.ct.filtered.backprojection import backproject
 from medrecon.operators.ct.filtered.fbp import angular_weights, fbp, parker_weights, ray_weights
-from medrecon.operators.ct.operator import CTOperator, FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WATER = Ellipse(40.0, -25.0, 70.0, 70.0)
@@ -230,6 +231,7 @@ def test_compiled_loops_equal_torch(geometry: Geometry, batch: int, generator: t
 
 BITS = """
 import hashlib, os, torch
+from medrecon.geometry import *
 from medrecon.operators.ct.operator import *
 from medrecon.operators.ct.filtered.fbp import fbp
 geometry = FanGeometry(tuple(k * 0.1 for k in range(63)), 71, 1.5, 60.0, 40.0, detector="arc")

@@ -10,7 +10,7 @@ from ct_phantoms import Ellipsoid, views
 from torch import Tensor
 
 from medrecon.core.units import mu_to_hu
-from medrecon.geometry.cone import ConeGeometry, VolumeGrid
+from medrecon.geometry import ConeGeometry, VolumeGrid
 from medrecon.numerics import threads
 from medrecon.operators.ct.filtered import weights as fbp_weights
 from medrecon.operators.ct.filtered.fbp import parker_weights

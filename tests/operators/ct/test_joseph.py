@@ -9,9 +9,10 @@ import pytest
 import torch
 from ct_phantoms import views
 
+from medrecon.geometry import FanGeometry, ImageGrid, ParallelGeometry
 from medrecon.operators.check import adjoint_error
 from medrecon.operators.ct.joseph import planar
-from medrecon.operators.ct.operator import CTOperator, FanGeometry, ImageGrid, ParallelGeometry
+from medrecon.operators.ct.operator import CTOperator
 
 AXES = tuple(k * math.pi / 4 for k in range(8))
 GRIDS = (ImageGrid((33, 41), (1.0, 1.0)), ImageGrid((40, 27), (0.8, 1.3), center=(2.5, -1.7)))
@@ -84,6 +85,7 @@ def test_an_image_beside_the_rays_gives_zero():
 
 THREADS = """
 import torch, hashlib
+from medrecon.geometry import *
 from medrecon.operators.ct.operator import *
 A = CTOperator(FanGeometry(tuple(k * 0.1 for k in range(60)), 71, 1.5, 60.0, 40.0), ImageGrid((70, 66), (1.0, 1.0)),
                "joseph", "linear")
@@ -104,6 +106,7 @@ def test_the_same_bits_for_any_number_of_threads():
 
 FORK = """
 import math, os, threading, torch
+from medrecon.geometry import *
 from medrecon.operators.ct.operator import *
 A = CTOperator(ParallelGeometry((0.0, 0.7, 1.9), 31, 1.0), ImageGrid((20, 22), (1.0, 1.0)), "joseph", "linear")
 x = torch.randn(5, 20, 22, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import torch
 from ct_phantoms import Ellipse, views
 
 from medrecon.core.units import mu_to_hu
-from medrecon.geometry.rays import FanGeometry, Geometry, ImageGrid
+from medrecon.geometry import FanGeometry, Geometry, ImageGrid
 from medrecon.operators.ct.filtered import rebin
 from medrecon.operators.ct.filtered.fbp import fbp
 from medrecon.operators.ct.filtered.rebin import fan_to_parallel

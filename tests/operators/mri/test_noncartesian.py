@@ -9,8 +9,8 @@ from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
 from medrecon.coils.maps.espirit import espirit
-from medrecon.core.scan import load_scan, save_scan
 from medrecon.core.volume import Volume
+from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.numerics.linalg import cg
 from medrecon.operators.check import adjoint_error
 from medrecon.operators.mri.cartesian import CartesianMRI
@@ -144,14 +144,14 @@ def test_simulated_scan_comes_back(
     scan = load_scan(save_scan(scan, tmp_path / "scan.h5"))
     assert scan.maps is not None
     geometry = scan.geometry
-    A = NonCartesianMRI(geometry["trajectory"], scan.image_shape, scan.maps, geometry["density"])
+    A = NonCartesianMRI(geometry.samples, scan.image_shape, scan.maps, geometry.density)
     truth, seen = volume.data, scan.maps.abs().sum(1) > 0
     solved = cg(A.gram, A.adjoint(scan.data), ndim=2, iterations=12).x
     for image, bound in ((A.gridding(scan.data).abs(), 0.15), (solved.abs(), 0.08)):
         assert relative(image[seen], truth[seen]) < bound
         assert float((image * truth)[seen].sum() / truth[seen].square().sum()) == pytest.approx(1, abs=0.04)
     # Noise as stated: beyond what any image of this size explains, chi^2 per sample is 1.
-    misfit = (scan.data - A(solved)).abs().square().mean() / scan.noise["sigma"] ** 2
+    misfit = (scan.data - A(solved)).abs().square().mean() / scan.noise.covariance**2
     assert 0.8 < float(misfit) < 1.6
 
 

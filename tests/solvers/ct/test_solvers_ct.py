@@ -10,9 +10,10 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.core.noise import CTNoise
 from medrecon.core.units import mu_to_hu
+from medrecon.geometry import FanGeometry, ImageGrid
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
-from medrecon.operators.ct.operator import CTOperator, FanGeometry, ImageGrid
+from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.base import Progress, Solver
 from medrecon.solvers.ct.fbp import FBP
 from medrecon.solvers.ct.sirt import SIRT

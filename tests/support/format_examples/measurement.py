@@ -3,7 +3,8 @@ from pathlib import Path
 import fastmri_maker
 import torch
 
-from medrecon.core.scan import Scan, save_scan
+from medrecon.core.scan import Scan
+from medrecon.formats.measurement_file import save_scan
 
 
 def make(folder: Path) -> Path:
