@@ -24,4 +24,6 @@ def test_levels_outside_of_what_the_denoiser_knows_are_taken_to_its_ends(generat
     prior = smooth_gaussian((1, 3, 4))
     z = torch.randn(2, 1, 3, 4, dtype=torch.float64, generator=generator)
     for sigma, level in ((1e-9, prior.sigma_min), (1e9, prior.sigma_max), (1.5, 1.5)):
-        torch.testing.assert_close(denoise(prior, z, sigma), prior(z, torch.tensor(level, dtype=torch.float64)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            denoise(prior, z, sigma), prior(z, torch.tensor(level, dtype=torch.float64)), rtol=0, atol=0
+        )

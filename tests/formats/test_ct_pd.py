@@ -303,6 +303,7 @@ def test_read_raw_gives_fan_slices(helical: Path, tmp_path: Path, monkeypatch: p
     first, steps = float(scan.affine[2, 3]), len(scan.data)
     expected = rebin(found.data, geometry, [first + 5.0 * i for i in range(steps)])
     assert steps > 5 and float((scan.data - expected).abs().max()) < 1e-4
+    assert scan.provenance["patient_position"] == (found.patient_position or "unknown, taken as HFS")
     kept = load_scan(save_scan(scan, tmp_path / "scan.h5"))
     assert kept.geometry.detector == "arc" and kept.mu_water == pytest.approx(0.02)
     fan = kept.rays
