@@ -192,10 +192,10 @@ def draw(count: int, seed: int, only: list[str]) -> list[Fault]:
     ordered = sorted((f for p in paths for f in faults(p, (ROOT / p).read_bytes())), key=lambda f: rank(f, seed))
     sound = (f for f in ordered if compiles(f.plant((ROOT / f.path).read_bytes())))
     drawn = [fault for fault, _ in zip(sound, range(count))]
-    return sorted(
-        (f for f in drawn if not only or f.path.startswith(tuple(only))),
-        key=lambda f: ("kernels" in f.path, paths.index(f.path)),
-    )
+    wanted = only or [""]
+    turns = {f.place: next((n for n, o in enumerate(wanted) if f.path.startswith(o)), -1) for f in drawn}
+    drawn = [f for f in drawn if turns[f.place] >= 0]
+    return sorted(drawn, key=lambda f: ("kernels" in f.path, turns[f.place], paths.index(f.path)))
 
 
 def main() -> None:
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--count", type=int, default=250)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=[], help="starts of paths")
+    parser.add_argument("--only", nargs="*", default=[], help="starts of paths, first things first")
     parser.add_argument("--list", action="store_true", help="say what would be tried")
     options = parser.parse_args()
     drawn = draw(options.count, options.seed, options.only)
