@@ -37,6 +37,7 @@ LEFT_OUT = {
     "medrecon/quality/picture.py": "draws",
     "operators/check.py": "tests themselves",
 }
+BASE = "base algebra autograd calls normal repeated views"
 ALSO = {
     "medrecon/core/scan": "tests/formats/test_measurement_file.py tests/pipeline/test_pipeline.py",
     "medrecon/core/measurement.py": "tests/diffusion/test_consistency.py tests/solvers/test_solvers_classical.py",
@@ -49,17 +50,21 @@ ALSO = {
     "tests/coils/test_espirit.py tests/corrections/test_beam_hardening.py",
     "medrecon/sampling": "tests/simulate",
     "operators": "tests/operators/test_operator_contract.py",
+    **{f"operators/{name}.py": "tests/operators/test_operator_contract.py" for name in BASE.split()},
     "operators/ct/operator.py": "tests/solvers/test_solvers_classical.py",
     "operators/mri": "tests/solvers/mri/test_solvers_mri.py",
     "operators/mri/line_prox.py": "tests/operators/mri/test_mri_operator.py",
     "operators/mri/self_consistency.py": "tests/solvers/mri/test_spirit.py",
     "models": "tests/diffusion tests/models/test_prior.py",
+    "models/exact/gaussian.py": "tests/diffusion/test_samplers.py tests/diffusion/test_process.py",
+    "models/values.py": "tests/models/test_prior.py tests/diffusion/test_consistency.py",
+    "models/adapters/discrete_vp.py": "tests/diffusion/test_samplers.py",
 }
 """Tests of a file besides those that lie where it lies, by the start of its path."""
 
 
 def concerned(path: str, root: Path) -> list[list[str]]:
-    """Test files of a source file, in turn: those of its name, those beside them, those of ALSO."""
+    """Test files of a source file, in turn: those of its name or named, those beside them, others."""
     room, name = Path(path.removeprefix("medrecon/")).parent, Path(path).stem.lstrip("_")
     while not any((root / "tests" / room).glob("test_*.py")):
         room = room.parent
@@ -67,7 +72,8 @@ def concerned(path: str, root: Path) -> list[list[str]]:
     also = [root / t for start, tests in ALSO.items() if path.startswith(start) for t in tests.split()]
     more = [f for t in also for f in (sorted(t.rglob("test_*.py")) if t.is_dir() else [t]) if f.exists()]
     every = dict.fromkeys([*beside, *more])
-    own = [t for t in every if name in t.stem or t.stem.removeprefix("test_") in name]
+    named = {root / test for test in ALSO.get(path, "").split()}
+    own = [t for t in every if t in named or name in t.stem or t.stem.removeprefix("test_") in name]
     turns = own, [t for t in beside if t not in own], [t for t in every if t not in {*own, *beside}]
     return [[str(f.relative_to(root)) for f in files] for files in turns]
 

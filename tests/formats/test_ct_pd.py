@@ -378,7 +378,16 @@ def test_another_reading_gives_itself_away(helical: Path, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize(
     ("position", "right", "up"),
-    [("HFS", "L", "A"), ("FFS", "R", "A"), ("HFP", "R", "P"), ("FFP", "L", "P"), ("HFDR", "P", "L"), ("", "L", "A")],
+    [
+        ("HFS", "L", "A"),
+        ("FFS", "R", "A"),
+        ("HFP", "R", "P"),
+        ("FFP", "L", "P"),
+        ("HFDR", "P", "L"),
+        ("HFDL", "A", "R"),
+        ("FFDR", "A", "L"),
+        ("", "L", "A"),
+    ],
 )
 def test_patient_directions(position: str, right: str, up: str) -> None:
     """Seen from the table: a supine patient who entered head first shows the feet, and the left side on the right."""
