@@ -28,7 +28,7 @@ def diagnostics(only: Sequence[str] = ()) -> dict[str, ModuleType]:
     Raises:
         ValueError: an unknown name.
     """
-    found = {m.__name__.rpartition(".")[2]: m for m in modules("medrecon.diagnose") if hasattr(m, "SUMMARY")}
+    found = {m.__name__.rpartition(".")[2]: m for m in modules("medrecon.diagnose.findings")}
     unknown = [name for name in only if name not in found]
     if unknown:
         raise ValueError(f"no diagnostic {unknown[0]!r}; there are {', '.join(found)}")
