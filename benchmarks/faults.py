@@ -13,7 +13,7 @@ EFFORT = {
     "CACHE_BYTES _BLOCK_BYTES _REMEMBERED _GPU_POINTS BUDGET": "memory",
     "MATRIX_LIMIT DENSE SHORT FEW": "which of two equal ways is faster",
     "THREADS threads workers chunk batch block": "how work is shared out",
-    "iterations steps rounds _ROUNDS _SQUARINGS SCALE_SLICES SCALE_ITERATIONS": "how long it goes on",
+    "iterations inner steps STEPS rounds _ROUNDS _SQUARINGS SCALE_SLICES SCALE_ITERATIONS": "how long it goes on",
     "SUBSTEPS PROBES BINS": "how fine it goes",
     "tolerance tol rtol atol eps": "how exact it is",
 }

@@ -28,16 +28,19 @@ ROOMS = "core numerics geometry sampling kspace coils quality diffusion formats"
 CORE = (
     *(f"medrecon/{room}" for room in ROOMS.split()),
     *("medrecon/pipeline/mri_problem.py", "medrecon/pipeline/ct_problem.py"),
-    *("operators", "models/prior.py", "models/base.py", "models/values.py", "models/adapters", "models/exact"),
+    *("operators", "models/prior.py", "models/values.py", "models/denoiser.py", "models/adapters", "models/exact"),
 )
 LEFT_OUT = {
     "medrecon/core/discover.py": "finds plug-ins",
     "medrecon/core/atomic.py": "writes files",
+    "medrecon/core/progress.py": "shows progress",
     "medrecon/quality/picture.py": "draws",
     "operators/check.py": "tests themselves",
 }
+BASE = "base algebra autograd calls normal repeated views"
 ALSO = {
-    "medrecon/core/scan": "tests/formats/test_measurement_file.py",
+    "medrecon/core/scan": "tests/formats/test_measurement_file.py tests/pipeline/test_pipeline.py",
+    "medrecon/core/measurement.py": "tests/diffusion/test_consistency.py tests/solvers/test_solvers_classical.py",
     "medrecon/diffusion": "tests/solvers/diffusion tests/models/test_pixel_space.py tests/models/test_complex_prior.py",
     "medrecon/formats": "tests/acquisition/test_helical.py",
     "medrecon/geometry": "tests/operators/ct tests/formats/test_ct_pd.py tests/pipeline/test_cone_pipeline.py",
@@ -47,26 +50,32 @@ ALSO = {
     "tests/coils/test_espirit.py tests/corrections/test_beam_hardening.py",
     "medrecon/sampling": "tests/simulate",
     "operators": "tests/operators/test_operator_contract.py",
+    **{f"operators/{name}.py": "tests/operators/test_operator_contract.py" for name in BASE.split()},
     "operators/ct/operator.py": "tests/solvers/test_solvers_classical.py",
     "operators/mri": "tests/solvers/mri/test_solvers_mri.py",
     "operators/mri/line_prox.py": "tests/operators/mri/test_mri_operator.py",
     "operators/mri/self_consistency.py": "tests/solvers/mri/test_spirit.py",
     "models": "tests/diffusion tests/models/test_prior.py",
+    "models/exact/gaussian.py": "tests/diffusion/test_samplers.py tests/diffusion/test_process.py",
+    "models/values.py": "tests/models/test_prior.py tests/diffusion/test_consistency.py",
+    "models/adapters/discrete_vp.py": "tests/diffusion/test_samplers.py",
 }
 """Tests of a file besides those that lie where it lies, by the start of its path."""
 
 
 def concerned(path: str, root: Path) -> list[list[str]]:
-    """Test files of a source file, in turn: those of its name, those beside them, those of ALSO."""
+    """Test files of a source file, in turn: those of its name or named, those beside them, others."""
     room, name = Path(path.removeprefix("medrecon/")).parent, Path(path).stem.lstrip("_")
     while not any((root / "tests" / room).glob("test_*.py")):
         room = room.parent
     beside = sorted((root / "tests" / room).glob("test_*.py"))
-    own = [t for t in beside if name in t.stem or t.stem.removeprefix("test_") in name]
     also = [root / t for start, tests in ALSO.items() if path.startswith(start) for t in tests.split()]
     more = [f for t in also for f in (sorted(t.rglob("test_*.py")) if t.is_dir() else [t]) if f.exists()]
-    turns = own, [t for t in beside if t not in own], [t for t in dict.fromkeys(more) if t not in beside]
-    return [[str(f.relative_to(root)) for f in files] for files in turns if files]
+    every = dict.fromkeys([*beside, *more])
+    named = {root / test for test in ALSO.get(path, "").split()}
+    own = [t for t in every if t in named or name in t.stem or t.stem.removeprefix("test_") in name]
+    turns = own, [t for t in beside if t not in own], [t for t in every if t not in {*own, *beside}]
+    return [[str(f.relative_to(root)) for f in files] for files in turns]
 
 
 def digest(*paths: Path) -> str:
@@ -81,7 +90,6 @@ class Campaign:
         folder.mkdir(parents=True, exist_ok=True)
         self.shop, self.kernels = Workshop(folder), folder / "kernels"
         self.clean: dict[str, dict[str, tuple[float, list[str]]]] = {}
-        self.package = digest(*sorted(f for part in CORE for f in (self.shop.copy / part).rglob("*.py")))
         lines = self.results.read_text().splitlines() if self.results.exists() else []
         self.known = {r["place"]: r for r in map(json.loads, lines)}
 
@@ -92,7 +100,7 @@ class Campaign:
             SystemExit: they fail without a fault.
         """
         if test not in self.clean:
-            file = self.folder / "clean" / f"{digest(self.shop.copy / test)}{self.package}.json"
+            file = self.folder / "clean" / f"{digest(self.shop.copy / test)}.json"
             file.parent.mkdir(exist_ok=True)
             if not file.exists():
                 sys.dont_write_bytecode = False
@@ -109,12 +117,16 @@ class Campaign:
         """Tests of the files that call the faulty function, the quick first; all, if that is not known."""
         wanted, times = f"{fault.path}:{fault.where}", list[tuple[float, dict[str, float]]]()
         everything = compiled or not fault.inside
+        name = next((part for part in reversed(fault.where.split(".")) if not part.startswith("_")), fault.where)
         for file in files:
-            tests = {t: s for t, (s, called) in self.baseline(file).items() if everything or wanted in called}
+            clean = self.baseline(file)
+            tests = {t: s for t, (s, called) in clean.items() if everything or wanted in called}
+            if not tests and name in (self.shop.copy / file).read_text():  # called as the file is imported, maybe
+                tests = {t: s for t, (s, _) in clean.items()}
             times.append((sum(tests.values()), dict(sorted(tests.items(), key=lambda item: item[1]))))
         return {test: s for _, tests in sorted(times, key=lambda t: t[0]) for test, s in tests.items()}
 
-    def attempt(self, fault: Fault) -> dict[str, object]:
+    def attempt(self, fault: Fault, turns: list[list[str]]) -> dict[str, object]:
         """Plant a fault and run the tests that call the faulty function, turn by turn, until one fails."""
         target, run, count = self.shop.copy / fault.path, Run("passed", 0), 0
         source, kernels = target.read_bytes(), self.kernels
@@ -122,7 +134,7 @@ class Campaign:
         if compiled:  # callers keep compiled copies of what they call
             kernels = self.folder / "mutated_kernels"
             shutil.rmtree(kernels, ignore_errors=True)
-        for files in concerned(fault.path, self.shop.copy):
+        for files in turns:
             tests = self.chosen(fault, files, compiled)
             if not tests:
                 continue
@@ -140,19 +152,25 @@ class Campaign:
         return asdict(fault) | {"outcome": outcome, "by": run.by, "tests": count, "seconds": round(run.seconds, 1)}
 
     def run(self, drawn: list[Fault]) -> None:
-        for number, fault in enumerate(drawn, 1):
-            file = digest(self.shop.copy / fault.path)
-            suite = digest(*(self.shop.copy / t for turn in concerned(fault.path, self.shop.copy) for t in turn))
-            before = self.known.get(fault.place, {})
-            if before.get("file") == file and (before["outcome"] == "killed" or before["suite"] == suite):
-                self.known[fault.place] = before | asdict(fault)
-                continue
-            result = self.attempt(fault) | {"file": file, "suite": suite}
-            self.known[fault.place] = result
-            with self.results.open("a") as f:
-                f.write(json.dumps(result) + "\n")
-            told = f"{fault.path}:{fault.line} {fault.before}  ->  {fault.after}"
-            print(f"{number}/{len(drawn)} {result['outcome']} in {result['seconds']} s: {told}", flush=True)
+        """Try all faults on the tests that mirror their place, then the survivors on the others."""
+        for last in (False, True):
+            for number, fault in enumerate(drawn, 1):
+                turns = concerned(fault.path, self.shop.copy)
+                state = {
+                    "file": digest(self.shop.copy / fault.path),
+                    "suite": digest(*(self.shop.copy / test for turn in turns for test in turn)),
+                }
+                before = self.known.get(fault.place, {})
+                dead = before.get("file") == state["file"] and before["outcome"] != "survived"
+                if dead or (before.items() >= state.items() and before["last"] >= last):
+                    self.known[fault.place] = before | asdict(fault)
+                    continue
+                result = self.attempt(fault, turns[2:] if last else turns[:2]) | state | {"last": last}
+                self.known[fault.place] = result
+                with self.results.open("a") as f:
+                    f.write(json.dumps(result) + "\n")
+                told = f"{fault.path}:{fault.line} {fault.before}  ->  {fault.after}"
+                print(f"{number}/{len(drawn)} {result['outcome']} in {result['seconds']} s: {told}", flush=True)
 
 
 def tables(results: list[dict[str, object]]) -> str:
@@ -180,7 +198,10 @@ def draw(count: int, seed: int, only: list[str]) -> list[Fault]:
     ordered = sorted((f for p in paths for f in faults(p, (ROOT / p).read_bytes())), key=lambda f: rank(f, seed))
     sound = (f for f in ordered if compiles(f.plant((ROOT / f.path).read_bytes())))
     drawn = [fault for fault, _ in zip(sound, range(count))]
-    return [f for f in drawn if not only or f.path.startswith(tuple(only))]
+    wanted = only or [""]
+    turns = {f.place: next((n for n, o in enumerate(wanted) if f.path.startswith(o)), -1) for f in drawn}
+    drawn = [f for f in drawn if turns[f.place] >= 0]
+    return sorted(drawn, key=lambda f: ("kernels" in f.path, turns[f.place], paths.index(f.path)))
 
 
 def main() -> None:
@@ -188,7 +209,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--count", type=int, default=250)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=[], help="starts of paths")
+    parser.add_argument("--only", nargs="*", default=[], help="starts of paths, first things first")
     parser.add_argument("--list", action="store_true", help="say what would be tried")
     options = parser.parse_args()
     drawn = draw(options.count, options.seed, options.only)

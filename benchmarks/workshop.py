@@ -95,6 +95,9 @@ class Choose:
         self.clean, self.more = clean, more
         self.place = {test: n for n, test in enumerate(clean)}
 
+    def pytest_sessionstart(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, self.more + 5)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, self.more + 3 * self.clean[item.nodeid])

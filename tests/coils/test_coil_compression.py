@@ -6,7 +6,7 @@ from coil_phantom import phantom, scan
 from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps, rss
-from medrecon.coils.compression import CoilCompression, compress, compress_geometric
+from medrecon.coils.compression import CoilCompression, _aligned, compress, compress_geometric
 from medrecon.numerics.linalg import cg
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import random_mask
@@ -149,3 +149,11 @@ def test_bad_input(generator: torch.Generator) -> None:
         found.images(kspace[:, 1:])
     with pytest.raises(ValueError, match="4 coils"):
         found.images(kspace[:3])
+
+
+def test_frames_turn_no_more_than_they_have_to() -> None:
+    """One subspace seen through unitary matrices of each place: aligned, all frames are that of the middle."""
+    q, _ = torch.linalg.qr(torch.randn(9, 3, 3, dtype=torch.complex128, generator=torch.Generator().manual_seed(2)))
+    frame = torch.linalg.qr(torch.randn(6, 3, dtype=torch.complex128, generator=torch.Generator().manual_seed(3)))[0].mH
+    aligned = _aligned(q @ frame)
+    torch.testing.assert_close(aligned, (q[4] @ frame).expand_as(aligned))

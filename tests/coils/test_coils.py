@@ -77,6 +77,17 @@ def test_walsh_maps_of_undersampled_data_batches_tiles_and_scale() -> None:
     assert torch.equal(walsh_maps(torch.stack([low, low.flip(0)]))[0], maps)
 
 
+def test_acs_images_of_the_middle_sample_alone_are_flat() -> None:
+    """One sample is a centre too: its image has the same value everywhere; without it there is none."""
+    kspace = torch.zeros(2, 6, 8, dtype=torch.complex64)
+    kspace[:, 3, 4] = torch.tensor([3.0, 2.0j])
+    flat = torch.tensor([3.0, 2.0j])[:, None, None].expand(2, 6, 8) / 48**0.5
+    torch.testing.assert_close(acs_images(kspace), flat)
+    torch.testing.assert_close(acs_images(torch.ones_like(kspace), width=1), torch.full_like(kspace, 48**-0.5))
+    with pytest.raises(ValueError, match="zero frequency was not acquired"):
+        acs_images(kspace.roll(1, -1))
+
+
 def test_walsh_maps_of_bad_images() -> None:
     images = torch.ones(3, 8, 8, dtype=torch.complex64)
     for bad, message in (

@@ -153,3 +153,31 @@ def test_water_calibration(generator: torch.Generator) -> None:
         water_calibration(mu, water, torch.zeros_like(air))
     with pytest.raises(ValueError, match="1/mm"):
         water_calibration(mu, air, water)
+
+
+def test_noise_is_read_off_the_outer_tenth(generator: torch.Generator) -> None:
+    """White noise of 0.3, an object in the inner 85 %, and places that were not measured."""
+    axis = torch.linspace(-1, 1, 128)
+    radius = (axis[:, None].square() + axis.square()).sqrt()
+    kspace = 0.3 * torch.randn(2, 3, 128, 128, dtype=torch.complex64, generator=generator)
+    kspace += 100.0 * (radius < 1)
+    assert float((radius < 1).float().mean()) < 0.85
+    radius[:, :18] = -1.0
+    kspace[..., :18] = 0
+    found = MRINoise.of_outer_samples(kspace, radius).covariance
+    assert float(found) == pytest.approx(0.3, rel=0.03)
+    with pytest.raises(ValueError, match="outer k-space of this scan is 0"):
+        MRINoise.of_outer_samples(kspace * (radius < 1), radius)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 500), (3, 10, 6, 400)])
+def test_unknown_photons_are_replaced_by_the_level_of_each_item(
+    shape: tuple[int, ...], generator: torch.Generator
+) -> None:
+    """A smooth object hardly shows in second differences along the detector; the level is one number an item."""
+    level = torch.tensor([0.01, 0.05, 0.2]).reshape(3, *(1,) * (len(shape) - 1))
+    p = 3 * torch.linspace(0, math.pi, shape[-1]).sin() + level * torch.randn(shape, generator=generator)
+    precision = CTNoise(None, model_absolute=0.0, model_relative=0.0).precision(p)
+    torch.testing.assert_close(precision, (level**-2).expand_as(precision), rtol=0.05, atol=0)
+    with_model = CTNoise(None, model_absolute=0.1, model_relative=0.0).precision(p)
+    torch.testing.assert_close(1 / with_model, 1 / precision + 0.01)

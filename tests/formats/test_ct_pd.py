@@ -303,6 +303,8 @@ def test_read_raw_gives_fan_slices(helical: Path, tmp_path: Path, monkeypatch: p
     first, steps = float(scan.affine[2, 3]), len(scan.data)
     expected = rebin(found.data, geometry, [first + 5.0 * i for i in range(steps)])
     assert steps > 5 and float((scan.data - expected).abs().max()) < 1e-4
+    assert scan.provenance["table_feed_mm"] == pytest.approx(24.0, rel=1e-3)
+    assert scan.provenance["patient_position"] == (found.patient_position or "unknown, taken as HFS")
     kept = load_scan(save_scan(scan, tmp_path / "scan.h5"))
     assert kept.geometry.detector == "arc" and kept.mu_water == pytest.approx(0.02)
     fan = kept.rays
@@ -339,6 +341,12 @@ def test_direct_import_keeps_the_cone_beam(helical: Path, tmp_path: Path, capsys
     lift = np.array(kept.heights) - np.array(rays.heights)
     assert np.ptp(lift) < 1e-9 and replace(kept, heights=rays.heights) == rays
     assert scan.affine[2, 3] + 4 * (scan.image_shape[0] - 1) / 2 == pytest.approx(lift[0])  # heights from its middle
+    # The volume ends with the slices that the outermost rays still see where they leave the field of view, 150 mm wide.
+    source, rows = kept.source_heights(), kept.row_heights()
+    wide = (kept.source_origin + 75) / (kept.source_origin + kept.origin_detector)
+    bottom, top = float(scan.affine[2, 3]), float(scan.affine[2, 3]) + 4 * (scan.image_shape[0] - 1)
+    assert 0 <= (source + (rows[:, 0] - source) * wide).min() - bottom < 4
+    assert 0 <= top - (source + (rows[:, -1] - source) * wide).max() < 4
     assert scan.noise.i0.shape == (1, views, 1, 40)
     volume, _ = reconstruct(scan, "cgls")
     bright = (volume.data[first:stop].double() - 500).clamp(0, 500)
@@ -370,7 +378,16 @@ def test_another_reading_gives_itself_away(helical: Path, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize(
     ("position", "right", "up"),
-    [("HFS", "L", "A"), ("FFS", "R", "A"), ("HFP", "R", "P"), ("FFP", "L", "P"), ("HFDR", "P", "L"), ("", "L", "A")],
+    [
+        ("HFS", "L", "A"),
+        ("FFS", "R", "A"),
+        ("HFP", "R", "P"),
+        ("FFP", "L", "P"),
+        ("HFDR", "P", "L"),
+        ("HFDL", "A", "R"),
+        ("FFDR", "A", "L"),
+        ("", "L", "A"),
+    ],
 )
 def test_patient_directions(position: str, right: str, up: str) -> None:
     """Seen from the table: a supine patient who entered head first shows the feet, and the left side on the right."""

@@ -102,6 +102,9 @@ def test_errors_are_clear() -> None:
     thin[23:26, 23:26] = thin[::3, ::5] = True
     with pytest.raises(ValueError, match="does not fit in an ACS"):
         KSpaceInterpolation(window=7)(exact_kspace(), thin)
+    for wrong in ({"window": 4}, {"readout": 2}, {"lines": 0}, {"neighbours": 0}, {"readout": -1}, {"tikhonov": -1e-9}):
+        with pytest.raises(ValueError, match="odd"):
+            KSpaceInterpolation(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="odd"):
         GRAPPA(window=4)
     data = torch.ones(1, 4, 4, dtype=torch.complex64)

@@ -80,6 +80,9 @@ def test_coverage_and_ramp() -> None:
         assert float(ramp[~acquired].abs().max()) == 0
         pairs = [(i, int((-k[i]) + n // 2)) for i in range(n) if -k[i] + n // 2 < n]
         assert all(abs(float(ramp[i] + ramp[j]) - 2) < 1e-6 for i, j in pairs)
+    two = torch.zeros(8, 8, dtype=torch.bool)
+    two[:, [3, 6]] = True
+    assert coverage(two, -1).gap == 3 and coverage(two.T, -2).gap == 3 and coverage(two.T, -1).gap == 1
     assert not coverage(random_mask((64, 64), 4, 8, torch.Generator().manual_seed(0)), -1).partial
     with pytest.raises(ValueError, match="zero frequency"):
         coverage(partial(16, 3), -1)

@@ -50,13 +50,14 @@ def output(format: ImageWriter | ScanWriter, folder: Path) -> Path:
 
 
 def write(format: Format, folder: Path, *, overwrite: bool = False, other: bool = False) -> Path:
-    """A file of our own, of k-space or an image."""
+    """A file of our own, of k-space or an image; a format that is not told to overwrite must not."""
+    told = {"overwrite": True} if overwrite else {}
     if isinstance(format, ScanWriter):
         made = replace(scan(), data=2 * scan().data) if other else scan()
-        return format.write_scan(made, output(format, folder), overwrite=overwrite)
+        return format.write_scan(made, output(format, folder), **told)
     assert isinstance(format, ImageWriter)
     made_image = volume("MR") if other else volume("CT")
-    return format.write_image(made_image, output(format, folder), overwrite=overwrite)
+    return format.write_image(made_image, output(format, folder), **told)
 
 
 def example(format: Format, folder: Path) -> Path:
@@ -239,6 +240,10 @@ def writing_is_whole_or_not_at_all(format: Format, file: Path, folder: Path) -> 
     assert contents(folder) == before
     write(format, folder, other=True, overwrite=True)
     assert contents(folder) != before
+    if isinstance(format, ScanWriter) and isinstance(format, ImageWriter):
+        format.write_image(volume("MR"), folder / "image")
+        with pytest.raises(FileExistsError, match="overwrite"):
+            format.write_image(volume("MR"), folder / "image")
 
 
 LAWS: tuple[Law, ...] = (

@@ -124,6 +124,8 @@ def test_units_batches_and_masks() -> None:
     assert batch.shape == (1, 2, 48, 40)
     assert both.shape == (1, 2, 6, 48, 40)
     assert error(batch[0, 0], image) < 2e-3
+    beside, found = nlinv(torch.stack([kspace, torch.zeros_like(kspace)]))  # a slice that was not measured
+    assert error(beside[0], image) < 2e-3 and not bool(beside[1].any()) and bool(torch.isfinite(found.abs()).all())
 
 
 def test_bad_input_is_refused() -> None:
