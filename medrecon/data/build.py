@@ -128,6 +128,13 @@ class _journal:
             raise FileExistsError(f"{self.folder}: is not empty and no interrupted store; give another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.stream = path.open("a+b")
+        try:
+            return self.stream, self._entries()
+        except BaseException:
+            self.stream.close()
+            raise
+
+    def _entries(self) -> list[dict[str, Any]]:
         _lock(self.stream, self.folder)
         self.stream.seek(0)
         whole = [line for line in self.stream if line.endswith(b"\n")]  # the last may be torn
@@ -135,9 +142,8 @@ class _journal:
         if not whole:
             _write_line(self.stream, self.settings)
         elif json.loads(whole[0]) != self.settings:
-            self.stream.close()
             raise ValueError(f"{self.folder}: was begun with other data or settings; remove it, or give another folder")
-        return self.stream, [json.loads(line) for line in whole[1:]]
+        return [json.loads(line) for line in whole[1:]]
 
     def __exit__(self, *_: object) -> None:
         self.stream.close()
@@ -151,7 +157,6 @@ def _lock(stream: Any, folder: Path) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        stream.close()
         raise ValueError(f"{folder}: another `medrecon data index` is at work there") from error
 
 

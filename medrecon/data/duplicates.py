@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import weakref
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Duplicates:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the object
+        weakref.finalize(self, self._file.close)
         self._digests: list[int] = []
         self._volume: list[int] = []
         self._number: list[int] = []

@@ -123,6 +123,7 @@ def _download(file: File, partial: Path, opener: Opener, on_progress: OnProgress
     try:
         answer = opener.open(request, timeout=60)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code != 416:
             raise
         partial.unlink()  # longer than the file: not of it

@@ -285,7 +285,7 @@ def test_alone_all_ranks_are_one():
 
 def torchrun(folder):
     """The exit code of two_ranks.py, and what it said."""
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [
             sys.executable,
@@ -294,14 +294,14 @@ def torchrun(folder):
             "--standalone",
             "--nproc-per-node",
             "2",
-            str(here / "two_ranks.py"),
+            str(root / "tests" / "support" / "two_ranks.py"),
             str(folder),
         ],
-        cwd=here.parent,
+        cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here.parent)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
     )
     try:
         said = process.communicate(timeout=180)[0]

@@ -109,9 +109,10 @@ class Interpolation:
             by_place = torch.argsort(place, stable=True)
             grid_ends = torch.searchsorted(place[by_place], torch.arange(height * width + 1, device=like.device))
             sample = by_place // self.width**2
+            sizes = (len(start), height * width), (height * width, len(start))
             self._tables[key] = (
-                torch.sparse_csr_tensor(ends, place, value, (len(start), height * width)),
-                torch.sparse_csr_tensor(grid_ends, sample, value[by_place], (height * width, len(start))),
+                torch.sparse_csr_tensor(ends, place, value, sizes[0], check_invariants=False),
+                torch.sparse_csr_tensor(grid_ends, sample, value[by_place], sizes[1], check_invariants=False),
             )
         return self._tables[key]
 
