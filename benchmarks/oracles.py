@@ -128,13 +128,13 @@ class TrueError(DataConsistency):
             other.truth = self.truth.repeat(count, 1, 1)
         return other
 
-    def prox(self, v: Tensor, tau: Tensor | float) -> Tensor:
+    def prox(self, v: Tensor, tau: Tensor | float, projection: Tensor | None = None) -> Tensor:
         assert isinstance(tau, Tensor)
         error = blur((v - self.truth).abs().square(), 1.5).sqrt().clamp_min(1e-12)
         if not self.size:
             rms = lambda t: t.square().flatten(1).mean(1).sqrt().view(-1, 1, 1)  # noqa: E731
             error = error * rms(tau) / rms(error)
-        return super().prox(v, error)
+        return super().prox(v, error, projection)
 
     def to_discrepancy(self, v: Tensor, expected: Tensor, target: float = 1.0, rounds: int = 6) -> Tensor:
         return self.prox(v, expected) if self.size else super().to_discrepancy(v, expected, target, rounds)
