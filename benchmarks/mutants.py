@@ -73,7 +73,9 @@ def concerned(path: str, root: Path) -> list[list[str]]:
     more = [f for t in also for f in (sorted(t.rglob("test_*.py")) if t.is_dir() else [t]) if f.exists()]
     every = dict.fromkeys([*beside, *more])
     named = {root / test for test in ALSO.get(path, "").split()}
-    own = [t for t in every if t in named or name in t.stem or t.stem.removeprefix("test_") in name]
+    like = [t for t in every if name in t.stem or t.stem.removeprefix("test_") in name]
+    same = [t for t in like if t.stem == f"test_{name}"]
+    own = [t for t in every if t in named or t in (same or like)]
     turns = own, [t for t in beside if t not in own], [t for t in every if t not in {*own, *beside}]
     return [[str(f.relative_to(root)) for f in files] for files in turns]
 
