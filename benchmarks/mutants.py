@@ -73,7 +73,9 @@ def concerned(path: str, root: Path) -> list[list[str]]:
     more = [f for t in also for f in (sorted(t.rglob("test_*.py")) if t.is_dir() else [t]) if f.exists()]
     every = dict.fromkeys([*beside, *more])
     named = {root / test for test in ALSO.get(path, "").split()}
-    own = [t for t in every if t in named or name in t.stem or t.stem.removeprefix("test_") in name]
+    like = [t for t in every if name in t.stem or t.stem.removeprefix("test_") in name]
+    same = [t for t in like if t.stem == f"test_{name}"]
+    own = [t for t in every if t in named or t in (same or like)]
     turns = own, [t for t in beside if t not in own], [t for t in every if t not in {*own, *beside}]
     return [[str(f.relative_to(root)) for f in files] for files in turns]
 
@@ -126,19 +128,16 @@ class Campaign:
             times.append((sum(tests.values()), dict(sorted(tests.items(), key=lambda item: item[1]))))
         return {test: s for _, tests in sorted(times, key=lambda t: t[0]) for test, s in tests.items()}
 
-    def attempt(self, fault: Fault, turns: list[list[str]]) -> dict[str, object]:
-        """Plant a fault and run the tests that call the faulty function, turn by turn, until one fails."""
-        target, run, count = self.shop.copy / fault.path, Run("passed", 0), 0
+    def attempt(self, fault: Fault, files: list[str]) -> dict[str, object]:
+        """Plant a fault and run those tests of the files that call the faulty function, until one fails."""
+        target, run = self.shop.copy / fault.path, Run("passed", 0)
         source, kernels = target.read_bytes(), self.kernels
         compiled = b"numba" in source or "kernels" in fault.path
         if compiled:  # callers keep compiled copies of what they call
             kernels = self.folder / "mutated_kernels"
             shutil.rmtree(kernels, ignore_errors=True)
-        for files in turns:
-            tests = self.chosen(fault, files, compiled)
-            if not tests:
-                continue
-            more, count = 120 if compiled else 10, count + len(tests)
+        if tests := self.chosen(fault, files, compiled):
+            more = 120 if compiled else 10
             target.write_bytes(fault.plant(source))
             try:
                 wanted = dict.fromkeys(test.split("::")[0] for test in tests)
@@ -146,31 +145,29 @@ class Campaign:
             finally:
                 target.write_bytes(source)
                 os.utime(target, (1e9, 1e9))
-            if run.outcome != "passed":
-                break
         outcome = {"passed": "survived", "failed": "killed"}.get(run.outcome, run.outcome)
-        return asdict(fault) | {"outcome": outcome, "by": run.by, "tests": count, "seconds": round(run.seconds, 1)}
+        return asdict(fault) | {"outcome": outcome, "by": run.by, "tests": len(tests), "seconds": round(run.seconds, 1)}
 
     def run(self, drawn: list[Fault]) -> None:
-        """Try all faults on the tests that mirror their place, then the survivors on the others."""
-        for last in (False, True):
+        """Try all faults on the tests of their own, then the survivors on those beside these, then on others."""
+        for turn in range(3):
             for number, fault in enumerate(drawn, 1):
                 turns = concerned(fault.path, self.shop.copy)
                 state = {
                     "file": digest(self.shop.copy / fault.path),
-                    "suite": digest(*(self.shop.copy / test for turn in turns for test in turn)),
+                    "suite": digest(*(self.shop.copy / test for tests in turns for test in tests)),
                 }
                 before = self.known.get(fault.place, {})
                 dead = before.get("file") == state["file"] and before["outcome"] != "survived"
-                if dead or (before.items() >= state.items() and before["last"] >= last):
+                if dead or (before.items() >= state.items() and before["turn"] >= turn):
                     self.known[fault.place] = before | asdict(fault)
                     continue
-                result = self.attempt(fault, turns[2:] if last else turns[:2]) | state | {"last": last}
+                result = self.attempt(fault, turns[turn]) | state | {"turn": turn}
                 self.known[fault.place] = result
                 with self.results.open("a") as f:
                     f.write(json.dumps(result) + "\n")
                 told = f"{fault.path}:{fault.line} {fault.before}  ->  {fault.after}"
-                print(f"{number}/{len(drawn)} {result['outcome']} in {result['seconds']} s: {told}", flush=True)
+                print(f"{turn} {number}/{len(drawn)} {result['outcome']} in {result['seconds']} s: {told}", flush=True)
 
 
 def tables(results: list[dict[str, object]]) -> str:
