@@ -128,7 +128,7 @@ def applicable(modality: str, chosen: Collection[str] | None) -> list[str]:
         if modality in cls.modalities
         and cls.scans in ("any", "cartesian")
         and (modality in shipped() or not cls.needs_prior)
-        and (chosen is None or name in chosen)
+        and (name in chosen if chosen is not None else not cls.slow)
     ]
 
 

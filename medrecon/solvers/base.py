@@ -50,6 +50,7 @@ class Solver(ABC):
         needs_prior: whether it is learned.
         scans: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one end was left
             out (of other Cartesian k-space it makes nothing new); "series" over time, (T, H, W), which no scan holds.
+        slow: whether a slice takes many minutes; then it runs only where it is named, not where all do.
     """
 
     name: ClassVar[str]
@@ -57,6 +58,7 @@ class Solver(ABC):
     summary: ClassVar[str]
     needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "any"
+    slow: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(

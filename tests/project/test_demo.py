@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from medrecon import formats
-from medrecon.demo import CASES, refuse_foreign, run_demo
+from medrecon.demo import CASES, applicable, refuse_foreign, run_demo
 
 
 def test_the_demo_writes_figures_pictures_and_volumes(tmp_path: Path) -> None:
@@ -47,3 +47,10 @@ def test_the_scans_are_in_pydicoms_wheel(case) -> None:  # type: ignore[no-untyp
     volume = case.load()
     assert volume.modality == ("CT" if case.modality == "ct" else "MR")
     assert case.reference(volume).data.isfinite().all()
+
+
+def test_what_takes_many_minutes_runs_only_where_it_is_named() -> None:
+    everything = applicable("ct", None)
+    assert {"resample", "dds", "dps", "tv"} <= set(everything)
+    assert not {"resample-paper", "resample-reference"} & set(everything)
+    assert applicable("ct", ["resample-paper"]) == ["resample-paper"]

@@ -34,6 +34,7 @@ class ReSamplePaper(Published):
 
     name: ClassVar[str] = "resample-paper"
     summary: ClassVar[str] = "latent diffusion with hard data consistency, as published"
+    slow: ClassVar[bool] = True
 
     def stepper(self) -> PaperSteps:
         return PaperSteps(self)

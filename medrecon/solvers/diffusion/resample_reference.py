@@ -59,6 +59,7 @@ class ReSampleReference(Published):
 
     name: ClassVar[str] = "resample-reference"
     summary: ClassVar[str] = "latent diffusion with hard data consistency, as its public code behaves"
+    slow: ClassVar[bool] = True
 
     def stepper(self) -> ReferenceSteps:
         return ReferenceSteps(self, self.guidance)
