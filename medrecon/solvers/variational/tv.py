@@ -56,8 +56,8 @@ class TV(Solver):
     """
 
     strength: float = 0.4
-    iterations: int = 150
-    tolerance: float = 3e-4
+    iterations: int = 300
+    tolerance: float = 5e-5
     balance: float = 5.0
     relaxation: float = 1.6
 
