@@ -85,3 +85,11 @@ def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
     local = [link for link in links if not link.startswith(("http:", "https:", "mailto:"))]
     assert [link for link in local if not ((ROOT / page).parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"))])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(
+        r"(?<![\w/.])((?:tests|benchmarks|medrecon|operators|models|docs)/[\w/]+\.\w+)", (ROOT / page).read_text()
+    )
+    assert sorted({name for name in named if not (ROOT / name).exists()}) == []

@@ -1,6 +1,6 @@
 """Run by torchrun with two processes, twice: the scenarios of test_training_loop.py; writes every rank's weights.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 tests/two_ranks.py FOLDER
+python -m torch.distributed.run --standalone --nproc-per-node 2 tests/support/two_ranks.py FOLDER
 """
 
 import os

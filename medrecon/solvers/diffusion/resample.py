@@ -82,7 +82,7 @@ class ReSample(GuidedSolver):
     noise, variance-preserving re-noising, their mean polished in pixels: what the autoencoder cannot express comes from
     the data, and chi^2/m <= 1 as far as the error expected of it allows.
 
-    docs/resample.md has the formulas, side by side with those of `resample-paper` and `resample-reference`.
+    docs/design/resample.md has the formulas, side by side with those of `resample-paper` and `resample-reference`.
     """
 
     steps: int = 8

@@ -99,7 +99,7 @@ def test_the_gradient_of_the_reference_leads_towards_the_data():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_published_resampling_under_disperses(form):
-    """Noise variance after the step: v (v^2 + v s2 + s2^2) / (v + s2)^2 <= v (docs/resample.md); ours keeps v."""
+    """Noise variance after the step: v (v^2 + v s2 + s2^2) / (v + s2)^2 <= v (docs/design/resample.md); ours: v."""
     steps, _, _ = case(form)
     g = torch.Generator().manual_seed(1)
     index, shape = 150, (1, 1, 700, 700)
