@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,3 +28,10 @@ class Autoencoder(abc.ABC):
     @abc.abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Decode latents (B, C, h, w) to images (B, h * factor, w * factor)."""
+
+    encodings: ClassVar[int] = 2
+    """how often the encoder runs in `change`"""
+
+    def change(self, u: Tensor, v: Tensor) -> Tensor:
+        """Return E(v) - E(u) of images near each other, or nearly that where it comes at less cost."""
+        return self.encode(v) - self.encode(u)

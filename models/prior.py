@@ -139,12 +139,20 @@ class Prior:
 
     def encode(self, x: Tensor) -> Tensor:
         """Encode x (B, H, W) in image units to z (B, C, h, w); pads by replication to a multiple of the factor."""
+        return self.autoencoder.encode(self._prepared(x))
+
+    def change(self, x: Tensor, moved: Tensor) -> Tensor:
+        """Return by how much the latents (B, C, h, w) of images x change when these become `moved`, near them."""
+        return self.autoencoder.change(self._prepared(x), self._prepared(moved))
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        """Images as the autoencoder takes them."""
         u = self.reflect(self.network_values(x))
         h, w = self.latent_shape(tuple(u.shape))
         bottom, right = h * self.autoencoder.factor - u.shape[-2], w * self.autoencoder.factor - u.shape[-1]
         if bottom or right:
             u = torch.nn.functional.pad(u[:, None], (0, right, 0, bottom), mode="replicate")[:, 0]
-        return self.autoencoder.encode(u)
+        return u
 
     def decode(self, z: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Decode z (B, C, h, w) to x (B, H, W) in image units, cropped to `shape`."""

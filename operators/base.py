@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medrecon.numerics.autograd import Apply, linear_map
 from medrecon.numerics.linalg import cg, power_norm
-from medrecon.operators.autograd import Apply, linear_map
 from medrecon.operators.calls import Calls
 
 

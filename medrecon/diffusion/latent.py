@@ -65,11 +65,12 @@ class LatentSpace:
         return denoise(self.prior.denoiser, z, sigma)
 
     def carried(self, z0: Tensor, v: Tensor, x: Tensor) -> Tensor:
-        """Return z0 + E(x) - E(v): the latent of v = D(z0) moved as its image was moved, to x.
+        """Return z0 + E(x) - E(v), or nearly that: the latent of v = D(z0) moved as its image was moved, to x.
 
         E(x) alone would drift: E after D is not the identity, and its error adds up over the steps.
         """
-        return z0 + self.encode(x) - self.encode(v)
+        self.calls.encoder += self.prior.autoencoder.encodings * len(x) // self.batch
+        return z0 + self.prior.change(v, x)
 
     def pulled(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """Return E[z0 | z], its image x, and v (N, *in_shape) -> J^H v (N, C, h, w), J = dx/dz through both networks.

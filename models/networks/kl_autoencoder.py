@@ -147,6 +147,14 @@ class KLAutoencoder(nn.Module, Autoencoder):
     def encode(self, u: Tensor) -> Tensor:
         return torch.cat([(self.posterior(v)[0] - self.latent_mean) / self.latent_std for v in in_cache(u)])
 
+    encodings = 0
+
+    def change(self, u: Tensor, v: Tensor) -> Tensor:
+        """Return what the linear transform makes of v - u; the network's share of a small change is next to nothing
+        (docs/experiments/2026-11-30-faster-resample.md)."""
+        first, second = (self.analysis(nn.functional.pixel_unshuffle(planes(w), self.factor)) for w in (u, v))
+        return (second - first) / self.latent_std
+
     def decode(self, z: Tensor) -> Tensor:
         return torch.cat([self.reconstruct(v * self.latent_std + self.latent_mean) for v in in_cache(z)])
 

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import avg_pool2d, conv_transpose2d
 
+from medrecon.models.networks.winograd import convolve, pays
+
 
 class UpsampledConv2d(nn.Conv2d):
     """Nearest upsampling by 2, then a 3 x 3 convolution with zero padding of 1: the same map, borders included.
@@ -20,6 +22,13 @@ class UpsampledConv2d(nn.Conv2d):
         """Convolve and upsample (B, C, H, W) -> (B, C', 2H, 2W)."""
         kernel = avg_pool2d(self.weight.flip(-2, -1), 2, stride=1, padding=1, divisor_override=1)
         return conv_transpose2d(x, kernel.transpose(0, 1), self.bias, stride=2, padding=1)
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3 x 3 convolution with zero padding of 1, in fewer multiplications where that pays."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias) if pays(x, self.weight) else super().forward(x)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -38,16 +47,23 @@ def channels_last(net: nn.Module) -> None:
         if isinstance(block, UpSample):
             old = block.get_submodule("postconv.conv")
             assert isinstance(old, nn.Conv2d)
-            merged = UpsampledConv2d(old.in_channels, old.out_channels, 3, padding=1, device="meta")
-            merged.weight, merged.bias = old.weight, old.bias
             block.set_submodule("upsample_non_trainable", nn.Identity())
-            block.set_submodule("postconv.conv", merged)
+            block.set_submodule("postconv.conv", _same(old, UpsampledConv2d))
         for name, child in block.named_children():
             if isinstance(child, nn.GroupNorm):
                 norm = GroupNorm(child.num_groups, child.num_channels, child.eps, device="meta")
                 norm.weight, norm.bias = child.weight, child.bias
                 setattr(block, name, norm)
+            elif type(child) is nn.Conv2d and (child.kernel_size, child.stride) == ((3, 3), (1, 1)):
+                setattr(block, name, _same(child, Conv3x3))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _same(old: nn.Conv2d, kind: type[nn.Conv2d]) -> nn.Conv2d:
+    """A layer of another kind with the same parameters."""
+    new = kind(old.in_channels, old.out_channels, 3, padding=1, device="meta")
+    new.weight, new.bias = old.weight, old.bias
+    return new
 
 
 def in_cache(batch: Tensor, most: int = 1) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medrecon.models.denoiser import Conditional, Guidable
 from medrecon.models.exact.wiener import Wiener
-from medrecon.models.networks.layers import in_cache
+from medrecon.models.networks.layers import channels_last, in_cache
 
 Parametrisation = Literal["wiener", "v", "epsilon", "x0"]
 
@@ -82,6 +82,7 @@ class Expert(nn.Module):
             attention_levels=tuple(levels - i <= config.attention for i in range(levels)),
             num_class_embeds=classes + 1 if classes else None,
         )
+        channels_last(self.net)
         self.multiple = config.fold * 2 ** (levels - 1)
 
     def forward(

@@ -58,6 +58,8 @@ def test_calls_are_counted_for_each_item_of_the_batch(generator: torch.Generator
     every.denoise(z, 0.5)
     space.decode(space.encode(x))
     assert vars(space.calls) == {"denoiser": 3, "encoder": 4, "decoder": 1}
+    every.carried(z, x.repeat(3, 1, 1), x.repeat(3, 1, 1))
+    assert space.calls.encoder == 4 + 2 * 3
 
 
 @pytest.mark.parametrize("tau", [0.2, "an item", "a pixel"])

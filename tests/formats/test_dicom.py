@@ -112,6 +112,38 @@ def test_uneven_spacing_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "s")
 
 
+def test_stacks_of_two_spacings_can_be_read_apart(tmp_path: Path) -> None:
+    """Four slices 5 mm apart, then three of 2.5 mm: each is in one part."""
+    make_series(tmp_path / "s", count=7)
+    normal, heights = np.cross(*OBLIQUE), [0, 5, 10, 15, 17.5, 20, 22.5]
+    for path, height in zip([file_at(tmp_path / "s", i) for i in range(7)], heights, strict=True):
+        dataset = pydicom.dcmread(path)
+        dataset.ImagePositionPatient = [f"{v:.6f}" for v in np.array([-30.0, 20.0, 5.0]) + height * normal]
+        dataset.save_as(path)
+    with pytest.raises(ValueError, match="spacing is not uniform") as error:
+        read(tmp_path / "s")
+    labels = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    parts = [read(tmp_path / "s", series=label) for label in labels]
+    assert [len(p.data) for p in parts] == [4, 3]
+    assert [float(p.affine[:3, 2].norm()) for p in parts] == pytest.approx([5.0, 2.5], abs=1e-4)
+
+
+@pytest.mark.parametrize(("step", "off", "fits"), [(10.0, 0.8, True), (10.0, 1.2, False), (0.3, 0.06, False)])
+def test_how_far_a_slice_may_stand_off_the_line(step: float, off: float, fits: bool, tmp_path: Path) -> None:
+    """A tenth of the spacing."""
+    make_series(tmp_path / "s", step=step)
+    dataset = pydicom.dcmread(path := file_at(tmp_path / "s", 3))
+    dataset.ImagePositionPatient = [
+        f"{v:.6f}" for v in np.array(dataset.ImagePositionPatient, float) + off * OBLIQUE[0]
+    ]
+    dataset.save_as(path)
+    if fits:
+        assert len(read(tmp_path / "s").data) > 4
+    else:
+        with pytest.raises(ValueError, match="not on a line"):
+            read(tmp_path / "s")
+
+
 def test_slice_off_the_line_is_refused(tmp_path: Path) -> None:
     make_series(tmp_path / "s")
     moved = file_at(tmp_path / "s", 3)

@@ -152,6 +152,15 @@ def test_virtual_coils_are_whitened_and_keep_the_signal(tmp_path: Path) -> None:
         read_raw(path, RawOptions(coils=4))
 
 
+@pytest.mark.parametrize("flag", [23, 26, 27, 28, 29, 30, 31])
+def test_readouts_that_are_no_image_are_left_out(flag: int, tmp_path: Path) -> None:
+    """Navigation, feedback, dummies and the like, by the numbers of ismrmrd.h."""
+    made = list(lines(P, PLANE))
+    plain = read_raw(mrd(tmp_path / "plain.h5", header(P), made)).data
+    other = line(5 * made[7].data, PLANE, step1=7, flags=(flag,))
+    assert torch.equal(read_raw(mrd(tmp_path / "more.h5", header(P), [*made, other])).data, plain)
+
+
 def test_one_contrast_repetition_and_set_is_read(tmp_path: Path) -> None:
     made = []
     for echo, repetition in ((0, 0), (1, 0), (0, 1), (1, 1)):
@@ -355,7 +364,11 @@ def test_a_round_trip_through_ismrmrd(tmp_path: Path) -> None:
         assert dataset.number_of_acquisitions() == 1 + 10 + 17
         first = dataset.read_acquisition(1)
         assert np.array_equal(first.data, data[0, :, 5:, 0].numpy()) and first.center_sample == 16 - 5
-        assert ismrmrd.xsd.CreateFromDocument(dataset.read_xml_header()).encoding[0].encodedSpace.matrixSize.y == 20
+        encoding = ismrmrd.xsd.CreateFromDocument(dataset.read_xml_header()).encoding[0]
+    assert encoding.encodedSpace.matrixSize.y == 20
+    limits = encoding.encodingLimits
+    steps = limits.kspace_encoding_step_0, limits.kspace_encoding_step_1, limits.kspace_encoding_step_2, limits.slice
+    assert [(s.minimum, s.maximum, s.center) for s in steps] == [(0, 32, 16), (0, 19, 10), (0, 0, 0), (0, 1, 0)]
 
 
 def test_what_ismrmrd_cannot_hold_is_not_written(tmp_path: Path) -> None:

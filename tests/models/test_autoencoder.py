@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from medrecon.models.exact.gaussian import IdentityAutoencoder
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder
 from medrecon.models.networks.layers import UpsampledConv2d
+from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.store import load_prior
 
 
@@ -82,6 +84,12 @@ def test_items_of_a_batch_do_not_see_each_other(generator):
     z = autoencoder.encode(u)
     torch.testing.assert_close(z, torch.cat([autoencoder.encode(v[None]) for v in u]))
     torch.testing.assert_close(autoencoder.decode(z), torch.cat([autoencoder.decode(v[None]) for v in z]))
+
+
+@pytest.mark.parametrize("autoencoder", [PixelSpace(2), IdentityAutoencoder()])
+def test_the_change_of_a_linear_encoder_is_exact(autoencoder, generator):
+    u, v = torch.randn(2, 3, 8, 6, generator=generator)
+    torch.testing.assert_close(autoencoder.change(u, v), autoencoder.encode(v) - autoencoder.encode(u))
 
 
 def test_a_decoder_larger_than_the_encoder(generator):

@@ -74,3 +74,16 @@ def test_the_denoiser_knows_more_than_its_gaussian(prior, sigma, generator):
         network = prior.denoiser(z, torch.tensor(sigma)) - z0
         gaussian = prior.denoiser.wiener(z, torch.full((1,), sigma))[0] - z0
     assert float(network.square().mean()) < 0.9 * float(gaussian.square().mean())
+
+
+def test_an_image_that_moves_takes_its_latent_along(prior, generator):
+    """`change` is nearly what the encoder says of a blurred scan that becomes sharp, in its own place and mirrored; the
+    way back has the other sign."""
+    sharp = scan(prior)
+    blurred = torch.nn.functional.avg_pool2d(sharp[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+    for seen in (prior, prior.mirrored()):
+        expected = seen.encode(sharp) - seen.encode(blurred)
+        found = seen.change(blurred, sharp)
+        assert float((found - expected).norm() / expected.norm()) < 0.06
+        torch.testing.assert_close(seen.change(sharp, blurred), -found, atol=1e-4, rtol=1e-4)
+    assert float((prior.change(blurred, sharp) - expected).norm() / expected.norm()) > 0.5  # in the mirror

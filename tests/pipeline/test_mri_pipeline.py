@@ -18,6 +18,7 @@ from medrecon.geometry import Cartesian, ParallelGeometry
 from medrecon.pipeline import reconstruct, solver_class
 from medrecon.pipeline.choose import suitable
 from medrecon.pipeline.coil_maps import METHODS
+from medrecon.pipeline.problem import build_problem
 from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_mri, simulate_noncartesian
 
@@ -55,6 +56,19 @@ def test_command_line_along_a_trajectory(tmp_path: Path, disc: Volume) -> None:
     assert main([*simulate, "--overwrite", "--readouts", "4"]) == 2
     assert main([*simulate, "--overwrite", "--trajectory", "golden", "--matched"]) == 2
     assert main(["recon", str(scan), "-o", str(tmp_path / "x.nii"), "--solver", "grappa"]) == 2
+
+
+def test_the_noise_along_a_trajectory_comes_from_its_far_samples(disc: Volume) -> None:
+    """The tenth nearest to the edge, of 24 columns as of 64 rows: noise of 3 there, and 100 in all others."""
+    scan = simulate_noncartesian(
+        replace(disc, data=disc.data[..., 20:44]), readouts=60, coils=4, generator=torch.Generator().manual_seed(0)
+    )
+    edge = torch.tensor(scan.image_shape) / 2
+    radius = (scan.geometry.samples / edge).norm(dim=1)
+    far = radius >= radius.quantile(0.89)
+    noise = 3 * torch.randn(scan.data.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    scan = replace(scan, data=torch.where(far, noise, 100.0), noise=None)
+    assert build_problem(scan, "cpu").facts["sigma"] == pytest.approx(3, rel=0.05)
 
 
 def test_batches_and_slices_of_a_trajectory_are_those_of_the_whole(spokes: Scan) -> None:

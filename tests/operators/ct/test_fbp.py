@@ -270,3 +270,20 @@ def test_bad_input_is_named() -> None:
         fbp(torch.zeros(4, 9), FanGeometry(views(4), 9, 1.0, 5.0, 5.0), grid)
     with pytest.raises(ValueError, match=r"CTOperator\.fbp"):
         CTOperator(geometry, grid).fbp(torch.zeros(9, 4))
+
+
+@pytest.mark.parametrize(
+    ("gaps", "step", "missing"),
+    [
+        ([0.1, 0.1, 0.1, 3.0], 0.1, [False, False, False, True]),
+        ([0.1, 0.1, 0.45, 2.6], 0.275, [False, False, False, True]),
+        ([0.1, 0.1, 0.1, 0.1, 0.1, 0.6, 2.1], 0.1, [False, False, False, False, False, True, True]),
+        ([0.02, 0.02, 0.02, 0.02, 0.14, 2.9], 0.02, [False, False, False, False, False, True]),  # below 10 degrees
+        ([1e-9, 0.3, 2.8], 1.55, [False, False, False]),  # two of three angles are one
+        ([0.0, 3.1], 3.1, [False, False]),
+    ],
+)
+def test_gaps_that_were_not_measured(gaps: list[float], step: float, missing: list[bool]) -> None:
+    """Over four times the median and over 10 degrees; of one real gap nothing can be said."""
+    found, marked = fbp_weights.unmeasured(np.array(gaps), math.pi)
+    assert (round(found, 9), marked.tolist()) == (step, missing)
