@@ -19,7 +19,7 @@ class Request:
         slices: (start, stop), all by default; not of a cone beam.
         device: "cpu", "cuda" or "cuda:N".
         seed: of everything random.
-        batch: slices solved at once; by default 8, and 1 for learned solvers of MRI on a CPU. `noise_map` takes one by
+        batch: slices solved at once; by default 8; for learned solvers on a CPU 2 of CT and 1 of MRI. `noise_map` takes one by
             one.
         settings: hyper-parameters of a solver by name; text is converted.
         prior: a shipped prior or a .safetensors file; the modality's own by default.

@@ -15,7 +15,6 @@ from medrecon.diffusion.draw import Antithetic, Draw, Independent, streams
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.reverse import State
-from medrecon.diffusion.samplers.base import Sampler, sampler_named
 from medrecon.diffusion.trust import PixelError, nearby, posterior_variance, round_trip_error
 from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
@@ -88,8 +87,6 @@ class ReSample(GuidedSolver):
 
     steps: int = 8
     """denoising steps"""
-    sampler: str = "auto"
-    """auto: multistep, or ddim with fresh noise, eta > 0; or ddim, heun, multistep, ancestral, ..."""
     start: float | None = None
     """noise level of the first step; default: as the prior's card says, chosen on validation slices: the lower, the
     less the prior is trusted beyond the image it is given; sigma_max means from pure noise"""
@@ -128,10 +125,6 @@ class ReSample(GuidedSolver):
             card.get("start", START) if self.start is None else self.start,
             card.get("end", END) if self.end is None else self.end,
         )
-
-    def stepper(self) -> Sampler:
-        usual = "ddim" if self.eta else "multistep"
-        return sampler_named(usual if self.sampler == "auto" else self.sampler, self.eta)
 
     def views(self) -> Tensor:
         return torch.arange(self.pairs) % 2 == 1
