@@ -19,8 +19,8 @@ class Request:
         slices: (start, stop), all by default; not of a cone beam.
         device: "cpu", "cuda" or "cuda:N".
         seed: of everything random.
-        batch: slices solved at once; by default 8; for learned solvers on a CPU 2 of CT and 1 of MRI. `noise_map` takes one by
-            one.
+        batch: slices solved at once; by default 8, for learned solvers on a CPU 2 of CT and 1 of MRI. `noise_map` takes
+            one by one.
         settings: hyper-parameters of a solver by name; text is converted.
         prior: a shipped prior or a .safetensors file; the modality's own by default.
         label: a class that the prior was trained with, such as "chest"; all of them by default.
