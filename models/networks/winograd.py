@@ -18,19 +18,20 @@ G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
 TOGETHER = 1 << 14
 """Tiles times channels at once: what they take in the domain, 2 MiB, stays near the cache."""
 LEAST = 32
-"""Channels, and tiles, from which it pays."""
+"""Channels from which it pays; it takes half as many tiles of an image."""
 
 
 def tile_count(x: Tensor) -> int:
-    """Return how many tiles images (B, C, H, W) are."""
-    return len(x) * -(-x.shape[-2] // 4) * -(-x.shape[-1] // 4)
+    """Return how many tiles each of images (B, C, H, W) is."""
+    return -(-x.shape[-2] // 4) * -(-x.shape[-1] // 4)
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether `convolve` can do a convolution and is worth its while: not while weights are trained."""
+    """Tell whether `convolve` can do a convolution and is worth its while: not while weights are trained. The answer is
+    one for images alone and in a batch."""
     trained = torch.is_grad_enabled() and weight.requires_grad
     here = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    enough = min(tile_count(x), *weight.shape[:2]) >= LEAST
+    enough = min(2 * tile_count(x), *weight.shape[:2]) >= LEAST
     return here and enough and not trained and x.dtype == weight.dtype == torch.float32
 
 
@@ -53,7 +54,7 @@ def _run(x: Tensor, weight: Tensor) -> Tensor:
     channels, features = filters.shape[1:]
     framed = pad(x.detach().permute(0, 2, 3, 1), (0, 0, 1, -width % 4 + 1, 1, -height % 4 + 1)).contiguous().numpy()
     out = torch.empty(len(x), height, width, features)
-    tiles, together = tile_count(x), max(LEAST, TOGETHER // max(channels, features))
+    tiles, together = len(x) * tile_count(x), max(LEAST, TOGETHER // max(channels, features))
     for first in range(0, tiles, together):
         domain = torch.empty(36, min(together, tiles - first), channels)
         compiled(kernels, "spread")(framed, domain.numpy(), first)

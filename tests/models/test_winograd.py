@@ -52,10 +52,14 @@ def test_derivatives_are_those_of_torch(shape, generator):
         torch.testing.assert_close(one, other, atol=2e-4 * float(other.detach().abs().max()), rtol=0)
 
 
-def test_items_of_a_batch_do_not_see_each_other(generator):
-    """A batch is what its items are, to the bit."""
-    x, w, b = problem((3, 40, 33, 22, 26), generator)
+@pytest.mark.parametrize(
+    "shape", [(3, 40, 33, 22, 26), (4, 128, 128, 16, 16), (2, 64, 64, 64, 64), (5, 96, 48, 17, 30)]
+)
+def test_items_of_a_batch_do_not_see_each_other(shape, generator):
+    """A batch is what its items are, to the bit, and goes the same way."""
+    x, w, b = problem(shape, generator)
     assert torch.equal(convolve(x, w, b), torch.cat([convolve(item, w, b) for item in x.split(1)]))
+    assert pays(x, w) == pays(x[:1], w)
 
 
 def test_it_runs_where_it_pays(generator):
