@@ -46,8 +46,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out + bias.detach().view(-1, 1, 1)
 
 
+@torch.library.custom_op("medrecon::convolve", mutates_args=(), schema="(Tensor x, Tensor weight) -> Tensor")
 def _run(x: Tensor, weight: Tensor) -> Tensor:
-    """The convolution, some tiles after others."""
+    """The convolution, some tiles after others. An operation of its own to whatever traces torch's."""
     from medrecon.models.networks import winograd_kernels as kernels
 
     filters, (height, width) = _filters(weight), x.shape[-2:]
@@ -60,6 +61,12 @@ def _run(x: Tensor, weight: Tensor) -> Tensor:
         compiled(kernels, "spread")(framed, domain.numpy(), first)
         compiled(kernels, "gather")(torch.bmm(domain, filters).numpy(), out.numpy(), first)
     return out.permute(0, 3, 1, 2)
+
+
+@_run.register_fake
+def _shape(x: Tensor, weight: Tensor) -> Tensor:
+    """What a trace knows of the result."""
+    return x.new_empty(len(x), *x.shape[-2:], len(weight)).permute(0, 3, 1, 2)
 
 
 def _filters(weight: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from medrecon.acquisition.options import RawOptions
+from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl, write_cfl
+from medrecon.formats.bart.format import Bart
 from medrecon.formats.raw_data import read_raw, recognise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -162,3 +164,17 @@ def test_writing_is_both_files_or_none(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["k.hdr"] and (tmp_path / "k.hdr").read_text() == "mine"
     write_cfl(np.ones(3), tmp_path / "k", overwrite=True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["k.cfl", "k.hdr"]
+
+
+def test_an_image_is_not_written_over_another(tmp_path: Path) -> None:
+    """Unless asked for; the first stays."""
+    first, second = (
+        Volume(torch.full((1, 2, 3), value), torch.eye(4, dtype=torch.float64), "a.u.", "MR") for value in (1.0, 2.0)
+    )
+    room = Bart()
+    room.write_image(first, tmp_path / "x.cfl")
+    with pytest.raises(FileExistsError):
+        room.write_image(second, tmp_path / "x.cfl")
+    assert read_cfl(tmp_path / "x").real.max() == 1
+    room.write_image(second, tmp_path / "x.cfl", overwrite=True)
+    assert read_cfl(tmp_path / "x").real.max() == 2

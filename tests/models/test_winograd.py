@@ -47,6 +47,7 @@ def test_derivatives_are_those_of_torch(shape, generator):
         (first,) = torch.autograd.grad((f(x) ** 3).sum(), x, create_graph=True)
         into += [first, *torch.autograd.grad((first**2).sum(), x)]
         into += [torch.func.jvp(f, (x.detach(),), (tangent,))[1]]
+        into += [torch.func.linearize(f, x.detach())[1](tangent)]
         into += [torch.vmap(f, 1)(torch.stack([x.detach(), tangent, -tangent], 1))]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4 * float(other.detach().abs().max()), rtol=0)

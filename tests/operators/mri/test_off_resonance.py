@@ -173,6 +173,12 @@ def test_solving_with_the_field_map_removes_the_distortion() -> None:
     assert errors[1] < 0.02 and errors[0] > 10 * errors[1]
 
 
+def test_one_field_map_serves_any_batch() -> None:
+    A, times = _cartesian(), torch.linspace(0, 8e-3, SHAPE[0])[:, None]
+    assert OffResonance(A, _field(), times).items == A.items == 1
+    assert OffResonance(A, torch.stack([_field(), _field(40.0), _field(10.0)]), times).items == 3
+
+
 def test_refusals() -> None:
     A, times, b0 = _cartesian(), torch.linspace(0, 8e-3, SHAPE[0])[:, None], _field()
     for field, when, decay, message in [
