@@ -16,10 +16,12 @@ class Autoencoder(abc.ABC):
     Attributes:
         factor: how many times smaller the latent is than the image, each way.
         complex: takes and gives complex images, of any phase.
+        encodings: how often the encoder runs in `change`.
     """
 
     factor: int
     complex: bool
+    encodings: ClassVar[int] = 2
 
     @abc.abstractmethod
     def encode(self, u: Tensor) -> Tensor:
@@ -28,9 +30,6 @@ class Autoencoder(abc.ABC):
     @abc.abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Decode latents (B, C, h, w) to images (B, h * factor, w * factor)."""
-
-    encodings: ClassVar[int] = 2
-    """how often the encoder runs in `change`"""
 
     def change(self, u: Tensor, v: Tensor) -> Tensor:
         """Return E(v) - E(u) of images near each other, or nearly that where it comes at less cost."""

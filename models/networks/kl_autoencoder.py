@@ -150,8 +150,8 @@ class KLAutoencoder(nn.Module, Autoencoder):
     encodings = 0
 
     def change(self, u: Tensor, v: Tensor) -> Tensor:
-        """Return what the linear transform makes of v - u; the network's share of a small change is next to nothing
-        (docs/experiments/2026-11-30-faster-resample.md)."""
+        """Return what the linear transform makes of v - u. Of the shipped priors the network's share of a small change
+        is next to nothing, and no test knows others (docs/experiments/2026-11-30-faster-resample.md)."""
         first, second = (self.analysis(nn.functional.pixel_unshuffle(planes(w), self.factor)) for w in (u, v))
         return (second - first) / self.latent_std
 

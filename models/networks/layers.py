@@ -54,9 +54,15 @@ def channels_last(net: nn.Module) -> None:
                 norm = GroupNorm(child.num_groups, child.num_channels, child.eps, device="meta")
                 norm.weight, norm.bias = child.weight, child.bias
                 setattr(block, name, norm)
-            elif type(child) is nn.Conv2d and (child.kernel_size, child.stride) == ((3, 3), (1, 1)):
+            elif type(child) is nn.Conv2d and _plain(child):
                 setattr(block, name, _same(child, Conv3x3))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _plain(conv: nn.Conv2d) -> bool:
+    """Whether a convolution is one of `Conv3x3`: every pixel, one group, one zero around the image."""
+    found = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+    return found == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
 def _same(old: nn.Conv2d, kind: type[nn.Conv2d]) -> nn.Conv2d:

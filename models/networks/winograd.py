@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import pad
 
 from medrecon.numerics.autograd import linear_map
@@ -29,7 +30,7 @@ def tile_count(x: Tensor) -> int:
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Tell whether `convolve` can do a convolution and is worth its while: not while weights are trained. The answer is
     one for images alone and in a batch."""
-    trained = torch.is_grad_enabled() and weight.requires_grad
+    trained = (torch.is_grad_enabled() and weight.requires_grad) or unpack_dual(weight).tangent is not None
     here = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     enough = min(2 * tile_count(x), *weight.shape[:2]) >= LEAST
     return here and enough and not trained and x.dtype == weight.dtype == torch.float32
@@ -38,7 +39,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve x (B, C, H, W) with a weight (K, C, 3, 3) and zeros around it, differentiable by x to any order.
 
-    float32 on a CPU; returns (B, K, H, W) in channels_last.
+    float32 on a CPU; returns (B, K, H, W) in channels_last. `torch.vmap` over weights is torch's own error.
     """
     weight = weight.detach()
     back = weight.flip(-2, -1).transpose(0, 1)

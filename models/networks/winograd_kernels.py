@@ -14,7 +14,7 @@ import numpy as np
 # mypy: ignore-errors
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True)
 def _ahead(a, b, c, d, e, f):
     """B^T of six inputs."""
     two, four, five = np.float32(2), np.float32(4), np.float32(5)
@@ -22,7 +22,7 @@ def _ahead(a, b, c, d, e, f):
     return four * a - five * c + e, even + odd, even - odd, pair + cross, pair - cross, four * b - five * d + f
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True)
 def _back(a, b, c, d, e, f):
     """A^T of six places of the domain."""
     two, four, eight = np.float32(2), np.float32(4), np.float32(8)

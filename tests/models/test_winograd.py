@@ -4,9 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import conv2d
 
-from medrecon.models.networks.layers import Conv3x3
+from medrecon.models.networks.layers import Conv3x3, channels_last
 from medrecon.models.networks.winograd import convolve, pays
 
 plain = partial(conv2d, padding=1)
@@ -61,6 +62,25 @@ def test_items_of_a_batch_do_not_see_each_other(shape, generator):
     x, w, b = problem(shape, generator)
     assert torch.equal(convolve(x, w, b), torch.cat([convolve(item, w, b) for item in x.split(1)]))
     assert pays(x, w) == pays(x[:1], w)
+
+
+def test_weights_that_are_varied_go_the_plain_way(generator):
+    """Forward mode: nothing of their change is lost."""
+    x, w, b = problem((1, 32, 32, 24, 24), generator)
+    layer = Conv3x3(32, 32, 3, padding=1).requires_grad_(False)
+    f = lambda v: torch.func.functional_call(layer, {"weight": v, "bias": b}, (x,))  # noqa: E731
+    along = torch.randn(w.shape, generator=generator)
+    torch.testing.assert_close(torch.func.jvp(f, (w,), (along,))[1], plain(x, along), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("other", [{"padding": 0}, {"dilation": 2, "padding": 2}, {"groups": 2}, {"stride": 2}])
+def test_other_convolutions_stay_what_they_are(other, generator):
+    net = nn.Sequential(nn.Conv2d(32, 32, 3, **{"padding": 1} | other), nn.Conv2d(32, 32, 3, padding=1))
+    x = torch.randn(1, 32, 24, 24, generator=generator)
+    expected = net(x)
+    channels_last(net)
+    assert type(net[0]) is nn.Conv2d and type(net[1]) is Conv3x3
+    torch.testing.assert_close(net(x), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_it_runs_where_it_pays(generator):
