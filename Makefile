@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo check clean
+.PHONY: test demo check cases clean
 
 # Two processes of one thread each: threads that wait for each other cost more than they gain on small tensors.
 test: $(READY)
@@ -17,6 +17,9 @@ check: $(READY)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy -p medrecon
 	$(BIN)/mypy benchmarks
+
+cases: $(READY)
+	$(BIN)/python benchmarks/cases.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
