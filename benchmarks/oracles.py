@@ -221,9 +221,10 @@ def phased(c: Case) -> Prior:
 
 def starting(c: Case, sigma: float) -> dict[str, Any]:
     """Another first level, the ratio of two levels as it is."""
-    start, end = ReSample(c.prior).span()
+    solver = ReSample(c.prior)
+    start, end = solver.span()
     octaves = math.log(sigma / end) / math.log(start / end)
-    return {"start": sigma, "steps": 1 + max(0, round((ReSample.steps - 1) * octaves))}
+    return {"start": sigma, "steps": 1 + max(0, round((solver.count() - 1) * octaves))}
 
 
 def anatomy(c: Case) -> Iterator[tuple[str, Tensor]]:

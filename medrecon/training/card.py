@@ -46,6 +46,8 @@ def model_card(
         "values": describe(values),
         "start": config.start,
         "end": config.end,
+        "steps": config.steps,
+        "pairs": config.pairs,
         "autoencoder": config.autoencoder.model_dump(mode="json"),
         "diffusion": {
             "sigma_min": config.diffusion.sigma_min,

@@ -51,6 +51,10 @@ class TrainConfig(BaseModel):
     """noise level at which ReSample starts from a TV image; choose it on validation slices (docs/design/resample.md)"""
     end: float = Field(0.12, gt=0)
     """noise level of ReSample's last step; choose it likewise"""
+    steps: int = Field(8, ge=1)
+    """ReSample's steps between them; choose them likewise"""
+    pairs: int = Field(2, ge=1)
+    """pairs of trajectories that ReSample averages; choose them likewise: one pair with more steps, or two"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
     autoencoder: AnyAutoencoder = AutoencoderConfig()

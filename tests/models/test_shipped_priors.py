@@ -44,7 +44,9 @@ def test_the_card_says_what_a_user_must_know(prior):
 
 def test_the_recipe_beside_it_makes_the_same_networks(prior):
     recipe, card = load_config(SHIPPED / f"{prior.name}.yaml", None), prior.card
-    assert (recipe.start, recipe.end) == ReSample(prior).span() == (card["start"], card["end"])
+    solver = ReSample(prior)
+    assert (recipe.start, recipe.end) == solver.span() == (card["start"], card["end"])
+    assert (recipe.steps, recipe.pairs) == (solver.count(), solver.trajectories()) == (card["steps"], card["pairs"])
     assert recipe.autoencoder.model_dump(mode="json") == card["autoencoder"]
     experts = {name: e.model_dump(mode="json") for name, e in recipe.diffusion.experts.items()}
     assert experts == card["diffusion"]["experts"]

@@ -167,7 +167,7 @@ class GuidedSolver(DiffusionSolver):
         ValueError: steps, start or end not positive, no such sampler, or one that cannot add that much noise.
     """
 
-    steps: int = 50
+    steps: int | None = 50
     """noise levels"""
     sampler: str = "ddim"
     """ddim, heun, multistep, ancestral, ..."""
@@ -180,7 +180,7 @@ class GuidedSolver(DiffusionSolver):
 
     def __post_init__(self) -> None:
         levels = [level for level in (self.start, self.end) if level is not None]
-        if self.steps < 1 or min(levels, default=1.0) <= 0:
+        if (self.steps is not None and self.steps < 1) or min(levels, default=1.0) <= 0:
             raise ValueError(
                 f"{type(self).__name__}: expected steps >= 1, start > 0 and end > 0, got {self.steps}, {self.start}, "
                 f"{self.end}"
@@ -195,14 +195,19 @@ class GuidedSolver(DiffusionSolver):
             denoiser.sigma_min if self.end is None else self.end,
         )
 
+    def count(self) -> int:
+        """Return how many noise levels there are."""
+        assert self.steps is not None  # who allows None tells the number here
+        return self.steps
+
     def levels(self) -> list[float]:
         (start, end), denoiser = self.span(), self.prior.denoiser
         start, end = min(start, denoiser.sigma_max), max(end, denoiser.sigma_min)
         return self.schedule(min(end, start), start)
 
     def schedule(self, low: float, high: float) -> list[float]:
-        """Return `steps` levels from high to low, then 0."""
-        levels: list[float] = log_uniform(self.steps, low, high).tolist()
+        """Return as many levels as asked for, from high to low, then 0."""
+        levels: list[float] = log_uniform(self.count(), low, high).tolist()
         return levels
 
     def stepper(self) -> Sampler:

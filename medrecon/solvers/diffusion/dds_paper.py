@@ -57,7 +57,7 @@ class DDSPaper(GuidedSolver):
             raise ValueError(f"DDS: expected gamma > 0 and CG iterations >= 1, got {self.gamma}, {self.cg_iterations}")
 
     def schedule(self, low: float, high: float) -> list[float]:
-        levels: list[float] = vp_uniform(self.steps, low, high).tolist()
+        levels: list[float] = vp_uniform(self.count(), low, high).tolist()
         return levels
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:

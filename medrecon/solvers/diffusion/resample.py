@@ -20,8 +20,8 @@ from medrecon.numerics.linalg import expand
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import GuidedSolver, Run, Task, example_prior
 
-START, END = 0.5, 0.12
-"""Noise levels of a prior whose card tells none."""
+START, END, STEPS, PAIRS = 0.5, 0.12, 8, 2
+"""Those of a prior whose card tells none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +85,8 @@ class ReSample(GuidedSolver):
     docs/design/resample.md has the formulas, side by side with those of `resample-paper` and `resample-reference`.
     """
 
-    steps: int = 8
-    """denoising steps"""
+    steps: int | None = None
+    """denoising steps; default: as the prior's card says, chosen on validation slices"""
     start: float | None = None
     """noise level of the first step; default: as the prior's card says, chosen on validation slices: the lower, the
     less the prior is trusted beyond the image it is given; sigma_max means from pure noise"""
@@ -98,9 +98,9 @@ class ReSample(GuidedSolver):
     antithetic: bool = True
     """average two trajectories with opposite noise: what the noise does to the image, to first order, cancels, so
     that two act like very many, and where they part tells where the denoiser is unsure; off takes single ones"""
-    pairs: int = 2
+    pairs: int | None = None
     """antithetic pairs, or single trajectories without `antithetic`, that are averaged; every second one in a mirror,
-    where a prior trained on mirrored images errs elsewhere"""
+    where a prior trained on mirrored images errs elsewhere; default: as the prior's card says"""
     rounds: int = 1
     """encoder-residual updates a step"""
     cg_iterations: int = 15
@@ -116,7 +116,7 @@ class ReSample(GuidedSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pairs < 1 or self.rounds < 1:
+        if (self.pairs is not None and self.pairs < 1) or self.rounds < 1:
             raise ValueError(f"ReSample: expected pairs >= 1 and rounds >= 1, got {self.pairs}, {self.rounds}")
 
     def span(self) -> tuple[float, float]:
@@ -126,15 +126,22 @@ class ReSample(GuidedSolver):
             card.get("end", END) if self.end is None else self.end,
         )
 
+    def count(self) -> int:
+        return int(self.prior.card.get("steps", STEPS)) if self.steps is None else self.steps
+
+    def trajectories(self) -> int:
+        """Return how many pairs, or single trajectories without `antithetic`, there are."""
+        return int(self.prior.card.get("pairs", PAIRS)) if self.pairs is None else self.pairs
+
     def views(self) -> Tensor:
-        return torch.arange(self.pairs) % 2 == 1
+        return torch.arange(self.trajectories()) % 2 == 1
 
     def copies(self) -> int:
         return 1 + self.antithetic
 
     def draw(self, generator: torch.Generator, shape: tuple[int, ...]) -> Draw:
         """Return noise of its own for each pair, the same however many there are."""
-        each = streams(generator, self.pairs, self.steps + 1, shape)
+        each = streams(generator, self.trajectories(), self.count() + 1, shape)
         return Antithetic(*each) if self.antithetic else Independent(*each)
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:

@@ -77,6 +77,17 @@ def test_the_noise_levels_are_those_of_the_prior_unless_told():
         ReSample(prior, end=0.0)
 
 
+def test_steps_and_pairs_are_those_of_the_prior_unless_told():
+    prior = replace(example_prior(), card={"steps": 3, "pairs": 1})
+    numbers = lambda solver: (len(solver.levels()) - 1, len(solver.views()))  # noqa: E731
+    assert numbers(ReSample(prior)) == (3, 1)
+    assert numbers(ReSample(prior, steps=5, pairs=4)) == (5, 4)
+    assert numbers(ReSample(example_prior())) == (8, 2)  # of a card without them
+    for wrong in ({"steps": 0}, {"pairs": 0}):
+        with pytest.raises(ValueError, match=">= 1"):
+            ReSample(prior, **wrong)
+
+
 def test_same_seed_same_bits_and_batch_of_two_is_two_runs():
     prior, A, y, _, _ = inpainting()
     both = Measurement(torch.cat([y.data, 0.5 * y.data]), y.precision)
