@@ -26,15 +26,20 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def file(path: Path, *, overwrite: bool = False, beside: Mapping[Path, str] | None = None) -> Iterator[Path]:
     """Give a temporary path of the same name; it becomes `path` when the block ends without an exception.
+
+    Args:
+        beside: texts of files that belong to it, and appear with it.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is off, or it is a folder.
         Busy: another run is writing it.
         OSError: it could not be written; names `path` where the disk is full.
     """
-    with files(path, overwrite=overwrite) as (made,):
+    texts = beside or {}
+    with files(path, *texts, overwrite=overwrite) as (made, *others):
+        write_texts(others, texts)
         yield made
 
 
@@ -53,13 +58,13 @@ def files(*paths: Path, overwrite: bool = False) -> Iterator[list[Path]]:
 def folder(
     path: Path, pattern: str, *, overwrite: bool = False, beside: Mapping[Path, str] | None = None
 ) -> Iterator[Path]:
-    """Give a temporary folder; it becomes `path`, and with it texts files, when the block ends without an exception.
+    """Give a temporary folder; it becomes `path` when the block ends without an exception.
 
     An existing folder is only ever replaced when all it holds are files whose names match `pattern`, so that
     overwriting cannot delete anything but an earlier output. An empty folder counts as free.
 
     Args:
-        beside: texts of the files that belong to it.
+        beside: as `file`.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is off, or it holds other things.
@@ -73,9 +78,14 @@ def folder(
 
     with outputs((path, *texts), check) as (made, *others):
         made.mkdir()
-        for other, text in zip(others, texts.values(), strict=True):
-            other.write_text(text, encoding="utf-8")
+        write_texts(others, texts)
         yield made
+
+
+def write_texts(paths: Sequence[Path], texts: Mapping[Path, str]) -> None:
+    """Write the texts, one after the other, to these paths."""
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text, encoding="utf-8")
 
 
 @contextmanager

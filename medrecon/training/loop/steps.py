@@ -49,7 +49,8 @@ def fit(
 
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the last checkpoint is kept.
-        Stopped: SIGTERM; the run is saved.
+        Stopped: SIGTERM or SIGHUP; the run is saved.
+        Busy: another run trains in `folder`.
         KeyboardInterrupt: SIGINT; the run is saved.
         OSError: a checkpoint could not be written; the last one is kept.
     """
