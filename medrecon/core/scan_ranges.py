@@ -27,10 +27,12 @@ def check_affine(affine: Tensor) -> None:
     matrix = affine.numpy()
     if not np.isfinite(matrix).all() or matrix[3].tolist() != [0, 0, 0, 1]:
         raise ValueError("affine: expected finite values, and 0 0 0 1 in the last row")
+    if np.abs(matrix).max() > DISTANCE:
+        raise ValueError(f"affine: {np.abs(matrix).max():.3g} mm is no length of a scanner; check the units")
     pitch = np.linalg.norm(matrix[:3, :3], axis=0)
-    if not ((pitch >= PITCH[0]) & (pitch <= PITCH[1])).all() or np.abs(matrix[:3, 3]).max() > DISTANCE:
+    if not ((pitch >= PITCH[0]) & (pitch <= PITCH[1])).all():
         raise ValueError(
-            f"affine: voxels of {', '.join(f'{p:.3g}' for p in pitch)} mm at {matrix[:3, 3].tolist()}; "
+            f"affine: voxels of {', '.join(f'{p:.3g}' for p in pitch)} mm; "
             f"expected {PITCH[0]:g} to {PITCH[1]:g} mm; check the units"
         )
     if abs(np.linalg.det(matrix[:3, :3] / pitch)) < 1e-6:
@@ -67,7 +69,7 @@ def check_rays(rays: Rays) -> None:
 
 
 def _in_degrees(angles: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
-    """Whole numbers beyond a turn, or even steps of which a whole number makes half a turn in degrees."""
+    """Whole numbers beyond a turn, or even steps of which a whole number makes a turn in degrees."""
     if len(angles) < 4 or np.ptp(angles) <= 2.1 * math.pi:
         return False
     if (angles % 1 == 0).all():
@@ -76,8 +78,8 @@ def _in_degrees(angles: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
     step = abs(float(np.median(steps)))
     if step < 1e-9 or np.abs(np.abs(steps) - step).max() > 1e-4 * step:
         return False
-    turns_in_degrees, turns = 180 / step, math.pi / step
-    return abs(turns_in_degrees - round(turns_in_degrees)) < 1e-3 < abs(turns - round(turns))
+    in_degrees, in_radians = 360 / step, 2 * math.pi / step  # views a turn
+    return abs(in_degrees - round(in_degrees)) < 1e-4 < abs(in_radians - round(in_radians))
 
 
 def check_kspace(kspace: KSpace) -> None:

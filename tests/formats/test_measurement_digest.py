@@ -18,29 +18,37 @@ from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.geometry import ParallelGeometry, Trajectory
 
 
-def everything(scan: Scan) -> str:
-    """All values of a scan, as text."""
-    torch.set_printoptions(profile="full")
-    try:
-        return repr(scan)
-    finally:
-        torch.set_printoptions(profile="default")
+def stored(path: Path) -> list[tuple[str, int, int]]:
+    """(name, first byte, bytes) of what the datasets of a file hold, its digests among them."""
+    places: list[tuple[str, int, int]] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.chunks is None:
+            places.append((name, item.id.get_offset(), item.nbytes))
+        elif isinstance(item, h5py.Dataset):
+            chunks = [item.id.get_chunk_info(i) for i in range(item.id.get_num_chunks())]
+            places.extend((name, chunk.byte_offset, chunk.size) for chunk in chunks)
+
+    with h5py.File(path) as h5:
+        h5.visititems(visit)
+    return places
 
 
 @pytest.mark.parametrize("scan", [ct(), mri(per_slice_mask=True), radial(), cone()])
-def test_a_flipped_bit_anywhere_changes_nothing_or_is_refused(tmp_path: Path, scan: Scan) -> None:
+def test_a_flipped_bit_in_any_array_is_refused(tmp_path: Path, scan: Scan) -> None:
+    if scan.modality == "ct":
+        i0 = torch.full((1, 7, *[1] * (scan.data.ndim - 2)), 1e4, dtype=torch.float64)
+        scan = replace(scan, noise=CTNoise(i0))
     path = save_scan(scan, tmp_path / "m.h5")
-    whole, right, draw, refused = path.read_bytes(), everything(load_scan(path)), random.Random(0), 0
-    for _ in range(150):
+    whole, draw = path.read_bytes(), random.Random(0)
+    places = stored(path)
+    assert {"affine", "data", "sha256/data"} < {name for name, *_ in places}
+    for _, start, size in places:
         damaged = bytearray(whole)
-        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        damaged[start + draw.randrange(size)] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
-        try:
-            assert everything(load_scan(path)) == right
-        except ValueError as error:
-            assert "m.h5" in str(error)
-            refused += 1
-    assert refused > 30
+        with pytest.raises(ValueError, match=r"m\.h5"):
+            load_scan(path)
 
 
 def _scale(name: str, factor: float) -> Callable[[h5py.File], None]:
@@ -49,7 +57,7 @@ def _scale(name: str, factor: float) -> Callable[[h5py.File], None]:
         if key in h5[group or "/"].attrs:
             h5[group or "/"].attrs[key] = h5[group or "/"].attrs[key] * factor
         else:
-            h5[name][...] = h5[name][()] * factor
+            h5[name][:3] = h5[name][:3] * factor
 
     return change
 
@@ -111,7 +119,8 @@ GRID = ct().affine
         (lambda: changed(ct(), angles=tuple(i * 180 / 7 for i in range(7))), "geometry/angles: .* look like degrees"),
         (lambda: changed(ct(), angles=tuple(0.5 + i * 360 / 7 for i in range(7))), "look like degrees"),
         (lambda: replace(ct(), affine=GRID * 1e300), "affine: "),
-        (lambda: replace(ct(), affine=torch.diag(torch.tensor([1e300, 1, 1, 1]).double())), "affine: voxels of 1e"),
+        (lambda: replace(ct(), affine=torch.diag(torch.tensor([1e300, 1, 1, 1], dtype=torch.float64))), "affine: 1e.300 mm is no length"),
+        (lambda: replace(ct(), affine=torch.diag(torch.tensor([1e-9, 1, 1, 1]).double())), "affine: voxels of 1e-09"),
         (lambda: replace(ct(), affine=torch.full((4, 4), float("nan")).double()), "affine: expected finite"),
         (lambda: replace(ct(), affine=GRID[:, [0, 1, 1, 3]]), "affine: its columns lie in one plane"),
         (lambda: replace(ct(), affine=GRID[[0, 1, 2, 2]]), "0 0 0 1 in the last row"),
