@@ -34,7 +34,9 @@ app = App(
     version_flags=["--version"],
     help_flags=["--help", "-h"],
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
+    suppress_keyboard_interrupt=False,  # main() says what was interrupted, and what of it is saved
 )
+app.meta.suppress_keyboard_interrupt = False
 for module in modules("medrecon.cli.commands"):
     command = vars(module).get("app")
     if not isinstance(command, App):
