@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import os
 import random
 import resource
@@ -143,7 +144,20 @@ def make_inputs(inputs: Path) -> int:
     for seed in "01":
         ct, mr = (str(inputs / f"{kind}{seed}.h5") for kind in ("ct", "mr"))
         prepare("simulate", str(inputs / "ct.nii.gz"), "-o", ct, "--modality", "ct", "--views", "24", "--seed", seed)
-        prepare("simulate", str(inputs / "mr.nii.gz"), "-o", mr, "--modality", "mri", "--coils", "2", "--acs", "8", "--seed", seed)
+        prepare(
+            "simulate",
+            str(inputs / "mr.nii.gz"),
+            "-o",
+            mr,
+            "--modality",
+            "mri",
+            "--coils",
+            "2",
+            "--acs",
+            "8",
+            "--seed",
+            seed,
+        )
         prepare("export", mr, "-o", str(inputs / f"raw{seed}.h5"), "--format", "fastmri")
     for split in ("train", "val"):
         for subject in range(3):
@@ -162,19 +176,21 @@ def jobs(inputs: Path) -> list[Job]:
 
     over = "--overwrite"
     simulated = [str(inputs / "ct.nii.gz"), "--modality", "ct", "--views", "24", over]
+    fbp = ["--solver", "fbp", over]
     return [
         Job("simulate", lambda f, n: command("simulate", *simulated, "--seed", str(int(n)), "-o", f"{f}/m.h5"),
             lambda f: measurement(f / "m.h5")),
-        Job("recon to NIfTI", lambda f, n: command("recon", told("ct", n), "-o", f"{f}/x.nii.gz", "--solver", "fbp", over),
+        Job("recon to NIfTI", lambda f, n: command("recon", told("ct", n), "-o", f"{f}/x.nii.gz", *fbp),
             lambda f: image(f / "x.nii.gz")),
-        Job("recon to DICOM", lambda f, n: command("recon", told("ct", n), "-o", f"{f}/series/", "--solver", "fbp", over),
+        Job("recon to DICOM", lambda f, n: command("recon", told("ct", n), "-o", f"{f}/series/", *fbp),
             lambda f: image(f / "series")),
         Job("import", lambda f, n: command("import", told("raw", n), "-o", f"{f}/i.h5", over),
             lambda f: measurement(f / "i.h5")),
         Job("export", lambda f, n: command("export", told("mr", n), "-o", f"{f}/e.cfl", "--format", "bart", over),
             lambda f: kspace(f / "e.cfl")),
         Job("train", lambda f, n: train(f / "run", n), lambda f: trained(f / "run"), goes_on=True),
-        Job("weights", lambda f, n: prior(f / "p", n), lambda f: str(load_prior(f"{f}/p/p.safetensors").card["sha256"])),
+        Job("weights", lambda f, n: prior(f / "p", n),
+            lambda f: str(load_prior(f"{f}/p/p.safetensors").card["sha256"])),
         Job("index", lambda f, n: command("data", "index", str(manifest), "-o", f"{f}/store") if n else 0,
             lambda f: store(f / "store"), goes_on=True),
     ]  # fmt: skip
@@ -354,6 +370,14 @@ def measured(job: Job, work: Path) -> tuple[Path, tuple[str, str], float, int]:
     return old, (before, job.content(new)), length, size
 
 
+def warm() -> None:
+    """Import what runs import; nothing is computed, since threads do not survive a fork."""
+    outside = "torch._dynamo numba h5py nibabel pydicom highdicom scipy.ndimage scipy.sparse.linalg monai.networks.nets"
+    for name in (*outside.split(), "medrecon.pipeline", "medrecon.simulate", "medrecon.data.build"):
+        importlib.import_module(name)
+    formats.exports(), formats.outputs()
+
+
 def try_all(options: argparse.Namespace, work: Path) -> list[str]:
     """Kill and fill; the table on stdout, the faults returned."""
     (work / "inputs").mkdir()
@@ -396,6 +420,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="first words of the jobs' names")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    warm()
     work = Path(tempfile.mkdtemp(prefix="kill-and-fill-"))
     try:
         faults = try_all(options, work)

@@ -150,14 +150,7 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
     return Prior(
-        autoencoder,
-        denoiser,
-        values,
-        card["units"],
-        card["modality"],
-        card["error"],
-        name=path.stem,
-        card=card,
+        autoencoder, denoiser, values, card["units"], card["modality"], card["error"], name=path.stem, card=card
     )
 
 

@@ -105,7 +105,7 @@ def outputs(paths: Sequence[Path], check: Callable[[], None]) -> Iterator[list[P
     names: dict[Path, list[str]] = {}
     for place in places:
         names.setdefault(place.parent, []).append(place.name)
-    with ExitStack() as stack, _named(paths[0]):
+    with ExitStack() as stack, named(paths[0]):
         stages = {parent: stack.enter_context(_stage(parent / names[parent][0])) for parent in names}
         made = [stages[place.parent] / NEW / place.name for place in places]
         yield made
@@ -236,16 +236,22 @@ def _move(stage: Path, parent: Path, names: Sequence[str]) -> None:
     sync(parent)
 
 
+KEPT = "nothing was written, what was there before is kept. Make space first"
+
+
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Say of a full disk what could not be written."""
+def named(path: Path, state: str = KEPT) -> Iterator[None]:
+    """Say of a full disk what could not be written, and in which state it is.
+
+    Raises:
+        OSError: with the name.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL or str(path) in str(error):
             raise
-        text = f"{path}: {error.strerror}; nothing was written, what was there before is kept. Make space first"
-        raise OSError(error.errno, text) from error
+        raise OSError(error.errno, f"{path}: {error.strerror}; {state}") from error
 
 
 def refuse(paths: Sequence[Path] | Mapping[Path, str], overwrite: bool) -> None:

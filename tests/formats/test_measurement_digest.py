@@ -119,7 +119,10 @@ GRID = ct().affine
         (lambda: changed(ct(), angles=tuple(i * 180 / 7 for i in range(7))), "geometry/angles: .* look like degrees"),
         (lambda: changed(ct(), angles=tuple(0.5 + i * 360 / 7 for i in range(7))), "look like degrees"),
         (lambda: replace(ct(), affine=GRID * 1e300), "affine: "),
-        (lambda: replace(ct(), affine=torch.diag(torch.tensor([1e300, 1, 1, 1], dtype=torch.float64))), "affine: 1e.300 mm is no length"),
+        (
+            lambda: replace(ct(), affine=torch.diag(torch.tensor([1e300, 1, 1, 1], dtype=torch.float64))),
+            "affine: 1e.300 mm is no length",
+        ),
         (lambda: replace(ct(), affine=torch.diag(torch.tensor([1e-9, 1, 1, 1]).double())), "affine: voxels of 1e-09"),
         (lambda: replace(ct(), affine=torch.full((4, 4), float("nan")).double()), "affine: expected finite"),
         (lambda: replace(ct(), affine=GRID[:, [0, 1, 1, 3]]), "affine: its columns lie in one plane"),

@@ -180,7 +180,7 @@ def test_a_flipped_bit_in_a_compressed_file_is_refused(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[draw.randrange(20, len(whole))] ^= 1 << draw.randrange(8)  # behind the name and time in the header
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="x.nii.gz: damaged"):
+        with pytest.raises(ValueError, match=r"x\.nii\.gz: damaged"):
             read(path, modality="CT")
 
 

@@ -16,6 +16,11 @@ from medrecon.models.store import load_prior, save_prior
 EXPERT = ExpertConfig(channels=(16,))
 
 
+def one(expert: dict[str, Any]) -> dict[str, Any]:
+    """The part of a card that describes one expert."""
+    return {"diffusion": {"sigma_min": 0.01, "experts": {"all": expert}}}
+
+
 def card() -> dict[str, Any]:
     return {
         "autoencoder": {"kind": "pixels", "factor": 4},
@@ -80,11 +85,11 @@ def test_weights_of_one_writing_and_the_card_of_another_are_refused(path: Path) 
         ({"values": {"type": "linear", "slope": 3}}, "slope"),
         ({"diffusion": {"sigma_min": 0.01, "experts": {}}}, "diffusion.experts: "),
         ({"diffusion": {"sigma_min": -1, "experts": {"all": {}}}}, "diffusion.sigma_min: "),
-        ({"diffusion": {"sigma_min": 0.01, "experts": {"all": {"channels": [1000000]}}}}, "all.channels: 1000000 do not"),
-        ({"diffusion": {"sigma_min": 0.01, "experts": {"all": {"res_blocks": 1000000}}}}, "all.res_blocks: expected 1 to"),
-        ({"diffusion": {"sigma_min": 0.01, "experts": {"all": {"channels": [16] * 99}}}}, "all.channels: expected up to"),
-        ({"diffusion": {"sigma_min": 0.01, "experts": {"all": {"channels": "16"}}}}, "all.channels: expected up to"),
-        ({"diffusion": {"sigma_min": 0.01, "experts": {"all": {"channels": [32]}}}}, "the weights are not of the network"),
+        (one({"channels": [1000000]}), "all.channels: 1000000 do not"),
+        (one({"res_blocks": 1000000}), "all.res_blocks: expected 1 to"),
+        (one({"channels": [16] * 99}), "all.channels: expected up to"),
+        (one({"channels": "16"}), "all.channels: expected up to"),
+        (one({"channels": [32]}), "the weights are not of the network"),
         ({"autoencoder": {"kind": "pixels", "factor": 10**6}}, "autoencoder.factor: expected 1 to 64"),
         ({"autoencoder": {"kind": "kl", "channels": [16]}}, "the weights are not of the network"),
     ],

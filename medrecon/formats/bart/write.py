@@ -45,4 +45,3 @@ def stacked(data: Tensor) -> NDArray[np.complex64]:
     array: NDArray[np.complex64] = data.detach().cpu().resolve_conj().numpy().astype(np.complex64, copy=False)
     between = tuple(range(4, cfl.SLICE))
     return np.expand_dims(array.transpose(2, 3, 1, 0), (cfl.PHS2, *between))
-

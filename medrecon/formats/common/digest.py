@@ -1,7 +1,7 @@
 """One SHA-256 over all that an HDF5 file holds, in the attribute `sha256` of its root; of large datasets by slices.
 
-`sha256/NAME`, (Z, 32) bytes, are the digests of the slices of the dataset NAME, so that slices can be read, and checked,
-alone. The attribute covers every other name, type, shape and value, these tables among them.
+`sha256/NAME`, (Z, 32) bytes, are the digests of the slices of the dataset NAME, so that slices can be read, and
+checked, alone. The attribute covers every other name, type, shape and value, these tables among them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader, ImageWriter
 from medrecon.formats.ct_pd.scanner import is_projection
 from medrecon.formats.dicom import series as dicom_series
-from medrecon.formats.dicom.read import read_series
 from medrecon.formats.dicom.origin import find_sources
+from medrecon.formats.dicom.read import read_series
 from medrecon.formats.dicom.write import PATTERN, write_series
 
 

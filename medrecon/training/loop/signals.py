@@ -13,7 +13,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class Stopped(RuntimeError):
-    """A scheduler or a spot instance asked the run to end (SIGTERM), or its terminal is gone (SIGHUP); it is saved and can be resumed."""
+    """A scheduler asked the run to end (SIGTERM), or its terminal is gone (SIGHUP); it is saved and can be resumed."""
 
 
 @contextmanager
