@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from medrecon.core import checksum
+from medrecon.core import atomic, checksum
 from medrecon.core.discover import outside
+from medrecon.models.card import read_card
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder, KLConfig
 from medrecon.models.networks.pixel_space import PixelConfig, PixelSpace
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
+
+if TYPE_CHECKING:
+    from medrecon.models.networks.wiener_unet import WienerUNet
 
 SHIPPED = Path(__file__).parent / "weights"
 Config = TypeVar("Config", bound=BaseModel)
@@ -53,8 +57,13 @@ def build_autoencoder(settings: dict[str, Any]) -> KLAutoencoder | PixelSpace:
 
 
 def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: dict[str, Any]) -> None:
-    """Write `path` (.safetensors, network weights in float16) and its card `path`.json, each atomically."""
-    from safetensors.torch import save_file
+    """Write `path` (.safetensors, network weights in float16) and its card `path`.json, in one commit.
+
+    Raises:
+        ValueError: NaN or infinite weights; names the first.
+        OSError: it could not be written; names `path`. What was there before is kept.
+    """
+    from safetensors.torch import save
 
     tensors = {}
     for part, module in (("autoencoder", autoencoder), ("denoiser", denoiser)):
@@ -62,16 +71,22 @@ def save_prior(path: Path, autoencoder: nn.Module, denoiser: nn.Module, card: di
         for name, tensor in module.state_dict().items():
             kept = tensor.half() if name in halves else tensor
             tensors[f"{part}.{name}"] = kept.contiguous().clone().cpu()
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    text = json.dumps({**card, "sha256": checksum.of_file(partial)}, indent=2) + "\n"
-    partial.chmod(0o644)
-    partial.replace(path)
-    note = path.with_suffix(".json.partial")
-    note.write_text(text)
-    note.replace(path.with_suffix(".json"))
+    require_finite(tensors, path)
+    content = save(tensors)
+    text = json.dumps({**card, "sha256": checksum.of_bytes(content)}, indent=2) + "\n"
+    with atomic.file(path, overwrite=True, beside={path.with_suffix(".json"): text}) as made:
+        made.write_bytes(content)
+
+
+def require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        ValueError: names the file and the first.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{path}: {name}: NaN or infinite weights (float16 ends at 65504); retrain")
 
 
 def shipped() -> list[str]:
@@ -86,10 +101,20 @@ def installed() -> dict[str, Path]:
 
 
 def read_part(path: Path, part: str) -> dict[str, torch.Tensor]:
-    """Read the float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", from a prior's file."""
+    """Read the float32 state of a module, such as "autoencoder" or "denoiser.experts.fine", from a prior's file.
+
+    Raises:
+        ValueError: names the file: damaged, or NaN or infinite weights.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return {k.removeprefix(f"{part}."): v.float() for k, v in load_file(path).items() if k.startswith(f"{part}.")}
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: damaged, or not safetensors ({error}); reinstall or retrain") from error
+    require_finite(tensors, path)
+    return {k.removeprefix(f"{part}."): v.float() for k, v in tensors.items() if k.startswith(f"{part}.")}
 
 
 def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
@@ -97,10 +122,9 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
 
     Raises:
         FileNotFoundError: no such prior; lists the shipped ones.
-        ValueError: the weights do not match the sha256 of their card.
+        ValueError: the weights do not match the sha256 of their card, are NaN, or not of the network that it
+            describes; a card that is not one. Names the file.
     """
-    from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
-
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
         path = SHIPPED / f"{name_or_path}.safetensors"
@@ -111,9 +135,29 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
             f"no prior {name_or_path!r} (looked for {path} and its .json card); shipped: {shipped()}{others}, "
             "or give a path"
         )
-    card = json.loads(path.with_suffix(".json").read_text())
+    note = path.with_suffix(".json")
+    card = read_card(note, path.stat().st_size)
     if checksum.of_file(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
+    try:
+        values, (autoencoder, denoiser) = value_map(card["values"]), _networks(path, card)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{note}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: the weights are not of the network that {note.name} describes ({reason})") from error
+    for module in (autoencoder, denoiser):
+        module.eval().requires_grad_(False).to(device)
+    return Prior(
+        autoencoder, denoiser, values, card["units"], card["modality"], card["error"], name=path.stem, card=card
+    )
+
+
+def _networks(path: Path, card: dict[str, Any]) -> tuple[KLAutoencoder | PixelSpace, WienerUNet]:
+    """The networks that a card describes, with the weights of the file."""
+    from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
+
     autoencoder, diffusion = build_autoencoder(card["autoencoder"]), card["diffusion"]
     state = read_part(path, "denoiser")
     experts = {name: architecture(ExpertConfig, e) for name, e in diffusion["experts"].items()}
@@ -122,15 +166,4 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     denoiser = WienerUNet(experts, diffusion["sigma_min"], autoencoder.latent_channels, grid, labels)
     denoiser.load_state_dict(state)
     autoencoder.load_state_dict(read_part(path, "autoencoder"))
-    for module in (autoencoder, denoiser):
-        module.eval().requires_grad_(False).to(device)
-    return Prior(
-        autoencoder,
-        denoiser,
-        value_map(card["values"]),
-        card["units"],
-        card["modality"],
-        card["error"],
-        name=path.stem,
-        card=card,
-    )
+    return autoencoder, denoiser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from cyclopts import App, Parameter
 from pydantic import ValidationError
 
 from medrecon.cli.options import UsageError
+from medrecon.cli.signals import Ended, ended_by_signals
 from medrecon.core.discover import left_out, modules
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, FloatingPointError)
@@ -32,7 +34,9 @@ app = App(
     version_flags=["--version"],
     help_flags=["--help", "-h"],
     help="Reconstruct CT and MRI from undersampled measurements. RESEARCH USE ONLY - NOT FOR CLINICAL USE.",
+    suppress_keyboard_interrupt=False,  # main() says what was interrupted, and what of it is saved
 )
+app.meta.suppress_keyboard_interrupt = False
 for module in modules("medrecon.cli.commands"):
     command = vars(module).get("app")
     if not isinstance(command, App):
@@ -134,18 +138,22 @@ def flat(token: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted, 128 + the number of a signal that ended it."""
     tokens = [flat(token) for token in (sys.argv[1:] if argv is None else argv)]
     try:
-        result = _call(app.meta, tokens)
+        with ended_by_signals():
+            result = _call(app.meta, tokens)
         return result if isinstance(result, int) else 0
     except (UsageError, cyclopts.CycloptsError) as error:
         text, code = str(error), 2
     except KeyboardInterrupt as error:
         text, code = str(error) or "interrupted", 130
+    except Ended as error:
+        text, code = str(error), 128 + error.number
     except EXPECTED as error:
         if "--debug" in tokens:
             raise
         text, code = f"{error}" or type(error).__name__, 1
-    print(f"medrecon: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"medrecon: {text}", file=sys.stderr)
     return code

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from medrecon.core.place import check_place
+
 
 @runtime_checkable
 class Array(Protocol):
@@ -74,12 +76,17 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def check_free(path: Path, overwrite: bool) -> None:
-    """Refuse an existing output before hours of work, not after.
+def check_free(path: Path, overwrite: bool, need: float = 0) -> None:
+    """Refuse an existing output, and one that cannot be written, before hours of work, not after.
+
+    Args:
+        need: bytes that it takes at least.
 
     Raises:
         FileExistsError: `path` is there, is not an empty folder, and overwrite is off.
+        OSError: a name too long, no permission, no room.
     """
     used = any(path.iterdir()) if path.is_dir() else path.exists()
     if used and not overwrite:
         raise FileExistsError(f"{path} exists; give another name or --overwrite")
+    check_place(path, need)

@@ -16,6 +16,11 @@ def of_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def of_bytes(content: bytes) -> str:
+    """Return the hexadecimal digest of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def of_content(*parts: Tensor | NDArray[np.generic] | str) -> str:
     """Return the hexadecimal digest of values and texts, one after the other, whatever device and strides they have."""
     digest = hashlib.sha256()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from medrecon.core import scan_ranges as ranges
 from medrecon.core.noise import CTNoise, MRINoise
 from medrecon.core.volume import Units
 from medrecon.geometry import (
@@ -73,6 +74,7 @@ class Scan:
             raise ValueError(f"affine: expected float64 (4, 4), got {self.affine.dtype} {tuple(self.affine.shape)}")
         if self.units not in ("HU", "a.u.", "1/mm"):
             raise ValueError(f"units: unknown {self.units!r}")
+        ranges.check_affine(self.affine)
         if self.modality == "ct":
             self._check_ct()
         else:
@@ -91,8 +93,9 @@ class Scan:
 
     def _check_ct(self) -> None:
         self.rays.check_data(tuple(self.data.shape[1:]))
-        if self.mu_water is not None and not 0 < self.mu_water < torch.inf:
-            raise ValueError(f"noise/mu_water: expected 1/mm > 0, got {self.mu_water}")
+        ranges.check_rays(self.rays)
+        if self.mu_water is not None:
+            ranges.check_water(self.mu_water)
         i0 = self.noise.i0 if isinstance(self.noise, CTNoise) else None
         if isinstance(i0, Tensor) and i0.ndim:
             axes = zip(i0.shape, self.data.shape, strict=False)
@@ -105,12 +108,15 @@ class Scan:
     def _check_mri(self) -> None:
         image, stack = tuple(self.image_shape), (len(self.data), *self.image_shape)
         self.kspace.check_data(tuple(self.data.shape[2:]), image)
+        ranges.check_kspace(self.kspace)
         if self.mask is not None:
             if self.noncartesian:
                 raise ValueError("mask: not for samples along a trajectory, which are all measured")
             _expect("mask", self.mask, torch.bool, [2, 3])
             if tuple(self.mask.shape) not in {image, stack}:
                 raise ValueError(f"mask: expected (H, W) or (Z, H, W) as in data, got {tuple(self.mask.shape)}")
+            if not bool(self.mask.any()):
+                raise ValueError("mask: is false everywhere: nothing was measured")
         if self.maps is not None:
             expected = (*self.data.shape[:2], *image)
             _expect("maps", self.maps, torch.complex64, [4])

@@ -17,7 +17,8 @@ Modality = Literal["CT", "MR"]
 class Volume:
     """data (Z, Y, X), real or complex; affine maps voxel (x, y, z, 1) to RAS+ mm; oblique and left-handed allowed.
 
-    `source` carries what a writer needs to refer back to the origin (for DICOM: its path); never patient data.
+    `source` carries what a writer needs to refer back to the origin (for DICOM: the paths and digests of its files);
+    never patient data.
 
     Raises:
         ValueError: what was expected and what came.

@@ -62,7 +62,10 @@ def build_store(
             raise FileExistsError(f"{folder}: holds the store of other data or settings; give another folder")
         (folder / JOURNAL).unlink(missing_ok=True)
         return _summary(Store(folder))
-    with _journal(folder, settings) as (stream, entries):
+    with (
+        atomic.named(folder, "make space, and run the command again to go on"),
+        _journal(folder, settings) as (stream, entries),
+    ):
         skipped = dict(found.unreadable)
         done = {entry["case"] for entry in entries}
         writer = ShardWriter(folder, entries, shard_bytes)

@@ -160,15 +160,15 @@ def _nifti(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed:
 
 def _fastmri(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]) -> Iterator[Case]:
     """One .h5 file a volume; its attribute patient_id is the subject, where asked for."""
-    import h5py
+    from medrecon.formats.common import hdf5
 
     for path in _files(folder):
         if path.suffix != ".h5":
             continue
         try:
-            with h5py.File(path, "r") as h5:
+            with hdf5.opened(path) as h5:
                 identifier = str(h5.attrs.get("patient_id", ""))
-        except OSError as error:
+        except ValueError as error:
             unreadable[str(path)] = str(error)
             continue
         name, patient = path.relative_to(folder).as_posix(), pseudonym(identifier) if identifier else ""

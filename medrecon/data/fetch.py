@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medrecon import __version__
-from medrecon.core import checksum
+from medrecon.core import atomic, checksum
 from medrecon.core.progress import OnProgress, silent
 from medrecon.data.manifest import File, Manifest
 
@@ -102,6 +102,8 @@ def _until_whole(file: File, partial: Path, opener: Opener, on_progress: OnProgr
                 login = "; it needs a login" if error.code in (401, 403) else ""
                 raise OSError(f"{file.url}: {error.code} {error.reason}{login}") from error
         except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in atomic.FULL:
+                raise OSError(error.errno, f"{partial}: {error.strerror}; make space, and run it again") from error
             reason = error
         have = partial.stat().st_size if partial.exists() else 0
         failures = 0 if have > most else failures + 1

@@ -7,10 +7,12 @@ error texts and the contract tests know it. Methods name the file in what they r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from medrecon.acquisition.options import RawOptions
+from medrecon.core import atomic
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Volume
 
@@ -77,6 +79,19 @@ class ImageWriter(Format):
             return name.lower().endswith(self.suffixes)
         return name.endswith(("/", "\\")) or Path(name).is_dir() or not Path(name).suffix
 
+    def check(
+        self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
+    ) -> None:
+        """Find out before computing what `write_image` would refuse later.
+
+        Args:
+            source: of the volume to be written.
+
+        Raises:
+            FileExistsError, ValueError: as `write_image`.
+        """
+        atomic.refuse((path,), overwrite)
+
     @abstractmethod
     def write_image(
         self,
@@ -86,8 +101,12 @@ class ImageWriter(Format):
         overwrite: bool = False,
         template: Path | None = None,
         description: str = "",
+        beside: Mapping[Path, str] | None = None,
     ) -> Path:
         """Write real, finite values, whole or not at all; parameters as of `medrecon.formats.write`.
+
+        Args:
+            beside: texts of files that appear with the image, in one commit.
 
         Raises:
             FileExistsError: the output, or something beside it that belongs to it, exists and `overwrite` is off.

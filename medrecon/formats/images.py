@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from medrecon.core import atomic
+from medrecon.core.place import check_place
 from medrecon.core.volume import Modality, Volume
-from medrecon.formats.base import ImageReader
+from medrecon.formats.base import ImageReader, ImageWriter
+from medrecon.formats.common.ours import refuse_foreign
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
 
 
@@ -32,7 +37,13 @@ def read(path: str | Path, *, series: str | None = None, modality: Modality | No
 
 
 def write(
-    volume: Volume, path: str | Path, *, overwrite: bool = False, template: Path | None = None, description: str = ""
+    volume: Volume,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    template: Path | None = None,
+    description: str = "",
+    report: str | None = None,
 ) -> Path:
     """Write NIfTI (name ends in .nii or .nii.gz), a DICOM series (a folder: no suffix, or a trailing slash), or an
     array for BART (.cfl).
@@ -42,8 +53,10 @@ def write(
         path: the output; written whole or not at all.
         overwrite: replace an existing output, which is refused otherwise.
         template: DICOM folder or file of the same patient that the derived series refers to; default: where
-            the volume was read from. Without either the DICOM files have empty patient fields.
+            the volume was read from. Without either the DICOM files have empty patient fields. Files that have
+            changed since are refused.
         description: how the image was made, for DerivationDescription and the NIfTI sidecar.
+        report: JSON text of NAME.report.json, which appears with the image.
 
     Returns:
         The path written.
@@ -58,12 +71,58 @@ def write(
     if not bool(volume.data.isfinite().all()):
         bad = int((~volume.data.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"{name}: the volume has NaN or infinite values, first in slice {bad}; nothing written")
+    beside = {} if report is None else {report_path(name): report}
+    for file in beside:
+        refuse_foreign(file)
+    return writer(name).write_image(
+        volume, Path(name), overwrite=overwrite, template=template, description=description, beside=beside
+    )
+
+
+def check_output(
+    path: str | Path,
+    voxels: int,
+    *,
+    overwrite: bool = False,
+    template: Path | None = None,
+    source: Mapping[str, Any] | None = None,
+    report: bool = False,
+) -> None:
+    """Check before computing all that `write` would refuse, and that there is room.
+
+    Args:
+        voxels: of the image.
+        source: of the volume to be written, see `Volume`.
+        report: whether it is to have one.
+
+    Raises:
+        FileExistsError, ValueError: as `write`.
+        OSError: a name too long, no permission, no room.
+    """
+    name = os.fspath(path)
+    writer(name).check(Path(name), source or {}, overwrite=overwrite, template=template)
+    check_place(Path(name), voxels / 5 if name.endswith(".gz") else 2 * voxels)
+    if report:
+        atomic.refuse((report_path(name),), overwrite)
+        refuse_foreign(report_path(name))
+        check_place(report_path(name))
+
+
+def writer(name: str) -> ImageWriter:
+    """Return the format of an output by its name, which a slash may end.
+
+    Raises:
+        ValueError: no such format.
+    """
     for format in image_writers():
         if format.writes(name):
-            return format.write_image(
-                volume, Path(name), overwrite=overwrite, template=template, description=description
-            )
+            return format
     raise ValueError(f"{name}: unknown output type; use {outputs()}")
+
+
+def report_path(path: str | Path) -> Path:
+    """Return where the report on an output lies: image.nii.gz has image.report.json, a folder one beside it."""
+    return Path(path).parent / f"{stem(path)}.report.json"
 
 
 def outputs() -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,14 @@ from medrecon.core import atomic
 from medrecon.core.scan import Scan, moved, noise_of, within
 from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
 from medrecon.formats.base import Format
-from medrecon.formats.common import hdf5
+from medrecon.formats.common import digest, hdf5
 from medrecon.formats.contents import brief
 
 FORMAT = "medrecon-measurement"
 VERSIONS = (1, 2)
 """Those that are read; 2 holds cone beams, trajectories and crops, all else is still written as 1."""
+APART = ("data", "maps", "mask")
+"""What is read slice by slice, and has digests of its slices."""
 
 
 class MeasurementFile(Format):
@@ -60,14 +60,12 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
         FileExistsError: the file exists and `overwrite` is off.
         ValueError: NaN or infinite samples, or a provenance that is not JSON.
     """
-    import h5py
-
     path = Path(path)
     try:
         provenance = json.dumps(scan.provenance, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: provenance must hold JSON values only ({error})") from error
-    with atomic.file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as h5:
+    with atomic.file(path, overwrite=overwrite) as temporary, hdf5.created(temporary) as h5:
         for name, tensor in (("data", scan.data), ("maps", scan.maps), ("mask", scan.mask)):
             if tensor is not None:
                 _require_finite(tensor, f"{path}: {name}", 0, scan.volumetric)
@@ -77,6 +75,7 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
         _store_values(h5.create_group("noise"), noise_values(scan))
         h5.attrs.update(modality=scan.modality, units=scan.units, image_shape=scan.image_shape, provenance=provenance)
         h5.attrs.update(format=FORMAT, version=VERSIONS[_second(scan)])
+        digest.seal(h5, APART)
     return path
 
 
@@ -85,19 +84,23 @@ def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Sca
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: names the file and the key: not ours, another version, truncated or damaged, something
-            missing, of a wrong kind, or with NaN samples; or slices of a cone beam.
+        ValueError: names the file and the key: not ours, another version, truncated or damaged, changed since it was
+            written, something missing, of a wrong kind, out of its physical range, or with NaN samples; links to other
+            files; or slices of a cone beam.
     """
     path = Path(path)
-    with _opened(path) as h5:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with hdf5.opened(path) as h5:
+        _require_ours(h5)
         try:
             return _scan(h5, slices)
         except KeyError as error:
-            raise ValueError(f"{path}: not a complete measurement file: {error.args[0]}") from error
+            raise ValueError(f"not a complete measurement file: {error.args[0]}") from error
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"{path}: damaged, its contents cannot be read ({error}); make it again") from error
-        except (ValueError, TypeError, IndexError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"damaged, its contents cannot be read ({error}); make it again") from error
+        except (TypeError, IndexError, AttributeError, OverflowError, MemoryError) as error:
+            raise ValueError(f"damaged, or not written by medrecon ({error})") from error
 
 
 def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
@@ -105,7 +108,7 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
     volumetric = len(image_shape) == 3
     start, stop = within(slices, len(h5["data"]), volumetric)
     geometry, noise = _load_values(h5["geometry"]), _load_values(h5["noise"])
-    return Scan(
+    scan = Scan(
         modality=modality,
         data=_load(h5, "data", start, stop, volumetric),
         image_shape=image_shape,
@@ -118,26 +121,17 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
         mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
         provenance=json.loads(h5.attrs["provenance"]),
     )
+    loaded = {"data": scan.data, "mask": scan.mask, "maps": scan.maps}
+    digest.check(h5, {name: tensor.numpy() for name, tensor in loaded.items() if tensor is not None}, start)
+    return scan
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The HDF5 file, once it is sure that it is ours and of our version."""
-    import h5py
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        h5 = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: not HDF5, or truncated ({error})") from error
-    with h5:
-        if h5.attrs.get("format") != FORMAT:
-            raise ValueError(f"{path}: not a medrecon measurement (attribute 'format' is {h5.attrs.get('format')!r})")
-        if (version := h5.attrs.get("version")) not in VERSIONS:
-            known = " and ".join(map(str, VERSIONS))
-            raise ValueError(f"{path}: attribute 'version' is {version}; this medrecon reads {known}. Update medrecon")
-        yield h5
+def _require_ours(h5: Any) -> None:
+    if h5.attrs.get("format") != FORMAT:
+        raise ValueError(f"not a medrecon measurement (attribute 'format' is {h5.attrs.get('format')!r})")
+    if (version := h5.attrs.get("version")) not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise ValueError(f"attribute 'version' is {version}; this medrecon reads {known}. Update medrecon")
 
 
 def _second(scan: Scan) -> bool:
@@ -159,6 +153,7 @@ def _load(h5: Any, name: str, start: int, stop: int, views: bool = False) -> Ten
     dataset = h5[name]
     if not isinstance(dataset, Dataset):
         raise ValueError(f"{name}: expected a dataset")
+    hdf5.require_written(dataset)
     tensor = torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
     _require_finite(tensor, name, start, views)
     return tensor
@@ -174,6 +169,8 @@ def _store_values(group: Any, values: dict[str, Any]) -> None:
 
 
 def _load_values(group: Any) -> dict[str, Any]:
+    for item in group.values():
+        hdf5.require_written(item)
     values: dict[str, Any] = {key: torch.from_numpy(item[()]) for key, item in group.items()}
     for key, value in group.attrs.items():
         values[key] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ import numpy as np
 import torch
 
 from medrecon import RESEARCH_USE_ONLY, __version__
-from medrecon.core import atomic
+from medrecon.core import atomic, checksum
 from medrecon.core.volume import Modality, Units, Volume
 from medrecon.formats.base import ImageReader, ImageWriter
+from medrecon.formats.common.ours import refuse_foreign
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,13 @@ class Nifti(ImageReader, ImageWriter):
         """Read a 3D image; see `_read`."""
         return _read(path, series, modality)
 
+    def check(
+        self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
+    ) -> None:
+        """Look at the image and at the JSON file beside it."""
+        atomic.refuse((path, sidecar(path)), overwrite)
+        refuse_foreign(sidecar(path))
+
     def write_image(
         self,
         volume: Volume,
@@ -61,9 +72,10 @@ class Nifti(ImageReader, ImageWriter):
         overwrite: bool = False,
         template: Path | None = None,
         description: str = "",
+        beside: Mapping[Path, str] | None = None,
     ) -> Path:
         """Write float32 values; see `_write`. The affine needs no `template`."""
-        return _write(volume, path, overwrite, description)
+        return _write(volume, path, overwrite, description, beside or {})
 
 
 def sidecar(path: Path) -> Path:
@@ -84,6 +96,7 @@ def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
 
     if series is not None:
         raise ValueError(f"{path}: a NIfTI file holds one image; series={series!r} is for DICOM folders")
+    _check_to_the_end(path)
     try:
         image: Any = nib.load(path)
         array = np.asarray(image.dataobj)
@@ -107,7 +120,19 @@ def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     return Volume(torch.from_numpy(np.ascontiguousarray(array)), affine, units, modality, {"nifti": str(path)})
 
 
-def _write(volume: Volume, path: Path, overwrite: bool, description: str) -> Path:
+def _check_to_the_end(path: Path) -> None:
+    """Raises ValueError where a .gz is damaged: its checksum comes last, and nibabel does not read so far."""
+    if not path.name.lower().endswith(".gz"):
+        return
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 22):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged, its gzip checksum or content is wrong ({error})") from error
+
+
+def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts: Mapping[Path, str]) -> Path:
     """Write float32 values with sform = scanner space, and the same qform unless the grid is sheared.
 
     A qform cannot hold shear (gantry tilt), so its code is 0 then.
@@ -133,9 +158,12 @@ def _write(volume: Volume, path: Path, overwrite: bool, description: str) -> Pat
         "medrecon_version": __version__,
         "use": RESEARCH_USE_ONLY,
     }
-    with atomic.file(sidecar(path), overwrite=overwrite) as beside, atomic.file(path, overwrite=overwrite) as main:
-        beside.write_text(json.dumps(meaning, indent=2) + "\n", encoding="utf-8")
+    refuse_foreign(sidecar(path))
+    with atomic.files(path, sidecar(path), *texts, overwrite=overwrite) as (main, note, *others):
         nib.save(image, main)
+        meaning["image_sha256"] = checksum.of_file(main)
+        note.write_text(json.dumps(meaning, indent=2) + "\n", encoding="utf-8")
+        atomic.write_texts(others, texts)
     return path
 
 
@@ -162,6 +190,11 @@ def _meaning(path: Path, modality: Modality | None) -> tuple[Units, Modality]:
         except (OSError, ValueError) as error:
             raise ValueError(f"{beside}: not readable as JSON ({error}); mend or remove it") from error
         ours = isinstance(said, dict) and "medrecon_version" in said
+        if ours and said.get("image_sha256") not in (None, checksum.of_file(path)):
+            raise ValueError(
+                f"{path}: is not the image that {beside.name} beside it was written with: one of them was changed, or "
+                f"writing them was cut off. Write it again; or remove {beside.name} and say the modality"
+            )
         if ours and modality in (None, said.get("modality")):
             return said.get("units"), said.get("modality")
     if modality is None:

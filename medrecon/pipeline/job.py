@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,8 +97,10 @@ def _named(scan: Scan, name: str, request: Request) -> Solver:
 
 
 def sources(scan: Scan) -> dict[str, Any]:
-    """Return the DICOM files a scan was simulated from, as far as they are there: what a DICOM writer refers to."""
+    """Return the digests of the DICOM files a scan was simulated from: what a DICOM writer finds its source by.
+
+    Paths, which older files hold, are not followed: they may lead to another patient by now.
+    """
     origin = scan.provenance.get("source")
-    files = origin.get("dicom", []) if isinstance(origin, dict) else []
-    present = [name for name in files if Path(name).is_file()]
-    return {"dicom": present} if present else {}
+    digests = origin.get("dicom_sha256") if isinstance(origin, dict) else None
+    return {"dicom_sha256": [str(digest) for digest in digests]} if isinstance(digests, list) and digests else {}

@@ -1,10 +1,17 @@
 """Outputs appear whole or not at all, and nothing of others is ever deleted."""
 
+import errno
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from medrecon.core import atomic
+from medrecon.core.lock import Busy
+
+ROOT = Path(__file__).parents[2]
 
 
 def names(folder: Path) -> list[str]:
@@ -14,7 +21,7 @@ def names(folder: Path) -> list[str]:
 def test_file_appears_with_its_content(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.nii.gz"
     with atomic.file(target) as temporary:
-        assert temporary.parent == target.parent and temporary.name.endswith("a.nii.gz")
+        assert temporary.is_relative_to(target.parent) and temporary.name == "a.nii.gz"
         temporary.write_text("whole")
         assert not target.exists()
     assert target.read_text() == "whole" and names(target.parent) == ["a.nii.gz"]
@@ -102,15 +109,104 @@ def test_failed_rename_restores_the_old_folder(tmp_path: Path, monkeypatch: pyte
     target = tmp_path / "out"
     fill(target, "old")
     real = atomic.os.replace
-    calls: list[object] = []
 
-    def second_fails(source: Path, destination: Path) -> None:
-        calls.append(source)
-        if len(calls) == 2:
+    def fails(source: Path, destination: Path) -> None:
+        if destination == target and source.name == "out":
             raise OSError("disk")
         real(source, destination)
 
-    monkeypatch.setattr(atomic.os, "replace", second_fails)
+    monkeypatch.setattr(atomic.os, "replace", fails)
     with pytest.raises(OSError, match="disk"):
         fill(target, "new", overwrite=True)
     assert (target / "m_0.dcm").read_text() == "old" and names(tmp_path) == ["out"]
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from medrecon.core import atomic
+real, left = os.replace, [int(sys.argv[2])]
+def dying(source, destination):
+    if not left[0]:
+        os._exit(9)  # as SIGKILL would
+    left[0] -= 1
+    real(source, destination)
+atomic.os.replace = dying
+home = Path(sys.argv[1])
+text = sys.argv[3]
+with atomic.files(home / "image", home / "note", overwrite=True) as (image, note):
+    image.write_text(text), note.write_text(text)
+with atomic.folder(home / "series", "m_*", overwrite=True, beside={home / "report": text}) as made:
+    (made / "m_0").write_text(text)
+"""
+
+
+def dies(home: Path, renames: int, text: str) -> int:
+    """A run that ends without any clean-up before its rename of that number."""
+    return subprocess.run([sys.executable, "-c", DIES, str(home), str(renames), text], cwd=ROOT).returncode
+
+
+@pytest.mark.parametrize("renames", range(7))
+def test_a_run_that_dies_leaves_the_old_or_the_new_and_the_next_clears(tmp_path: Path, renames: int) -> None:
+    """Images and what belongs to them are of one run once another run has written beside them."""
+    home = tmp_path / "home"
+    home.mkdir()
+    assert dies(home, 99, "old") == 0 and dies(home, renames, "new") == 9
+    assert len(names(home)) > 3 and any(name.startswith(".partial-") for name in names(home))
+    with atomic.file(home / "other") as other:
+        other.write_text("x")
+    assert names(home) == ["image", "note", "other", "report", "series"]
+    for one, belongs, committed in (("image", "note", 1), ("series/m_0", "report", 4)):
+        assert (home / one).read_text() == (home / belongs).read_text() == ("new" if renames >= committed else "old")
+
+
+def test_what_came_after_a_dead_run_is_kept(tmp_path: Path) -> None:
+    assert dies(tmp_path, 99, "old") == 0 and dies(tmp_path, 1, "new") == 9  # committed, nothing moved
+    time.sleep(0.02)
+    (tmp_path / "image").write_text("by hand")
+    atomic.clear(tmp_path)
+    assert (tmp_path / "image").read_text() == "by hand" and (tmp_path / "note").read_text() == "new"
+    assert not any(name.startswith(".partial-") for name in names(tmp_path))
+
+
+def test_the_second_of_two_runs_learns_at_once(tmp_path: Path) -> None:
+    with atomic.file(tmp_path / "a") as temporary:
+        temporary.write_text("first")
+        with pytest.raises(Busy, match="a: another run of medrecon is writing it"), atomic.file(tmp_path / "a"):
+            pytest.fail("the block must not run")
+        with atomic.file(tmp_path / "b") as other:  # which does not take the first for dead
+            other.write_text("b")
+    assert (tmp_path / "a").read_text() == "first" and names(tmp_path) == ["a", "b"]
+    with atomic.claimed(tmp_path / "c"):
+        with pytest.raises(Busy, match="c: another run"), atomic.claimed(tmp_path / "c"):
+            pytest.fail("the block must not run")
+        with atomic.file(tmp_path / "c") as temporary:
+            temporary.write_text("c")
+    assert names(tmp_path) == ["a", "b", "c"]
+
+
+def test_links_stay_links_and_long_names_are_written(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    for link, leads_to in (("out", "scratch"), ("file", "scratch/m_9.dcm"), ("note", "real")):
+        (tmp_path / link).symlink_to(leads_to)
+    fill(tmp_path / "out", "new", overwrite=True)
+    assert (tmp_path / "out").is_symlink() and names(tmp_path / "scratch") == ["m_0.dcm", "m_1.dcm"]
+    with atomic.files(tmp_path / "file", tmp_path / "note") as made:  # in two folders
+        for item in made:
+            item.write_text("x")
+    assert (tmp_path / "file").is_symlink() and (tmp_path / "scratch" / "m_9.dcm").read_text() == "x"
+    assert names(tmp_path) == ["file", "note", "out", "real", "scratch"] and (tmp_path / "real").read_text() == "x"
+    with atomic.file(tmp_path / ("n" * 255)) as made_one:
+        made_one.write_text("x")
+    assert (tmp_path / ("n" * 255)).is_file()
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_output(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic.file(tmp_path / "a", overwrite=True):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(OSError, match="a: No space left on device; nothing was written") as error:
+        write()
+    assert error.value.errno == errno.ENOSPC and (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]

@@ -201,7 +201,7 @@ def test_refusals_of_each_format(tmp_path: Path) -> None:
         SHAPE,
         scan.affine,
         "a.u.",
-        geometry=Trajectory(torch.zeros(10, 2, dtype=torch.float64)),
+        geometry=Trajectory(torch.linspace(-3, 3, 20, dtype=torch.float64).reshape(10, 2)),
     )
     for name in ("bart", "fastmri"):
         with pytest.raises(ValueError, match="Cartesian k-space"):

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import random
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -159,3 +161,55 @@ def test_warns_where_there_is_no_orientation(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         read(tmp_path / "v.nii")
     assert "left and right are not known" in caplog.text
+
+
+def written(folder: Path, modality: str = "CT") -> Path:
+    """A gradient of 0..999 HU."""
+    data = torch.linspace(0, 999 if modality == "CT" else 500, 4 * 20 * 20).reshape(4, 20, 20).round()
+    units = "HU" if modality == "CT" else "a.u."
+    made = Volume(data, torch.eye(4, dtype=torch.float64), units, modality)  # type: ignore[arg-type]
+    return write(made, folder / "x.nii.gz", overwrite=True)
+
+
+def test_a_flipped_bit_in_a_compressed_file_is_refused(tmp_path: Path) -> None:
+    """A bit in the deflate stream may give voxels of 1e27; the checksum behind it tells."""
+    path = written(tmp_path)
+    (tmp_path / "x.json").unlink()  # of another program: nothing but the checksum of gzip protects it
+    whole, draw = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(20, len(whole))] ^= 1 << draw.randrange(8)  # behind the name and time in the header
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"x\.nii\.gz: damaged"):
+            read(path, modality="CT")
+
+
+def test_an_image_and_a_sidecar_of_two_writings_are_refused(tmp_path: Path) -> None:
+    """What a kill between two renames leaves: a CT would be read as MR, or the other way round."""
+    ct, mr = written(tmp_path / "ct"), written(tmp_path / "mr", "MR")
+    for image, note in ((ct, mr), (mr, ct)):
+        folder = tmp_path / f"{image.parent.name}_of_{note.parent.name}"
+        folder.mkdir()
+        half = shutil.copy(image, folder / "x.nii.gz")
+        shutil.copy(note.with_name("x.json"), folder / "x.json")
+        for modality in (None, "CT", "MR"):
+            with pytest.raises(ValueError, match=r"x\.nii\.gz: is not the image that x\.json"):
+                read(half, modality=modality)
+        (folder / "x.json").unlink()
+        assert read(half, modality="CT").units == "HU"
+
+
+def test_an_older_sidecar_without_a_digest_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    said = json.loads((tmp_path / "x.json").read_text())
+    assert len(said.pop("image_sha256")) == 64
+    (tmp_path / "x.json").write_text(json.dumps(said))
+    assert read(path).modality == "CT"
+
+
+def test_the_json_of_another_program_is_not_replaced(tmp_path: Path) -> None:
+    """dcm2niix and BIDS name theirs alike."""
+    (tmp_path / "x.json").write_text('{"EchoTime": 0.03}')
+    with pytest.raises(FileExistsError, match=r"x\.json: medrecon did not write it"):
+        written(tmp_path)
+    assert (tmp_path / "x.json").read_text() == '{"EchoTime": 0.03}' and not (tmp_path / "x.nii.gz").exists()

@@ -15,13 +15,15 @@ from safetensors.torch import load_file
 from two_ranks import STEPS, net, settings
 from two_ranks import regression as image_regression
 
+from medrecon.core import atomic
+from medrecon.core.lock import Busy
 from medrecon.training.loop.checkpoint import NAME, training_facts
 from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.distributed import process_group, rank, rank_zero_first, world_size
 from medrecon.training.loop.log import Log, read_log
 from medrecon.training.loop.schedule import learning_rate
 from medrecon.training.loop.signals import Stopped, stop_signals
-from medrecon.training.loop.steps import fit
+from medrecon.training.loop.steps import LOCK, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,7 +67,7 @@ def test_a_killed_run_resumes_to_the_same_bits_and_the_same_log(tmp_path, stop):
     assert equal(whole, run(tmp_path / "b", 12))
     assert curve(tmp_path / "b") == curve(tmp_path / "a")
     assert [row["step"] for row in curve(tmp_path / "a")] == [2, 4, 6, 8, 10, 12]
-    assert not (tmp_path / "b" / (NAME + ".partial")).exists()
+    assert sorted(os.listdir(tmp_path / "b")) == [NAME, "log.jsonl"]
 
 
 def test_work_after_the_last_checkpoint_is_trained_and_logged_again(tmp_path):
@@ -220,7 +222,9 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, Stopped), (signal.SIGHUP, Stopped), (signal.SIGINT, KeyboardInterrupt)]
+)
 def test_a_signal_ends_the_run_after_its_step_saved(tmp_path, interruptible, number, error):
     calls = []
 
@@ -264,18 +268,36 @@ def test_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, 12, stop=5)
-    partial = tmp_path / (NAME + ".partial")
-    partial.symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"No space left on device; step 6 .* make space") as raised:
-        run(tmp_path, 12)
+
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic, "sync_all", full)
+        with pytest.raises(OSError, match=r"No space left on device; step 6 .* make space") as raised:
+            run(tmp_path, 12)
     assert raised.value.errno == errno.ENOSPC
-    assert not partial.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == [NAME, "log.jsonl"]
     assert training_facts(tmp_path)["steps"] == 5
     assert equal(run(tmp_path, 12), run(tmp_path / "a", 12))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    """Each would replace the checkpoints of the other."""
+
+    def second(module):
+        with pytest.raises(Busy, match="another run of medrecon is writing there"):
+            run(tmp_path, 12)
+        return {}
+
+    run(tmp_path, 4, validate=second)
+    assert equal(run(tmp_path, 12), run(tmp_path, 12))  # and is free again
+    (tmp_path / LOCK).touch()  # of a run that was killed: it holds nothing
+    run(tmp_path, 14)
+    assert sorted(os.listdir(tmp_path)) == [NAME, "log.jsonl"]
 
 
 def test_alone_all_ranks_are_one():

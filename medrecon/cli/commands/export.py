@@ -50,6 +50,7 @@ def export(
     if slices:
         scan = scan.slices(*parse_slices(slices, scan.slice_count))
     result = {"measurement": str(measurement), "output": str(output), "format": format, "data": list(scan.data.shape)}
+    check_free(output, writing.overwrite, scan.data.numel() / 4)  # k-space with zeros is compressed
     if writing.dry_run:
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0

@@ -85,6 +85,7 @@ def import_raw(
     except OptionError as error:
         raise UsageError(str(error)) from error
     result = {**plan, **of_scan(scan)}
+    check_free(output, writing.overwrite, scan.data.numel() / 4)  # k-space with zeros is compressed
     if writing.dry_run:
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0

@@ -65,6 +65,7 @@ def noise(
     check_free(Path(output), writing.overwrite)
 
     from medrecon import formats
+    from medrecon.core import atomic
     from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline.noise_map import noise_map
 
@@ -79,10 +80,14 @@ def noise(
         "replicas": how.replicas,
         "seed": how.seed,
     }
+    start, stop = some or (0, scan.slice_count)
+    formats.check_output(
+        output, (stop - start) * scan.image_shape[-2] * scan.image_shape[-1], overwrite=writing.overwrite
+    )
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
-    with progress(f"noise {solver}", out.quiet) as report:
+    with atomic.claimed(Path(output)), progress(f"noise {solver}", out.quiet) as report:
         volume = noise_map(
             scan,
             solver,
@@ -95,7 +100,7 @@ def noise(
             maps=how.maps,
             on_progress=report,
         )
-    formats.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
+        formats.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
     if out.json:
         show_json({**plan, "median": float(volume.data.median()), "max": float(volume.data.max())})
     note(f"wrote {output}")

@@ -39,6 +39,8 @@ class Choices:
     """a shipped prior's name or a .safetensors file, instead of the modality's own"""
     label: str | None = None
     """what is measured: a class that the prior was trained with, such as chest"""
+    template: Path | None = None
+    """folder of the DICOM images that the measurement was simulated from: patient and study of a DICOM output"""
     maps: Maps = "auto"
     """coil sensitivities of MRI: auto takes the measurement's own, or else ESPIRiT's; nlinv and jsense need no fully
     sampled centre"""
@@ -68,8 +70,11 @@ def recon(
     """
     check_free(Path(output), writing.overwrite)
 
+    from medrecon import formats
+    from medrecon.core import atomic
     from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline import reconstruct, solver_class
+    from medrecon.pipeline.job import sources
 
     scan = load_scan(measurement)
     if scan.modality == "ct" and how.maps != "auto":
@@ -96,10 +101,14 @@ def recon(
         "seed": how.seed,
         "maps": how.maps,
     }
+    size = (stop - start) * scan.image_shape[-2] * scan.image_shape[-1]
+    formats.check_output(
+        output, size, overwrite=writing.overwrite, template=how.template, source=sources(scan), report=True
+    )
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
-    with progress(f"recon {solver}", out.quiet) as report:
+    with atomic.claimed(Path(output)), progress(f"recon {solver}", out.quiet) as report:
         volume, result = reconstruct(
             scan,
             solver,
@@ -113,22 +122,28 @@ def recon(
             maps=how.maps,
             on_progress=report,
         )
-    save(volume, {**plan, **result}, output, writing.overwrite)
+        save(volume, {**plan, **result}, output, writing.overwrite, how.template)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g}, {result['seconds']:.1f} s")
     if out.json:
         show_json({**plan, **result})
     return 0
 
 
-def save(volume: Volume, report: dict[str, Any], output: str, overwrite: bool) -> None:
+def save(
+    volume: Volume, report: dict[str, Any], output: str, overwrite: bool = False, template: Path | None = None
+) -> None:
     """Write the image, and the report as `output`.report.json beside it (a DICOM folder holds DICOM only)."""
     import json
 
     from medrecon import formats
     from medrecon.cli.show import plain
-    from medrecon.core import atomic
 
     settings = ", ".join(f"{k}={v}" for k, v in report["settings"].items())
-    formats.write(volume, output, overwrite=overwrite, description=f"medrecon {report['solver']}({settings})")
-    with atomic.file(Path(output).parent / f"{formats.stem(output)}.report.json", overwrite=True) as path:
-        path.write_text(json.dumps(plain(report), indent=2) + "\n")
+    formats.write(
+        volume,
+        output,
+        overwrite=overwrite,
+        template=template,
+        description=f"medrecon {report['solver']}({settings})",
+        report=json.dumps(plain(report), indent=2) + "\n",
+    )

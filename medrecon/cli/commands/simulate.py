@@ -70,6 +70,7 @@ def simulate(
     check_free(output, writing.overwrite)
 
     from medrecon import formats
+    from medrecon.core import atomic
     from medrecon.formats.measurement_file import save_scan
 
     volume = formats.read(source, series=what.series, modality="CT" if what.modality == "ct" else "MR")
@@ -84,12 +85,14 @@ def simulate(
         "seed": what.seed,
         "matched": what.matched,
     }
+    if what.modality == "ct":  # as many elements as columns at least
+        check_free(output, writing.overwrite, 4 * volume.data.shape[0] * what.ct.views * volume.data.shape[2])
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
-    with progress(f"simulate {source.name}", out.quiet) as report:
+    with atomic.claimed(output), progress(f"simulate {source.name}", out.quiet) as report:
         scan = (_ct_scan if what.modality == "ct" else _mri_scan)(volume, what, report)
-    save_scan(scan, output, overwrite=writing.overwrite)
+        save_scan(scan, output, overwrite=writing.overwrite)
     note(f"wrote {output}")
     if out.json:
         show_json({**plan, "provenance": scan.provenance})

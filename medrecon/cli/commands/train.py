@@ -29,8 +29,8 @@ def train(
     The diffusion model may consist of several networks, "experts" for a range of noise. `diffusion` trains them one
     after the other and writes the prior; with --expert only one, and `prior` writes what is there.
 
-    On several GPUs: torchrun --standalone --nproc-per-node N -m medrecon train ... --device cuda. Ctrl-C and SIGTERM
-    save before they end; the same command goes on.
+    On several GPUs: torchrun --standalone --nproc-per-node N -m medrecon train ... --device cuda. Ctrl-C, SIGTERM and
+    SIGHUP save before they end; the same command goes on.
 
     Parameters
     ----------

@@ -74,6 +74,7 @@ def undersample(
         "data": list(scan.data.shape),
         **scan.provenance["undersampled"],
     }
+    check_free(output, writing.overwrite, scan.data.numel() / 4)  # k-space with zeros is compressed
     if writing.dry_run:
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +81,40 @@ def write_cfl(array: NDArray[Any], path: str | Path, *, overwrite: bool = False)
         FileExistsError: one of the two exists and `overwrite` is off.
         ValueError: more than 16 axes, or an empty array.
     """
-    data, header = pair(path)
-    if array.ndim > len(DIMENSIONS) or not array.size:
-        raise ValueError(f"{data}: BART takes 1 to {len(DIMENSIONS)} axes and no empty array, got shape {array.shape}")
-    shape = (*array.shape, *[1] * (len(DIMENSIONS) - array.ndim))
-    with atomic.file(data, overwrite=overwrite) as values, atomic.file(header, overwrite=overwrite) as text:
-        with values.open("wb") as file:
-            for part in array.T if array.ndim > 1 else array[None]:  # the last axis is the slowest one on disk
-                file.write(np.ascontiguousarray(part, dtype="<c8").data)
-        text.write_text(f"{FIRST_LINE}\n{' '.join(map(str, shape))}\n# Creator\nmedrecon\n")
-    return data
+    return write_all({Path(path): array}, overwrite=overwrite)
+
+
+def write_all(
+    arrays: Mapping[Path, NDArray[Any]], *, overwrite: bool = False, beside: Mapping[Path, str] | None = None
+) -> Path:
+    """Write arrays by name as `write_cfl`, and texts, all of them or none; return the path of the first .cfl.
+
+    Raises:
+        FileExistsError, ValueError: as `write_cfl`.
+    """
+    files: dict[Path, NDArray[Any] | str] = {}
+    for path, array in arrays.items():
+        data, header = pair(path)
+        if array.ndim > len(DIMENSIONS) or not array.size:
+            limit = len(DIMENSIONS)
+            raise ValueError(f"{data}: BART takes 1 to {limit} axes and no empty array, got shape {array.shape}")
+        shape = (*array.shape, *[1] * (len(DIMENSIONS) - array.ndim))
+        files[data] = array
+        files[header] = f"{FIRST_LINE}\n{' '.join(map(str, shape))}\n# Creator\nmedrecon\n"
+    files |= beside or {}
+    with atomic.files(*files, overwrite=overwrite) as made:
+        for place, content in zip(made, files.values(), strict=True):
+            if isinstance(content, str):
+                place.write_text(content, encoding="utf-8")
+            else:
+                _write_values(place, content)
+    return next(iter(files))
+
+
+def _write_values(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        for part in array.T if array.ndim > 1 else array[None]:  # the last axis is the slowest one on disk
+            file.write(np.ascontiguousarray(part, dtype="<c8").data)
 
 
 def _dimensions(header: Path) -> tuple[int, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medrecon.acquisition.options import RawOptions
+from medrecon.core import atomic
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart import cfl, write
@@ -40,6 +42,12 @@ class Bart(RawReader, ScanWriter, ImageWriter):
         """Write k-space, coil maps and sampling pattern; see `write_kspace`."""
         return write.write_kspace(scan, path, overwrite=overwrite)
 
+    def check(
+        self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
+    ) -> None:
+        """Look at both files of the pair."""
+        atomic.refuse(cfl.pair(path), overwrite)
+
     def write_image(
         self,
         volume: Volume,
@@ -48,6 +56,8 @@ class Bart(RawReader, ScanWriter, ImageWriter):
         overwrite: bool = False,
         template: Path | None = None,
         description: str = "",
+        beside: Mapping[Path, str] | None = None,
     ) -> Path:
         """Write the values alone: the format has no place for more."""
-        return write.write_image(volume, path, overwrite=overwrite)
+        arrays = {path: write.stacked(volume.data[:, None])}
+        return cfl.write_all(arrays, overwrite=overwrite, beside=beside)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.core.scan import Scan
-from medrecon.core.volume import Volume
 from medrecon.formats.bart import cfl
 
 log = logging.getLogger(__name__)
@@ -37,13 +36,8 @@ def write_kspace(scan: Scan, path: Path, *, overwrite: bool = False) -> Path:
     if scan.mask is not None:
         # `bart pics -p` wants every slice's pattern, only the coils' axis may be 1.
         parts["_mask"] = stacked(scan.mask.expand(len(scan.data), *scan.image_shape)[:, None])
-    names = {suffix: path.with_name(path.stem + suffix + SUFFIX) for suffix in parts}
-    taken = [file for name in names.values() for file in cfl.pair(name) if file.exists()]
-    if taken and not overwrite:
-        raise FileExistsError(f"{taken[0]}: exists already; choose another name or give --overwrite (overwrite=True)")
-    for suffix, array in parts.items():
-        cfl.write_cfl(array, names[suffix], overwrite=overwrite)
-    return names[""]
+    arrays = {path.with_name(path.stem + suffix + SUFFIX): array for suffix, array in parts.items()}
+    return cfl.write_all(arrays, overwrite=overwrite)
 
 
 def stacked(data: Tensor) -> NDArray[np.complex64]:
@@ -51,8 +45,3 @@ def stacked(data: Tensor) -> NDArray[np.complex64]:
     array: NDArray[np.complex64] = data.detach().cpu().resolve_conj().numpy().astype(np.complex64, copy=False)
     between = tuple(range(4, cfl.SLICE))
     return np.expand_dims(array.transpose(2, 3, 1, 0), (cfl.PHS2, *between))
-
-
-def write_image(volume: Volume, path: Path, *, overwrite: bool = False) -> Path:
-    """Write the values (Y, X, 1, ..., Z): an image of `bart`. Units, place and description are lost."""
-    return cfl.write_cfl(stacked(volume.data[:, None]), path, overwrite=overwrite)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medrecon.core import atomic
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader, ImageWriter
 from medrecon.formats.ct_pd.scanner import is_projection
 from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom.origin import find_sources
 from medrecon.formats.dicom.read import read_series
-from medrecon.formats.dicom.write import write_series
+from medrecon.formats.dicom.write import PATTERN, write_series
 
 
 class Dicom(ImageReader, ImageWriter):
@@ -35,6 +38,13 @@ class Dicom(ImageReader, ImageWriter):
         """Read an image stack; see `read_series`."""
         return read_series(path, series, modality)
 
+    def check(
+        self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
+    ) -> None:
+        """Look at what the folder holds, and at the images that the series is to be derived from."""
+        atomic.refuse_folder(path, PATTERN, overwrite)
+        find_sources(source, template)
+
     def write_image(
         self,
         volume: Volume,
@@ -43,9 +53,12 @@ class Dicom(ImageReader, ImageWriter):
         overwrite: bool = False,
         template: Path | None = None,
         description: str = "",
+        beside: Mapping[Path, str] | None = None,
     ) -> Path:
         """Write one file a slice; see `write_series`."""
-        return write_series(volume, path, overwrite=overwrite, template=template, description=description)
+        return write_series(
+            volume, path, overwrite=overwrite, template=template, description=description, beside=beside
+        )
 
 
 def _told(stack: dicom_series.Stack) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.core import checksum
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.dicom import series as dicom_series
 
@@ -68,7 +69,7 @@ def read_series(path: Path, series: str | None = None, modality: Modality | None
         affine,
         units="HU" if kind == "CT" else "a.u.",
         modality=kind,
-        source={"dicom": files},
+        source={"dicom": files, "dicom_sha256": [checksum.of_file(Path(name)) for name in files]},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from medrecon.core import atomic, checksum
 from medrecon.core.volume import Volume
 from medrecon.formats.dicom import header as dicom_header
 from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom.origin import find_sources
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,13 @@ CT_INTERCEPT = -1024
 
 
 def write_series(
-    volume: Volume, path: Path, *, overwrite: bool = False, template: Path | None = None, description: str = ""
+    volume: Volume,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    template: Path | None = None,
+    description: str = "",
+    beside: Mapping[Path, str] | None = None,
 ) -> Path:
     """Write one file per slice, medrecon_0001.dcm and so on, in slice order.
 
@@ -37,20 +44,27 @@ def write_series(
     the same UIDs, another image others. CT is stored as whole HU from -1024 on (values clipped are counted in
     a warning), MR with a rescale slope that uses 16 bits.
 
+    Args:
+        beside: texts of files that appear with the folder.
+
     Raises:
         FileExistsError: the folder holds something.
-        ValueError: columns and rows not orthogonal, units that do not fit, or a source that is elsewhere in space.
+        FileNotFoundError: a source image is gone.
+        ValueError: columns and rows not orthogonal, units that do not fit, or a source that is elsewhere in space or
+            not what it was when the volume was read.
     """
     if (volume.modality, volume.units) not in {("CT", "HU"), ("MR", "a.u.")}:
         raise ValueError(f"{path}: DICOM takes CT in HU or MR in a.u., not {volume.modality} in {volume.units}")
     place = _placement(volume, path)
-    sources = _sources(volume, template)
+    sources = find_sources(volume.source, template)
+    if volume.source.get("dicom_sha256") and not sources:
+        log.warning("%s: patient and study stay empty; give the folder of the source images as template", path)
     _check_sources(volume, sources, place, path)
     description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
     key = _content_key(volume, sources, description)
     stored, attributes = _store(volume, path)
     now = datetime.now()
-    with atomic.folder(path, PATTERN, overwrite=overwrite) as folder:
+    with atomic.folder(path, PATTERN, overwrite=overwrite, beside=beside) as folder:
         for index in range(len(stored)):
             source = _nearest(sources, place, index)
             dataset = dicom_header.base(volume.modality, source, key)
@@ -85,20 +99,6 @@ def _placement(volume: Volume, path: Path) -> _Placement:
             f"{path}: the affine's columns and rows are not orthogonal, which DICOM cannot hold; use NIfTI"
         )
     return place
-
-
-def _sources(volume: Volume, template: Path | None) -> list[Dataset]:
-    """Headers of the series this one is derived from; none for images without a DICOM origin."""
-    if template is None:
-        files = [Path(name) for name in volume.source.get("dicom", [])]
-        if gone := [f for f in files if not f.is_file()]:
-            raise FileNotFoundError(f"{gone[0]}: the source image is gone; give its series as template")
-        return [header for name in files for header in dicom_series.headers(name)]
-    headers = dicom_series.headers(Path(template))
-    if len({h.SeriesInstanceUID for h in headers}) > 1:
-        listing = "\n".join(f"  {stack}" for stack in dicom_series.stacks(headers))
-        raise ValueError(f"{template}: several series; give the folder of the one this image is from:\n{listing}")
-    return headers
 
 
 def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, path: Path) -> None:

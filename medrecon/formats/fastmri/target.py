@@ -32,6 +32,7 @@ def read_target(path: Path, series: str | None = None, modality: Modality | None
         raise ValueError(f"{path}: holds MR images, and CT was asked for")
     with hdf5.opened(path) as h5:
         name = _choose(h5, series)
+        hdf5.require_written(h5[name])
         values = np.asarray(h5[name][()], dtype=np.float32)
         header = fastmri_header.read(h5) if "ismrmrd_header" in h5 else None
         grid = h5["kspace"].shape[-2:] if "kspace" in h5 else values.shape[-2:]

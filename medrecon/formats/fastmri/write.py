@@ -10,6 +10,7 @@ from torch import Tensor
 from medrecon.core import atomic
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
+from medrecon.formats.common import hdf5
 from medrecon.formats.fastmri import header as fastmri_header
 from medrecon.numerics.fourier import centred_ifft
 
@@ -25,8 +26,6 @@ def write_fastmri(scan: Scan, path: Path, *, overwrite: bool = False, target: Vo
         FileExistsError: the file exists and `overwrite` is off.
         ValueError: not Cartesian, a mask other than of whole columns, NaN, or a target on another grid.
     """
-    import h5py
-
     if scan.modality != "mri" or scan.noncartesian:
         raise ValueError(f"{path}: a fastMRI file holds Cartesian k-space, not {scan.modality} along other samples")
     columns = _columns(scan, path)
@@ -37,7 +36,7 @@ def write_fastmri(scan: Scan, path: Path, *, overwrite: bool = False, target: Vo
     if image is not None and image.shape != (len(scan.data), *header.recon[:2]):
         raise ValueError(f"{path}: target: expected {(len(scan.data), *header.recon[:2])}, got {tuple(image.shape)}")
     kspace = scan.data if scan.data.shape[1] > 1 else scan.data[:, 0]
-    with atomic.file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as h5:
+    with atomic.file(path, overwrite=overwrite) as temporary, hdf5.created(temporary) as h5:
         h5.create_dataset("kspace", data=kspace.cpu().numpy(), chunks=(1, *kspace.shape[1:]))
         h5["ismrmrd_header"] = fastmri_header.build(header, scan.data.shape[1])
         if not full:

@@ -104,6 +104,7 @@ def _heads(table: Any, key: str) -> Any:
         raise ValueError(f"{key}: expected a list of acquisitions, got shape {table.shape} of {table.dtype}")
     if not len(table):
         raise ValueError(f"{key}: holds no acquisitions")
+    hdf5.require_written(table)
     return table["head"]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from medrecon.core import atomic
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
+from medrecon.formats.common import hdf5
 
 DWELL = 10.0
 """Of a sample [us], where a measurement file does not know it."""
@@ -57,7 +58,7 @@ def write_ismrmrd(scan: Scan, path: str | Path, *, overwrite: bool = False) -> P
         _place(row["head"], scan, z)
     table[-1]["head"]["flags"] |= np.uint64(1 << (LAST - 1))
     table["head"]["scan_counter"] = np.arange(len(table))
-    with atomic.file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as h5:
+    with atomic.file(path, overwrite=overwrite) as temporary, hdf5.created(temporary) as h5:
         group = h5.create_group("dataset")
         group.create_dataset("xml", data=np.array([_header(scan)], dtype=object), dtype=h5py.special_dtype(vlen=bytes))
         group.create_dataset("data", data=table, maxshape=(None,), chunks=(min(len(table), 256),))

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medrecon.core import atomic
+from medrecon.core.lock import held
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.values import ValueMap
@@ -69,14 +71,18 @@ def stored(path: Path, make: Callable[[], dict[str, Tensor]], made_of: str) -> d
         ValueError: they were made of something else: what was trained on them does not fit either.
     """
     from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     with rank_zero_first():
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            save_file({k: v.contiguous() for k, v in make().items()}, partial, {"made_of": made_of})
-            partial.replace(path)
+            tensors = {k: v.contiguous() for k, v in make().items()}
+            with held(
+                path.with_name(f"{atomic.PREFIX}{path.stem}{atomic.CLAIM}"), str(path), wait=True
+            ):  # experts may be trained at the same time
+                if not path.exists():
+                    with atomic.file(path) as partial:
+                        partial.write_bytes(save(tensors, {"made_of": made_of}))
     with safe_open(path, framework="pt") as file:
         before = (file.metadata() or {}).get("made_of", made_of)  # files of version 0.1 do not say
     if before != made_of:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from medrecon.core.atomic import sync
+from medrecon.core import atomic
 from medrecon.training.loop.distributed import gather, rank, world_size
 from medrecon.training.loop.gpu import hardware
 
@@ -64,21 +64,16 @@ def save_checkpoint(folder: Path, state: State) -> None:
         "hardware": hardware(next(state.module.parameters()).device),
     }
     content = save(_tensors(state, generators), {k: json.dumps(v) for k, v in facts.items()})
-    partial = folder / (NAME + ".partial")  # one name: what a kill leaves is overwritten by the next
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / NAME)
+        with atomic.file(folder / NAME, overwrite=True) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        reason = os.strerror(error.errno) if error.errno else error
         text = (
-            f"{folder / NAME}: {error.strerror}; step {state.step} ({len(content) / 1e6:.0f} MB) is not saved, the "
+            f"{folder / NAME}: {reason}; step {state.step} ({len(content) / 1e6:.0f} MB) is not saved, the "
             "checkpoint before it is kept: make space and run the same command to go on from there"
         )
         raise OSError(error.errno, text) from error
-    sync(folder)  # makes the rename itself durable
 
 
 def load_checkpoint(folder: Path, state: State) -> int:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from medrecon.core import atomic
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of log.jsonl; a line torn by a kill is left out."""
@@ -36,12 +38,8 @@ class Log:
         self.step = max((row["step"] for row in rows if "note" not in row), default=0)
         text = "".join(json.dumps(row) + "\n" for row in rows)
         if path.exists() and path.read_bytes() != text.encode():
-            partial = path.with_name(path.name + ".partial")
-            with partial.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            with atomic.file(path, overwrite=True) as partial:
+                partial.write_text(text)
 
     def write(self, step: int, **values: Any) -> None:
         """One line; numbers to six digits, enough for a curve."""

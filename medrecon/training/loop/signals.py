@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after its step, saved."""
+"""SIGINT, SIGTERM and SIGHUP end a run after its step, saved."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""SIGHUP is not on Windows."""
+
 
 class Stopped(RuntimeError):
-    """A scheduler or a spot instance asked the run to end (SIGTERM); it is saved and can be resumed."""
+    """A scheduler asked the run to end (SIGTERM), or its terminal is gone (SIGHUP); it is saved and can be resumed."""
 
 
 @contextmanager
@@ -28,7 +31,7 @@ def stop_signals(patient: bool) -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number))
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     if threading.current_thread() is not threading.main_thread():
         before = {}
     ours = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}

@@ -6,12 +6,15 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from medrecon.core import atomic
+from medrecon.core.lock import held
 from medrecon.training.loop.checkpoint import State, load_checkpoint, save_checkpoint
 from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.distributed import (
@@ -28,6 +31,7 @@ from medrecon.training.loop.muon import Muon
 from medrecon.training.loop.schedule import learning_rate, progress
 from medrecon.training.loop.signals import Stopped, stop_signals
 
+LOCK = "training.lock"
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
 Report = Callable[[int, int, float, dict[str, float]], None]  # step, expected steps, loss, validation
@@ -49,12 +53,14 @@ def fit(
 
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the last checkpoint is kept.
-        Stopped: SIGTERM; the run is saved.
+        Stopped: SIGTERM or SIGHUP; the run is saved.
+        Busy: another run trains in `folder`.
         KeyboardInterrupt: SIGINT; the run is saved.
         OSError: a checkpoint could not be written; the last one is kept.
     """
-    run = _start(module, loss, validate, config, folder, report)
-    with stop_signals(patient=world_size() > 1) as asked:
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), stop_signals(patient=world_size() > 1) as asked:
+        run = _start(module, loss, validate, config, folder, report)
         run.record()  # what a kill cut off
         while not run.over():
             stopped = run.advance(asked)
@@ -68,9 +74,19 @@ def fit(
     return run.state.average
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder: each would replace the other's checkpoints. Rank 0 holds the lock."""
+    if rank() > 0:
+        yield
+        return
+    atomic.clear(folder)
+    with held(folder / LOCK, str(folder)):
+        yield
+
+
 def _start(module: nn.Module, loss: Loss, validate: Validate, config: LoopConfig, folder: Path, report: Report) -> _Run:
     """The run as `folder` has it, or a new one."""
-    folder.mkdir(parents=True, exist_ok=True)
     share_weights(module)
     kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
     optimizer = kind(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)

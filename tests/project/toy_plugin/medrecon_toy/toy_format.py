@@ -1,6 +1,7 @@
 """A file format in one file, complete: a line of JSON, then the values."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ class Toy(ImageReader, ImageWriter):
         overwrite: bool = False,
         template: Path | None = None,
         description: str = "",
+        beside: Mapping[Path, str] | None = None,
     ) -> Path:
         told = {"shape": list(volume.data.shape), "affine": volume.affine.tolist()}
         told |= {"units": volume.units, "modality": volume.modality}
-        with atomic.file(path, overwrite=overwrite) as made:
+        with atomic.file(path, overwrite=overwrite, beside=beside) as made:
             made.write_bytes(MARK + json.dumps(told).encode() + b"\n" + volume.data.numpy().tobytes())
         return path
