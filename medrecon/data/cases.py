@@ -202,7 +202,7 @@ def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed:
     """Images of the manifest's modality by subject, series, orientation and size, in order along their normal."""
     from pydicom import dcmread
 
-    from medrecon.formats.dicom.series import MULTIFRAME, SLICES, is_dicom
+    from medrecon.formats.dicom.files import MULTIFRAME, SLICES, is_dicom
 
     groups: dict[tuple[str, ...], list[tuple[float, str, Path]]] = defaultdict(list)
     for path in _files(folder):

@@ -56,7 +56,7 @@ def describe(
 def _kind(folder: Path) -> tuple[Kind, Modality | None]:
     from pydicom import dcmread
 
-    from medrecon.formats.dicom.series import MULTIFRAME, SLICES, is_dicom
+    from medrecon.formats.dicom.files import MULTIFRAME, SLICES, is_dicom
 
     if next(folder.rglob("index.tsv"), None) is not None:
         return "sheets", None

@@ -14,8 +14,10 @@ import torch
 from medrecon import __version__
 from medrecon.core import atomic, checksum
 from medrecon.core.volume import Volume
+from medrecon.formats.dicom import files as dicom_files
 from medrecon.formats.dicom import header as dicom_header
 from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom.geometry import LPS_TO_RAS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +70,7 @@ class _Placement:
     """Where the slices are, in DICOM's terms (LPS mm)."""
 
     def __init__(self, volume: Volume) -> None:
-        affine = dicom_series.LPS_TO_RAS @ volume.affine.numpy()
+        affine = LPS_TO_RAS @ volume.affine.numpy()
         self.column_spacing, self.row_spacing, _ = np.linalg.norm(affine[:3, :3], axis=0)
         self.axes = affine[:3, :2] / np.array([self.column_spacing, self.row_spacing])
         self.normal = np.cross(self.axes[:, 0], self.axes[:, 1])
@@ -93,8 +95,8 @@ def _sources(volume: Volume, template: Path | None) -> list[Dataset]:
         files = [Path(name) for name in volume.source.get("dicom", [])]
         if gone := [f for f in files if not f.is_file()]:
             raise FileNotFoundError(f"{gone[0]}: the source image is gone; give its series as template")
-        return [header for name in files for header in dicom_series.headers(name)]
-    headers = dicom_series.headers(Path(template))
+        return [header for name in files for header in dicom_files.headers(name)]
+    headers = dicom_files.headers(Path(template))
     if len({h.SeriesInstanceUID for h in headers}) > 1:
         listing = "\n".join(f"  {stack}" for stack in dicom_series.stacks(headers))
         raise ValueError(f"{template}: several series; give the folder of the one this image is from:\n{listing}")
@@ -105,11 +107,11 @@ def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, pa
     """A source elsewhere in space is a wrong source, and this image would enter the wrong patient's study."""
     if not sources:
         return
-    if (kind := dicom_series.kind(sources[0])) != volume.modality:
+    if (kind := dicom_files.kind(sources[0])) != volume.modality:
         raise ValueError(f"{path}: the source {sources[0].filename} is {kind}, the volume {volume.modality}")
     if any(Path(h.filename).resolve().parent == path.resolve() for h in sources):
         raise ValueError(f"{path}: holds the source images; choose another output folder")
-    if sources[0].SOPClassUID in dicom_series.MULTIFRAME:
+    if sources[0].SOPClassUID in dicom_files.MULTIFRAME:
         return
     heights = _heights(sources, place.centres)
     reach = max(float(sources[0].get("SliceThickness") or 0), place.slice_spacing, 1.0)
