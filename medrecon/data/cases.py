@@ -210,7 +210,7 @@ def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed:
             if not is_dicom(path):
                 passed["not DICOM"] += 1
                 continue
-            header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
             kind = SLICES.get(header.SOPClassUID) or MULTIFRAME.get(header.SOPClassUID)
             localizer = "LOCALIZER" in (header.get("ImageType") or [])
             if kind != manifest.modality or localizer:

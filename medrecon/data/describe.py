@@ -68,7 +68,8 @@ def _kind(folder: Path) -> tuple[Kind, Modality | None]:
         if path.suffix == ".h5":
             return "fastmri", "MR"
         if is_dicom(path):
-            sop_class = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).get("SOPClassUID")
+            header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"], force=True)
+            sop_class = header.get("SOPClassUID")
             told = SLICES.get(sop_class) or MULTIFRAME.get(sop_class)
             if told is not None:
                 return "dicom", "CT" if told == "CT" else "MR"

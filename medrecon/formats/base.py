@@ -7,12 +7,16 @@ error texts and the contract tests know it. Methods name the file in what they r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Volume
+
+Slices = Callable[[int], tuple[int, int]]
+"""From the number of slices there are, the first to read and the one after the last."""
 
 
 class Format(ABC):
@@ -59,6 +63,13 @@ class ImageReader(Format):
         Raises:
             ValueError: what is wrong with which file.
         """
+
+    def read_slices(
+        self, path: Path, slices: Slices, series: str | None = None, modality: Modality | None = None
+    ) -> Volume:
+        """Read some slices of a volume; a format of one file a slice looks at no other's pixels."""
+        volume = self.read_image(path, series, modality)
+        return volume.slices(*slices(len(volume.data)))
 
 
 class ImageWriter(Format):

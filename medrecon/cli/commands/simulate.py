@@ -72,8 +72,12 @@ def simulate(
     from medrecon import formats
     from medrecon.formats.measurement_file import save_scan
 
-    volume = formats.read(source, series=what.series, modality="CT" if what.modality == "ct" else "MR")
-    volume = volume.slices(*parse_slices(what.slices, volume.data.shape[0]))
+    volume = formats.read(
+        source,
+        series=what.series,
+        modality="CT" if what.modality == "ct" else "MR",
+        slices=lambda count: parse_slices(what.slices, count),
+    )
     plan = {
         "source": str(source),
         "output": str(output),

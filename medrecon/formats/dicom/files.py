@@ -27,6 +27,7 @@ STORAGE = b"1.2.840.10008.5.1.4.1.1."  # how the SOP class of every image begins
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 SUFFIXES = (".dcm", ".ima")
 GREY = ("MONOCHROME1", "MONOCHROME2", "")
+COLOUR = ("PALETTE COLOR", "RGB", "YBR_")
 
 
 def found(path: Path) -> list[Path]:
@@ -77,7 +78,7 @@ def is_dicom(path: Path) -> bool:
         head = stream.read(1024)
     if head[128:132] == b"DICM":
         return True
-    return head[:4] in (b"\x02\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0") and STORAGE in head
+    return head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0" and STORAGE in head
 
 
 def first_file(path: Path) -> Path | None:
@@ -103,15 +104,22 @@ def parsed(path: Path, pixels: bool = False) -> Dataset:
         _check_inflated(path)
         dataset = dcmread(path, stop_before_pixels=not pixels, force=True)
         meta = dataset.file_meta
+        if not len(dataset):
+            raise ValueError("nothing after the meta information")
         for name in ("SOPClassUID", "SOPInstanceUID"):
             if not dataset.get(name) and meta.get(f"MediaStorage{name}"):
                 setattr(dataset, name, meta[f"MediaStorage{name}"].value)
+        told = {dataset.get("SOPClassUID"), meta.get("MediaStorageSOPClassUID")} - {None, ""}
+        if not told or (len(told) > 1 and told & {*SLICES, *MULTIFRAME}):
+            raise ValueError(f"SOPClassUID and MediaStorageSOPClassUID say {' and '.join(sorted(told)) or 'nothing'}")
         if not meta.get("TransferSyntaxUID"):
             if pixels and "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
                 raise ValueError("the pixels are compressed, and TransferSyntaxUID does not say how")
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        if not meta.TransferSyntaxUID.is_transfer_syntax:
+            raise ValueError(f"unknown TransferSyntaxUID {meta.TransferSyntaxUID}")
     except Exception as error:
         raise ValueError(f"{path}: damaged DICOM file ({error}); restore or remove it") from error
     return dataset
@@ -183,7 +191,9 @@ def _unfit(dataset: Dataset) -> str:
         return "localizer"
     if sop_class not in SLICES and sop_class not in MULTIFRAME:
         return str(getattr(sop_class, "name", sop_class) or "no SOP class")
-    shown = str(dataset.get("PhotometricInterpretation") or "").strip()
-    if int(dataset.get("SamplesPerPixel") or 1) != 1 or shown not in GREY:
-        return f"colour image ({shown or 'several samples a pixel'})"
+    shown, samples = str(dataset.get("PhotometricInterpretation") or "").strip(), dataset.get("SamplesPerPixel")
+    if shown.startswith(COLOUR):
+        return f"colour image ({shown})"
+    if shown not in GREY or samples not in (None, "", 1):
+        raise ValueError(f"PhotometricInterpretation {shown!r} of {samples} samples a pixel")
     return ""

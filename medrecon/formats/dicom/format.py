@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medrecon.core.volume import Modality, Volume
-from medrecon.formats.base import ImageReader, ImageWriter
+from medrecon.formats.base import ImageReader, ImageWriter, Slices
 from medrecon.formats.ct_pd.scanner import is_projection
 from medrecon.formats.dicom import files, geometry
 from medrecon.formats.dicom import series as dicom_series
@@ -36,6 +36,12 @@ class Dicom(ImageReader, ImageWriter):
         """Read an image stack; see `read_series`."""
         return read_series(path, series, modality)
 
+    def read_slices(
+        self, path: Path, slices: Slices, series: str | None = None, modality: Modality | None = None
+    ) -> Volume:
+        """Read some slices of an image stack; see `read_series`."""
+        return read_series(path, series, modality, slices)
+
     def write_image(
         self,
         volume: Volume,
@@ -55,8 +61,8 @@ def _told(stack: dicom_series.Stack) -> dict[str, Any]:
     syntax = header.file_meta.TransferSyntaxUID
     return {
         "label": stack.label,
-        "modality": str(header.get("Modality")),
-        "description": str(header.get("SeriesDescription", "")),
+        "modality": str(first.get("Modality")),
+        "description": str(first.get("SeriesDescription") or ""),
         "slices": len(stack.frames),
         "rows_columns": [int(header.Rows), int(header.Columns)],
         "pixel_spacing_mm": [float(s) for s in first.get("PixelSpacing")],

@@ -68,7 +68,7 @@ class Frame:
                 for name in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
             )
             sizes = (int(self.header.Rows), int(self.header.Columns))
-        except (AttributeError, TypeError, ValueError) as error:
+        except Exception as error:
             raise ValueError(f"{self}: no usable geometry ({error})") from error
         finite = all(np.isfinite(v).all() for v in (spacing, axes, place))
         if (spacing.shape, axes.shape, place.shape) != ((2,), (6,), (3,)) or not finite or min(*spacing, *sizes) <= 0:
@@ -97,10 +97,17 @@ class Frame:
         return self.header.SOPClassUID in MULTIFRAME
 
     def get(self, name: str) -> Any:
-        """Return an attribute of the frame, or of its file; None where it has none or an empty one."""
+        """Return an attribute of the frame, or of its file; None where it has none or an empty one.
+
+        Raises:
+            ValueError: damaged; names the file.
+        """
         value = self.own.get(name)
         if value is None:
-            value = self.header.get(name)
+            try:
+                value = self.header.get(name)
+            except Exception as error:
+                raise ValueError(f"{self}: {name} is damaged ({error})") from error
         return None if value is None or value == "" else value
 
 

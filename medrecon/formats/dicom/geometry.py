@@ -21,7 +21,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_GRID = 0.1  # of a pixel: how far two slices of one grid may be apart at their last pixel
 UNEVEN = 0.06  # of the slice step: headers round positions by 3 %
 OFF_LINE = 0.1  # of the slice step
-ABSOLUTE = 0.01  # mm, what else is rounding
+ROUNDING = 0.02  # of a pixel: what else is rounding
 PLANES = ("sagittal", "coronal", "axial")
 
 
@@ -51,7 +51,11 @@ def heights(frames: Sequence[Frame]) -> NDArray[np.float64]:
 
 def doubled(ordered: Sequence[Frame]) -> NDArray[np.intp]:
     """Return the indices of frames that the next one shares its place with."""
-    return np.flatnonzero(np.diff(heights(ordered)) < ABSOLUTE)
+    return np.flatnonzero(np.diff(heights(ordered)) < _rounding(ordered))
+
+
+def _rounding(frames: Sequence[Frame]) -> float:
+    return float(ROUNDING * np.linalg.norm(frames[0].steps, axis=1).min())
 
 
 def irregularity(ordered: Sequence[Frame]) -> tuple[str, list[int]]:
@@ -63,13 +67,13 @@ def irregularity(ordered: Sequence[Frame]) -> tuple[str, list[int]]:
         return f"two slices at one position: {a} and {b} ({same.size} such pair(s)); remove one of each", []
     steps = np.diff(heights(ordered))
     step = float(np.median(steps))
-    slack = UNEVEN * step + ABSOLUTE
+    slack = UNEVEN * step + _rounding(ordered)
     if (wide := np.flatnonzero(np.abs(steps - step) > slack)).size:
         return _uneven(ordered, steps, wide, slack)
     places = positions(ordered)
     line = places[0] + np.arange(len(ordered))[:, None] * (places[-1] - places[0]) / (len(ordered) - 1)
     off = np.linalg.norm(places - line, axis=1)
-    if off.max() > max(OFF_LINE * step, 0.05):
+    if off.max() > max(OFF_LINE * step, _rounding(ordered)):
         return f"slices are not on a line: {ordered[int(off.argmax())]} is {off.max():.2f} mm off", []
     return "", []
 
@@ -118,7 +122,10 @@ def affine(ordered: Sequence[Frame]) -> Tensor:
 
 def _height(frame: Frame) -> float:
     for name in ("SpacingBetweenSlices", "SliceThickness"):
-        value = abs(float(frame.get(name) or 0))
+        try:
+            value = abs(float(frame.get(name) or 0))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{frame}: {name} is {frame.get(name)!r}, no number") from error
         if 0 < value < np.inf:
             return value
     log.warning("%s: one slice that tells neither its thickness nor a spacing; taken as 1 mm high", frame)

@@ -90,9 +90,17 @@ def _opened(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Dataset]]:
 def _check_size(frame: Frame) -> None:
     """Raises ValueError before memory is taken for more pixels than a file of that size can hold."""
     header, size = frame.header, Path(frame.header.filename).stat().st_size
-    claimed = header.Rows * header.Columns * 4 * int(header.get("NumberOfFrames") or 1)
+    claimed = header.Rows * header.Columns * 4 * _number(frame, "NumberOfFrames", 1)
     if claimed > 2**26 + 1000 * size:
         raise ValueError(f"{header.filename}: claims {claimed >> 20} MiB of pixels, and has {size} bytes; damaged")
+
+
+def _number(frame: Frame, name: str, default: int) -> int:
+    value = frame.get(name)
+    try:
+        return default if value is None else int(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{frame}: {name} is {value!r}, no whole number") from error
 
 
 def _decoded(frame: Frame, dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -155,6 +163,8 @@ def _signed(dataset: Dataset, name: str) -> int | None:
         return None
     if isinstance(value, bytes):
         value = int.from_bytes(value, "little" if dataset.is_little_endian else "big")
+    if not isinstance(value, int):
+        raise ValueError(f"{name} is {value!r}, no whole number")
     whole = 1 << int(dataset.BitsAllocated)
     word = int(value) % whole
     return word - whole if int(dataset.PixelRepresentation) == 1 and word >= whole // 2 else word

@@ -9,18 +9,22 @@ from typing import Any
 import torch
 
 from medrecon.core.volume import Modality, Volume
+from medrecon.formats.base import Slices
 from medrecon.formats.dicom import files, geometry, pixels
 from medrecon.formats.dicom import series as dicom_series
 
 log = logging.getLogger(__name__)
 
 
-def read_series(path: Path, series: str | None = None, modality: Modality | None = None) -> Volume:
+def read_series(
+    path: Path, series: str | None = None, modality: Modality | None = None, slices: Slices | None = None
+) -> Volume:
     """Read the image stack of a folder, or one file.
 
     The rescale slope and intercept are applied. CT below -1024 HU becomes -1024 HU, and so does padding, whatever its
     value: it is not tissue, and must not enter the physics; in MR it becomes 0. Slices are in order along their normal,
     and the affine keeps a gantry's tilt. `source` names the files and, where there is any, the count of padded voxels.
+    Of slices that `slices` leaves out only the headers are read.
 
     Raises:
         ValueError: several stacks (lists them), missing, doubled or unevenly spaced slices, no valid rescale, a codec
@@ -32,15 +36,14 @@ def read_series(path: Path, series: str | None = None, modality: Modality | None
         raise ValueError(f"{path}: holds {kind} images, and {modality} was asked for")
     if any(frame.get("BurnedInAnnotation") == "YES" for frame in stack.frames):
         log.warning("%s: says that text is burned into the image; it may name the patient", path)
-    values, padding = pixels.values(stack.frames, kind)
+    start, stop = slices(len(stack.frames)) if slices else (0, len(stack.frames))
+    frames, affine = stack.frames[start:stop], geometry.affine(stack.frames)
+    affine[:3, 3] += affine[:3, 2] * start
+    values, padding = pixels.values(frames, kind)
     log.info("%s: %s %s, %s", path, kind, values.shape, "HU" if kind == "CT" else "a.u.")
-    source: dict[str, Any] = {"dicom": list(dict.fromkeys(str(f.header.filename) for f in stack.frames))}
+    source: dict[str, Any] = {"dicom": list(dict.fromkeys(str(f.header.filename) for f in frames))}
     if padding.voxels:
         source["padded_voxels"] = padding.voxels
     return Volume(
-        torch.from_numpy(values),
-        geometry.affine(stack.frames),
-        units="HU" if kind == "CT" else "a.u.",
-        modality=kind,
-        source=source,
+        torch.from_numpy(values), affine, units="HU" if kind == "CT" else "a.u.", modality=kind, source=source
     )

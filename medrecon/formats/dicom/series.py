@@ -64,10 +64,10 @@ class Stack:
 
     def __str__(self) -> str:
         first, header = self.frames[0], self.frames[0].header
-        number = f" (series {header.SeriesNumber})" if header.get("SeriesNumber") is not None else ""
+        number = f" (series {first.get('SeriesNumber')})" if first.get("SeriesNumber") is not None else ""
         thickness = f" of {first.get('SliceThickness')} mm" if first.get("SliceThickness") else ""
         size = f"{header.Columns}x{header.Rows}, {len(self.frames)} slice(s){thickness}"
-        text = f"{header.get('SeriesDescription') or 'no description'!r}{number}, {header.get('Modality')} {size}"
+        text = f"{first.get('SeriesDescription') or 'no description'!r}{number}, {first.get('Modality')} {size}"
         return ", ".join(filter(None, (f"{self.label}: {text}", geometry.plane(self.frames), self.told)))
 
 
