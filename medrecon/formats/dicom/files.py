@@ -91,6 +91,11 @@ def kind(header: Dataset) -> str:
     return SLICES.get(header.SOPClassUID) or MULTIFRAME[header.SOPClassUID]
 
 
+def is_multiframe(header: Dataset) -> bool:
+    """Tell an enhanced file, which may hold several frames, from a single slice."""
+    return header.SOPClassUID in MULTIFRAME
+
+
 def parsed(path: Path, pixels: bool = False) -> Dataset:
     """Parse a file. What is missing of its meta information is taken from the data, and the other way round.
 
@@ -194,6 +199,7 @@ def _unfit(dataset: Dataset) -> str:
     shown, samples = str(dataset.get("PhotometricInterpretation") or "").strip(), dataset.get("SamplesPerPixel")
     if shown.startswith(COLOUR):
         return f"colour image ({shown})"
+    dataset.get("SeriesInstanceUID")  # read here, where damage is told by name
     if shown not in GREY or samples not in (None, "", 1):
         raise ValueError(f"PhotometricInterpretation {shown!r} of {samples} samples a pixel")
     return ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medrecon.formats.dicom.files import MULTIFRAME
+from medrecon.formats.dicom.files import is_multiframe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +94,7 @@ class Frame:
     @property
     def is_multiframe(self) -> bool:
         """Whether the frame is one of an enhanced file."""
-        return self.header.SOPClassUID in MULTIFRAME
+        return is_multiframe(self.header)
 
     def get(self, name: str) -> Any:
         """Return an attribute of the frame, or of its file; None where it has none or an empty one.
@@ -117,7 +117,7 @@ def of(header: Dataset) -> list[Frame]:
     Raises:
         ValueError: without usable geometry, or not as many functional groups as frames; names the file.
     """
-    if header.SOPClassUID not in MULTIFRAME:
+    if not is_multiframe(header):
         return [Frame(header)]
     try:
         per_frame = list(header.get("PerFrameFunctionalGroupsSequence") or [])

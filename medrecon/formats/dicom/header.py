@@ -94,7 +94,7 @@ def base(modality: Modality, source: Dataset | None, key: str) -> Dataset:
         dataset = Dataset()
         dataset.Manufacturer, dataset.ManufacturerModelName = "medrecon", "medrecon"
         dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = _uid(key, "study"), _uid(key, "frame of reference")
-    elif source.SOPClassUID in files.MULTIFRAME:
+    elif files.is_multiframe(source):
         dataset = Dataset()
         for name in (n for n in STUDY if n in source):
             dataset.add(deepcopy(source[name]))

@@ -143,6 +143,19 @@ def _check_pixels(dataset: Dataset) -> None:
     wanted = row * int(dataset.Rows) * int(dataset.get("NumberOfFrames") or 1)
     if (size := len(dataset.PixelData)) >= wanted + max(row, 2):
         raise ValueError(f"{size} bytes of pixels, and {wanted} expected")
+    if not syntax.is_deflated:
+        _check_end(dataset)
+
+
+def _check_end(dataset: Dataset) -> None:
+    """Raises ValueError where the pixels end before the file does, and no element follows: they are shifted."""
+    pixels = dataset["PixelData"]
+    with Path(dataset.filename).open("rb") as stream:
+        stream.seek((pixels.file_tell or 0) + len(pixels.value))
+        rest = stream.read(4096)
+    group = int.from_bytes(rest[:2], "little" if dataset.is_little_endian else "big")
+    if rest.strip(b"\0") and (group < 0x7FE0 or len(rest) < 8):
+        raise ValueError("bytes left over after the pixels, which may be shifted")
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medrecon.formats.dicom import files, geometry
 from medrecon.formats.dicom import frames as dicom_frames
-from medrecon.formats.dicom import geometry
 from medrecon.formats.dicom.frames import Frame
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+log = logging.getLogger(__name__)
 
 # What tells apart several volumes that share one series and one place: echoes, magnitude and phase, time points.
 REPEATS = (
@@ -37,6 +40,7 @@ REPEATS = (
     "KVP",
     "ConvolutionKernel",
     "AcquisitionNumber",
+    "FrameAcquisitionNumber",
     "SliceThickness",
     "DimensionIndexValues",
 )
@@ -93,16 +97,45 @@ def choose(stacks: list[Stack], series: str | None, where: Path) -> Stack:
 
 
 def stacks(headers: list[Dataset]) -> list[Stack]:
-    """Group the frames of files by series, then by geometry, then by what tells repeats at one place apart."""
+    """Group the frames of files by series, then by geometry, then by what tells repeats at one place apart.
+
+    A file without a place is the problem of its series, and of no other.
+
+    Raises:
+        ValueError: no file has a usable geometry.
+    """
     found: list[Stack] = []
-    frames = [frame for header in headers for frame in dicom_frames.of(header)]
+    frames, nowhere = _placed(headers)
     for uid, members in _split(frames, lambda f: str(f.get("SeriesInstanceUID") or "")).items():
         label = hashlib.sha256(uid.encode()).hexdigest()[:8]
         groups = [stack for same in _grids(members) for stack in _volumes(geometry.in_order(same))]
+        lost = nowhere.pop(uid, "")
         for index, (group, told, problem, part) in enumerate(groups, start=1):
             name = label if len(groups) == 1 else f"{label}.{index}"
-            found.append(Stack(name, group, told, problem, part))
+            found.append(Stack(name, group, told, lost or problem, part and not lost))
+    for left_out in nowhere.values():
+        log.warning("%s; left out", left_out)
     return found
+
+
+def _placed(headers: list[Dataset]) -> tuple[list[Frame], dict[str, str]]:
+    """Frames, and by series UID why a file has none."""
+    from pydicom.uid import UID
+
+    frames: list[Frame] = []
+    nowhere: dict[str, str] = {}
+    for header in headers:
+        try:
+            frames += dicom_frames.of(header)
+        except ValueError as error:
+            uid = str(header.get("SeriesInstanceUID") or "")
+            page = "Rows" in header and not header.get("ImagePositionPatient") and not files.is_multiframe(header)
+            if not page or not UID(uid).is_valid:  # damaged: any series may lack it
+                raise
+            nowhere.setdefault(uid, str(error))
+    if not frames and nowhere:
+        raise ValueError(next(iter(nowhere.values())))
+    return frames, nowhere
 
 
 def _split(frames: Iterable[Frame], key: Callable[[Frame], str]) -> dict[str, list[Frame]]:

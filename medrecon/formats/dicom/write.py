@@ -111,7 +111,7 @@ def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, pa
         raise ValueError(f"{path}: the source {sources[0].filename} is {kind}, the volume {volume.modality}")
     if any(Path(h.filename).resolve().parent == path.resolve() for h in sources):
         raise ValueError(f"{path}: holds the source images; choose another output folder")
-    if sources[0].SOPClassUID in dicom_files.MULTIFRAME:
+    if dicom_files.is_multiframe(sources[0]):
         return
     heights = _heights(sources, place.centres)
     reach = max(float(sources[0].get("SliceThickness") or 0), place.slice_spacing, 1.0)
