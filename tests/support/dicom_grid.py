@@ -59,7 +59,7 @@ class Freedoms:
     @property
     def exists(self) -> bool:
         """Whether the standard and the encoders know it."""
-        unused = self.padding != "unused bits" or (self.bits[:2] == (16, 12) and self.syntax in NATIVE)
+        unused = self.padding != "unused bits" or (self.bits[:2] == (16, 12) and self.syntax in (*NATIVE, RLELossless))
         return unused and (self.bits[0] < 32 or (self.syntax in NATIVE and self.padding == "none"))
 
     @property

@@ -29,7 +29,7 @@ class Choices:
     modality: Literal["ct", "mri"]
     """what to simulate; the source must be of that kind (ct: values in HU)"""
     slices: str | None = None
-    """A:B, slices A to B-1 only"""
+    """A:B, slices A to B-1 only; of a DICOM series the others may be damaged"""
     series: str | None = None
     """which series of a folder with several; `medrecon info` lists them"""
     seed: int = 0

@@ -115,7 +115,8 @@ def parsed(path: Path, pixels: bool = False) -> Dataset:
             if not dataset.get(name) and meta.get(f"MediaStorage{name}"):
                 setattr(dataset, name, meta[f"MediaStorage{name}"].value)
         told = {dataset.get("SOPClassUID"), meta.get("MediaStorageSOPClassUID")} - {None, ""}
-        if not told or (len(told) > 1 and told & {*SLICES, *MULTIFRAME}):
+        others = told - {*SLICES, *MULTIFRAME}
+        if not told or (others and others != told):
             raise ValueError(f"SOPClassUID and MediaStorageSOPClassUID say {' and '.join(sorted(told)) or 'nothing'}")
         if not meta.get("TransferSyntaxUID"):
             if pixels and "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
@@ -123,7 +124,7 @@ def parsed(path: Path, pixels: bool = False) -> Dataset:
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-        if not meta.TransferSyntaxUID.is_transfer_syntax:
+        if not others and not meta.TransferSyntaxUID.is_transfer_syntax:
             raise ValueError(f"unknown TransferSyntaxUID {meta.TransferSyntaxUID}")
     except Exception as error:
         raise ValueError(f"{path}: damaged DICOM file ({error}); restore or remove it") from error

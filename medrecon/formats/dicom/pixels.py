@@ -185,9 +185,9 @@ def _signed(dataset: Dataset, name: str) -> int | None:
 
 def _within(dataset: Dataset, low: int, high: int) -> bool:
     """Tell whether values fit into the bits stored; padding may use the unused ones."""
-    signed, syntax = int(dataset.PixelRepresentation), dataset.file_meta.TransferSyntaxUID
-    least = -(1 << int(dataset.BitsStored) - 1) if signed else 0
-    return (low >= least and high < least + (1 << int(dataset.BitsStored))) or syntax.is_compressed
+    bits = int(dataset.BitsStored)
+    least = -(1 << bits - 1) if int(dataset.PixelRepresentation) else 0
+    return low >= least and high < least + (1 << bits)
 
 
 def _count(padding: Padding, outside: NDArray[np.bool_], image: NDArray[np.float64], empty: float) -> None:
