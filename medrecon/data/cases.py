@@ -202,7 +202,7 @@ def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed:
     """Images of the manifest's modality by subject, series, orientation and size, in order along their normal."""
     from pydicom import dcmread
 
-    from medrecon.formats.dicom.series import MULTIFRAME, SLICES, is_dicom
+    from medrecon.formats.dicom.files import MULTIFRAME, SLICES, is_dicom
 
     groups: dict[tuple[str, ...], list[tuple[float, str, Path]]] = defaultdict(list)
     for path in _files(folder):
@@ -210,7 +210,7 @@ def _dicom(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed:
             if not is_dicom(path):
                 passed["not DICOM"] += 1
                 continue
-            header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            header = dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
             kind = SLICES.get(header.SOPClassUID) or MULTIFRAME.get(header.SOPClassUID)
             localizer = "LOCALIZER" in (header.get("ImageType") or [])
             if kind != manifest.modality or localizer:

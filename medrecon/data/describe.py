@@ -56,7 +56,7 @@ def describe(
 def _kind(folder: Path) -> tuple[Kind, Modality | None]:
     from pydicom import dcmread
 
-    from medrecon.formats.dicom.series import MULTIFRAME, SLICES, is_dicom
+    from medrecon.formats.dicom.files import MULTIFRAME, SLICES, is_dicom
 
     if next(folder.rglob("index.tsv"), None) is not None:
         return "sheets", None
@@ -68,7 +68,8 @@ def _kind(folder: Path) -> tuple[Kind, Modality | None]:
         if path.suffix == ".h5":
             return "fastmri", "MR"
         if is_dicom(path):
-            sop_class = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).get("SOPClassUID")
+            header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"], force=True)
+            sop_class = header.get("SOPClassUID")
             told = SLICES.get(sop_class) or MULTIFRAME.get(sop_class)
             if told is not None:
                 return "dicom", "CT" if told == "CT" else "MR"

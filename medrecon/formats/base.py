@@ -7,7 +7,7 @@ error texts and the contract tests know it. Methods name the file in what they r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -15,6 +15,9 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.core import atomic
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Volume
+
+Slices = Callable[[int], tuple[int, int]]
+"""From the number of slices there are, the first to read and the one after the last."""
 
 
 class Format(ABC):
@@ -61,6 +64,13 @@ class ImageReader(Format):
         Raises:
             ValueError: what is wrong with which file.
         """
+
+    def read_slices(
+        self, path: Path, slices: Slices, series: str | None = None, modality: Modality | None = None
+    ) -> Volume:
+        """Read some slices of a volume; a format of one file a slice looks at no other's pixels."""
+        volume = self.read_image(path, series, modality)
+        return volume.slices(*slices(len(volume.data)))
 
 
 class ImageWriter(Format):

@@ -44,9 +44,12 @@ def by_content(path: Path) -> Format | None:
 
     Raises:
         FileNotFoundError: no such file or folder.
+        ValueError: neither a file nor a folder: opening it may wait for ever.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
+    if not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path}: is a pipe, a socket or a device; give a file or a folder")
     return next((format for format in found() if format.recognises(path)), None)
 
 

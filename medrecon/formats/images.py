@@ -10,12 +10,14 @@ from typing import Any
 from medrecon.core import atomic
 from medrecon.core.place import check_place
 from medrecon.core.volume import Modality, Volume
-from medrecon.formats.base import ImageReader, ImageWriter
+from medrecon.formats.base import ImageReader, ImageWriter, Slices
 from medrecon.formats.common.ours import refuse_foreign
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
 
 
-def read(path: str | Path, *, series: str | None = None, modality: Modality | None = None) -> Volume:
+def read(
+    path: str | Path, *, series: str | None = None, modality: Modality | None = None, slices: Slices | None = None
+) -> Volume:
     """Read a NIfTI file, a DICOM file, a folder with a DICOM series, or the reference image of a fastMRI file.
 
     Args:
@@ -24,6 +26,8 @@ def read(path: str | Path, *, series: str | None = None, modality: Modality | No
             without it lists them.
         modality: what a NIfTI file holds: "CT" in HU or "MR". Without it the JSON beside the file says
             so when medrecon wrote it, else MR. DICOM says it itself.
+        slices: from the number of slices there are, which to read (first, last + 1): in a DICOM series those left out
+            may be damaged.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -33,6 +37,8 @@ def read(path: str | Path, *, series: str | None = None, modality: Modality | No
     format = by_content(path)
     if not isinstance(format, ImageReader):
         raise unknown(path, "not an image medrecon reads", [f.images for f in image_readers()], format)
+    if slices is not None:
+        return format.read_slices(path, slices, series, modality)
     return format.read_image(path, series, modality)
 
 

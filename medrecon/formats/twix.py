@@ -23,7 +23,7 @@ from medrecon.core.scan import Scan
 from medrecon.corrections.ramp_sampling import Trapezoid
 from medrecon.formats.base import RawReader
 from medrecon.formats.contents import of_raw
-from medrecon.formats.dicom.series import is_dicom
+from medrecon.formats.dicom.files import is_dicom
 
 COUNTERS = {
     "step1": "Lin",

@@ -18,6 +18,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLossless, RLELossless, generate_ui
 from medrecon import RESEARCH_USE_ONLY
 from medrecon.core.volume import Volume
 from medrecon.formats import read, write
+from medrecon.formats.dicom import files as dicom_files
 from medrecon.formats.dicom import series as dicom_series
 
 FLIP = np.diag([-1.0, -1.0, 1.0])
@@ -438,7 +439,7 @@ def test_real_series_overlays_for_simpleitk_and_dcm2niix(corpus: Path, tmp_path:
     folder = corpus / "test" / case
     label = None
     if part:  # this series lacks one slice
-        stacks = dicom_series.stacks(dicom_series.headers(folder))
+        stacks = dicom_series.stacks(dicom_files.headers(folder))
         label = stacks[part - 1].label
     volume = read(folder, series=label).slices(0, 12)
     kept = volume.source["dicom"][:12]

@@ -29,7 +29,7 @@ class Choices:
     modality: Literal["ct", "mri"]
     """what to simulate; the source must be of that kind (ct: values in HU)"""
     slices: str | None = None
-    """A:B, slices A to B-1 only"""
+    """A:B, slices A to B-1 only; of a DICOM series the others may be damaged"""
     series: str | None = None
     """which series of a folder with several; `medrecon info` lists them"""
     seed: int = 0
@@ -73,8 +73,12 @@ def simulate(
     from medrecon.core import atomic
     from medrecon.formats.measurement_file import save_scan
 
-    volume = formats.read(source, series=what.series, modality="CT" if what.modality == "ct" else "MR")
-    volume = volume.slices(*parse_slices(what.slices, volume.data.shape[0]))
+    volume = formats.read(
+        source,
+        series=what.series,
+        modality="CT" if what.modality == "ct" else "MR",
+        slices=lambda count: parse_slices(what.slices, count),
+    )
     plan = {
         "source": str(source),
         "output": str(output),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medrecon.formats.ct_pd import tags
 from medrecon.formats.ct_pd.scanner import Scanner, dataset_of, is_projection
-from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom import files as dicom_files
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -152,7 +152,7 @@ def is_ct_pd(path: Path) -> bool:
     """Tell whether this is a folder with projections; looks at one DICOM file in it."""
     if not path.is_dir():
         return False
-    first = next((p for p in sorted(path.iterdir()) if p.is_file() and dicom_series.is_dicom(p)), None)
+    first = next((p for p in sorted(path.iterdir()) if p.is_file() and dicom_files.is_dicom(p)), None)
     return first is not None and is_projection(first)
 
 
@@ -160,7 +160,7 @@ def _ordered(folder: Path) -> list[Path]:
     """The DICOM files of a folder by instance number, which must have no gap and no double."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and dicom_series.is_dicom(p)]
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and dicom_files.is_dicom(p)]
     if not files:
         raise ValueError(f"{folder}: no DICOM files; give the folder that holds the projections themselves")
     found: dict[int, Path] = {}

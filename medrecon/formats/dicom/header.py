@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from medrecon import RESEARCH_USE_ONLY, __version__
 from medrecon.core.volume import Modality
-from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom import files
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -94,7 +94,7 @@ def base(modality: Modality, source: Dataset | None, key: str) -> Dataset:
         dataset = Dataset()
         dataset.Manufacturer, dataset.ManufacturerModelName = "medrecon", "medrecon"
         dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = _uid(key, "study"), _uid(key, "frame of reference")
-    elif source.SOPClassUID in dicom_series.MULTIFRAME:
+    elif files.is_multiframe(source):
         dataset = Dataset()
         for name in (n for n in STUDY if n in source):
             dataset.add(deepcopy(source[name]))

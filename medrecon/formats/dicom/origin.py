@@ -5,12 +5,12 @@ Paths may lead elsewhere later, to another patient. So the files are known by th
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrecon.core import checksum
+from medrecon.formats.dicom import files
 from medrecon.formats.dicom import series as dicom_series
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ def find_sources(source: Mapping[str, Any], template: Path | None) -> list[Datas
                 f"{path}: is not the image that this one was made from, it was replaced or changed since; "
                 "give the original series as template (--template)"
             )
-        found.append(_header(content, path))
+        found.append(files.parsed(path, content=content))
     return found
 
 
 def _of_template(template: Path, known: list[str]) -> list[Dataset]:
-    headers = dicom_series.headers(template)
+    headers = files.headers(template)
     if known:
         found = {}
         for header in headers:
             content = Path(header.filename).read_bytes()
             if (digest := checksum.of_bytes(content)) in known:
-                found[digest] = _header(content, Path(header.filename))
+                found[digest] = files.parsed(Path(header.filename), content=content)
         if missing := len(set(known) - set(found)):
             raise ValueError(
                 f"{template}: {missing} of the {len(known)} images that this one was made from are not there, or were "
@@ -64,12 +64,3 @@ def _of_template(template: Path, known: list[str]) -> list[Dataset]:
         listing = "\n".join(f"  {stack}" for stack in dicom_series.stacks(headers))
         raise ValueError(f"{template}: several series; give the folder of the one this image is from:\n{listing}")
     return headers
-
-
-def _header(content: bytes, path: Path) -> Dataset:
-    """Of the very bytes whose digest was taken."""
-    from pydicom import dcmread
-
-    header = dcmread(io.BytesIO(content), stop_before_pixels=True)
-    header.filename = str(path)
-    return header

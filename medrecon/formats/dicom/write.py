@@ -14,8 +14,9 @@ import torch
 from medrecon import __version__
 from medrecon.core import atomic, checksum
 from medrecon.core.volume import Volume
+from medrecon.formats.dicom import files as dicom_files
 from medrecon.formats.dicom import header as dicom_header
-from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom.geometry import LPS_TO_RAS
 from medrecon.formats.dicom.origin import find_sources
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class _Placement:
     """Where the slices are, in DICOM's terms (LPS mm)."""
 
     def __init__(self, volume: Volume) -> None:
-        affine = dicom_series.LPS_TO_RAS @ volume.affine.numpy()
+        affine = LPS_TO_RAS @ volume.affine.numpy()
         self.column_spacing, self.row_spacing, _ = np.linalg.norm(affine[:3, :3], axis=0)
         self.axes = affine[:3, :2] / np.array([self.column_spacing, self.row_spacing])
         self.normal = np.cross(self.axes[:, 0], self.axes[:, 1])
@@ -105,11 +106,11 @@ def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, pa
     """A source elsewhere in space is a wrong source, and this image would enter the wrong patient's study."""
     if not sources:
         return
-    if (kind := dicom_series.kind(sources[0])) != volume.modality:
+    if (kind := dicom_files.kind(sources[0])) != volume.modality:
         raise ValueError(f"{path}: the source {sources[0].filename} is {kind}, the volume {volume.modality}")
     if any(Path(h.filename).resolve().parent == path.resolve() for h in sources):
         raise ValueError(f"{path}: holds the source images; choose another output folder")
-    if sources[0].SOPClassUID in dicom_series.MULTIFRAME:
+    if dicom_files.is_multiframe(sources[0]):
         return
     heights = _heights(sources, place.centres)
     reach = max(float(sources[0].get("SliceThickness") or 0), place.slice_spacing, 1.0)

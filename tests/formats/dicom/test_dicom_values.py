@@ -1,0 +1,173 @@
+"""What stored pixels mean: padding, rescale and photometric interpretation, one kind of trap a test."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import dicom_grid as grid
+import numpy as np
+import pydicom
+import pytest
+from dicom_grid import Freedoms
+from dicom_maker import file_at, make_series, values
+
+from medrecon import formats
+from medrecon.formats import read
+
+
+def change(path: Path, **attributes: object) -> None:
+    """Set attributes of a file; None takes one away."""
+    dataset = pydicom.dcmread(path)
+    for name, value in attributes.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("value", [63536, 65535, 32767, 4095])
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_padding_above_tissue_is_air_and_counted(
+    value: int, enhanced: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padding values that real scanners write; the count reaches the log, the volume and what a simulation records."""
+    monkeypatch.setattr(Freedoms, "padded", lambda self: (value, None))
+    f = Freedoms(enhanced=enhanced, signed=value == 32767, padding="high")
+    volume = read(grid.write(f, tmp_path / "s"))
+    count = int(f.outside().sum())
+    assert (volume.data.numpy()[f.outside()] == -1024).all()
+    assert volume.data[:, 16, 18].tolist() == f.expected()[:, 16, 18].tolist()
+    assert f"{count} voxels are padding ({value})" in caplog.text and volume.source["padded_voxels"] == count
+    told = formats.info(tmp_path / "s")["series"].values()
+    assert [stack["padding"] for stack in told] == [str(value)]
+
+
+def test_padding_that_is_air_anyhow_is_not_worth_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    volume = read(grid.write(Freedoms(signed=True, padding="low"), tmp_path / "s"))
+    assert volume.source["padded_voxels"] > 0 and not caplog.records
+
+
+def test_padding_inside_of_the_image_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A header that calls a value of tissue padding: read as the standard says, and not in silence."""
+    make_series(tmp_path / "s", count=1)
+    data = values(1, (12, 16))[0] + 1024
+    dataset = pydicom.dcmread(path := next((tmp_path / "s").iterdir()))
+    dataset.add_new("PixelPaddingValue", "US", int(data[5, 7]))
+    dataset.save_as(path)
+    read(tmp_path / "s")
+    assert "1 voxels inside the image have the value of its padding" in caplog.text
+
+
+def test_a_padding_limit_alone_is_refused(tmp_path: Path) -> None:
+    make_series(tmp_path / "s", PixelPaddingRangeLimit=5)
+    with pytest.raises(ValueError, match="PixelPaddingRangeLimit without PixelPaddingValue") as error:
+        read(tmp_path / "s")
+    assert str(tmp_path / "s") in str(error.value)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_monochrome1_is_about_display_only(modality: str, enhanced: bool, tmp_path: Path) -> None:
+    f = Freedoms(modality, enhanced)
+    one = read(grid.write(f, tmp_path / "2"))
+    other = read(grid.write(replace(f, photometric="MONOCHROME1"), tmp_path / "1"))
+    np.testing.assert_array_equal(one.data.numpy(), other.data.numpy())
+
+
+@pytest.mark.parametrize(("shown", "samples"), [("RGB", 3), ("YBR_FULL", 3), ("PALETTE COLOR", 1)])
+def test_colour_is_left_out_by_name_and_the_rest_is_read(
+    shown: str, samples: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A screenshot with the SOP class of CT, in the series it shows."""
+    make_series(tmp_path / "s")
+    expected = read(tmp_path / "s").data
+    dataset = pydicom.dcmread(file_at(tmp_path / "s", 5))
+    dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.PlanarConfiguration = shown, samples, 0
+    dataset.PixelData = bytes(12 * 16 * 2 * samples)
+    dataset.save_as(tmp_path / "s" / "shot")
+    np.testing.assert_array_equal(read(tmp_path / "s").data.numpy(), expected.numpy())
+    assert f"{tmp_path / 's' / 'shot'}: left out, a colour image ({shown})" in caplog.text
+    with pytest.raises(ValueError, match="no CT or MR image here") as error:
+        read(tmp_path / "s" / "shot")
+    assert f"colour image ({shown}), such as {tmp_path / 's' / 'shot'}" in str(error.value)
+
+
+GONE = {"RescaleSlope": None, "RescaleIntercept": None}
+EMPTY = {"RescaleSlope": "", "RescaleIntercept": ""}
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize(
+    "change_of",
+    [GONE, EMPTY, {"RescaleSlope": 0}, {"RescaleIntercept": None}, {"RescaleSlope": ""}],
+    ids=["missing", "empty", "slope 0", "no intercept", "slope empty"],
+)
+def test_a_slice_without_a_rescale_is_refused_by_name(
+    modality: str, change_of: dict[str, object], tmp_path: Path
+) -> None:
+    """Among neighbours that have one: it would be read at other values than they."""
+    make_series(tmp_path / "s", modality=modality, RescaleSlope=0.5, RescaleIntercept=-1024)
+    bad = file_at(tmp_path / "s", 2)
+    change(bad, **change_of)
+    with pytest.raises(ValueError, match="Rescale") as error:
+        read(tmp_path / "s")
+    assert f"{bad}: " in str(error.value)
+
+
+@pytest.mark.parametrize("change_of", [GONE, EMPTY, {"RescaleSlope": 0}], ids=["missing", "empty", "slope 0"])
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_ct_without_any_rescale_is_refused(change_of: dict[str, object], enhanced: bool, tmp_path: Path) -> None:
+    grid.write(Freedoms(enhanced=enhanced), tmp_path / "s")
+    for path in (tmp_path / "s").iterdir():
+        if enhanced:
+            dataset = pydicom.dcmread(path)
+            for frame in dataset.PerFrameFunctionalGroupsSequence:
+                for name, value in change_of.items():
+                    if value is None:
+                        delattr(frame.PixelValueTransformationSequence[0], name)
+                    else:
+                        setattr(frame.PixelValueTransformationSequence[0], name, value)
+            dataset.save_as(path)
+        else:
+            change(path, **change_of)
+    with pytest.raises(ValueError, match="Rescale") as error:
+        read(tmp_path / "s")
+    assert str(tmp_path / "s") in str(error.value)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
+def test_mr_without_a_rescale_is_as_stored(attributes: dict[str, object], tmp_path: Path) -> None:
+    """Also where some slices say slope 1 and intercept 0, which changes nothing."""
+    make_series(tmp_path / "s", modality="MR")
+    for index in (1, 4):
+        change(file_at(tmp_path / "s", index), **attributes)
+    np.testing.assert_array_equal(read(tmp_path / "s").data.numpy(), values(6, (12, 16)))
+
+
+@pytest.mark.parametrize("unit", ["MGML", "Z_EFF", "PCT", "ED"])
+def test_other_quantities_than_hu_are_refused(unit: str, tmp_path: Path) -> None:
+    """Maps of iodine, effective atomic number and electron density have the SOP class of CT, too."""
+    make_series(tmp_path / "s", RescaleType=unit)
+    with pytest.raises(ValueError, match=f"the values are {unit}"):
+        read(tmp_path / "s")
+
+
+def test_more_pixels_than_the_image_has_are_refused(tmp_path: Path) -> None:
+    """Rows damaged to half of them: the image would be cut."""
+    make_series(tmp_path / "s")
+    for path in (tmp_path / "s").iterdir():
+        change(path, Rows=6)
+    with pytest.raises(ValueError, match="384 bytes of pixels, and 192 expected"):
+        read(tmp_path / "s")
+
+
+def test_shifted_pixels_are_refused(tmp_path: Path) -> None:
+    """Four bytes too many before them: their last ones are left over at the end of the file."""
+    make_series(tmp_path / "s")
+    bad = file_at(tmp_path / "s", 5)
+    data = bad.read_bytes()
+    at = data.index(b"\xe0\x7f\x10\0OW") + 12
+    bad.write_bytes(data[:at] + b"\1\2\3\4" + data[at:])
+    with pytest.raises(ValueError, match="bytes left over after the pixels") as error:
+        read(tmp_path / "s")
+    assert str(bad) in str(error.value)
