@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader
+from medrecon.formats.common.naming import naming
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
 
 
@@ -28,7 +29,8 @@ def read(path: str | Path, *, series: str | None = None, modality: Modality | No
     format = by_content(path)
     if not isinstance(format, ImageReader):
         raise unknown(path, "not an image medrecon reads", [f.images for f in image_readers()], format)
-    return format.read_image(path, series, modality)
+    with naming(path):
+        return format.read_image(path, series, modality)
 
 
 def write(
