@@ -46,19 +46,21 @@ def finite(key: str, values: Array, hint: str = "") -> Array:
 def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
     """Return view angles (V,) in rad, from "degrees" or "radians" in some spelling, or "" when the file does not say.
 
+    In any order: golden angles, interlaced turns, repeated views, an encoder that jitters or starts again at 0.
+
     Raises:
-        ValueError: not one per view, NaN, not monotone, or a span that speaks of other units.
+        ValueError: not one per view, NaN, one angle for nearly all, or a span that speaks of other units.
     """
     angles = np.ravel(np.asarray(values, dtype=float))
     if len(angles) != count:
         raise ValueError(f"{key}: expected {count} angles, one per view, got {len(angles)}")
     finite(key, angles)
-    steps = np.diff(angles)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        turn = int(np.argmax(np.sign(steps) != np.sign(steps[0])))
+    different, times = np.unique(angles, return_counts=True)
+    often, usual = int(times.max(initial=1)), float(np.median(times)) if count else 1.0
+    if often > 2 * usual + 1 or (count > 1 and len(different) == 1):
         raise ValueError(
-            f"{key}: the angles are not monotone: {angles[turn]:g} is followed by {angles[turn + 1]:g} "
-            f"(view {turn + 1}); sort the views, or leave out repeated ones"
+            f"{key}: {often} of the {count} views are at {different[np.argmax(times)]:g}; were their angles never "
+            f"written? leave these views out"
         )
     span = float(np.ptp(angles))
     if units.lower().startswith("rad"):
