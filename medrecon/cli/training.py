@@ -28,6 +28,7 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
     import yaml
     from pydantic import ValidationError
 
+    from medrecon.core.plain_text import check_tree
     from medrecon.training.checks import check_config
     from medrecon.training.config import TrainConfig
 
@@ -37,6 +38,10 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
         content = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        check_tree(content, str(path))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:

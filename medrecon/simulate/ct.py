@@ -165,7 +165,7 @@ def fine_grid(image: Sequence[int], grid: ImageGrid | VolumeGrid) -> ImageGrid |
 
 
 def onto(image: Tensor, field: tuple[float, ...], grid: ImageGrid | VolumeGrid) -> Tensor:
-    """(B, H, W) or (B, Z, H, W) over a field of view (height, width) [mm] to the pixels of a grid of the same middle."""
+    """(B, H, W) or (B, Z, H, W) over a field (height, width) [mm] to the pixels of a grid of the same middle."""
     reach = [n * d / f for n, d, f in zip(grid.shape[-2:], grid.spacing[-2:], field, strict=True)]
     if all(math.isclose(r, 1, rel_tol=SQUARE) for r in reach):
         return resize(image, grid.shape)
