@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 MOST_BYTES = 1 << 26
 """Of a text file; the longest real ones are indices of data sets, with some hundred bytes a slice."""
+MOST_YAML = 1 << 18
+"""Characters of a configuration."""
 MOST_PARTS = 64
 """Of a dotted TOML key: the time that the standard library takes grows with their square."""
 MOST_NODES = 100_000
@@ -56,6 +58,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file of a configuration; None where it is empty.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_text`, not YAML, or as `check_tree`.
+    """
+    import yaml
+
+    text = read_text(path)
+    if len(text) > MOST_YAML:
+        raise ValueError(f"{path}: {len(text)} characters; a configuration has at most {MOST_YAML}")
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    check_tree(content, str(path))
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:

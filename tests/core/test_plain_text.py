@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medrecon.core.plain_text import check_tree, read_json, read_table, read_text, read_toml
+from medrecon.core.plain_text import check_tree, read_json, read_table, read_text, read_toml, read_yaml
 
 
 def write(folder: Path, text: str) -> Path:
@@ -96,3 +96,15 @@ def test_configurations_have_text_as_keys_and_an_end() -> None:
         with pytest.raises(ValueError, match=message):
             check_tree(content, "c.yaml")
     check_tree({"a": [1, {"b": None}], "c": "d"}, "c.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "1: 2", "a: " + "[" * 3000, "a: " + "9" * 5000, "a: \x00", "? [1]\n: 2", "? {a: 1}\n: 2", "a: !!python/x"],
+)
+def test_yaml_is_a_configuration(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"x\.txt: "):
+        read_yaml(write(tmp_path, text))
+    laughs = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}' if i else 'lol'] * 9)}]\n" for i in range(30))
+    with pytest.raises(ValueError, match="more than 100000 values"):
+        read_yaml(write(tmp_path, laughs))

@@ -131,7 +131,7 @@ def attempt(target: Target, original: Whole, folder: Path, seed: int) -> Outcome
             value = target.read(path)
             same, sound = digest(value) == original.digest, finite(value)
     except (ValueError, OSError, UsageError) as error:
-        named = str(folder) in str(error)
+        named = str(folder) in str(error) or (isinstance(error, UsageError) and " --" in str(error))  # or the option
         return Outcome("refused" if named else "unnamed", what, f"{type(error).__name__}: {error}"[:400])
     except Exception as error:
         return Outcome("foreign", what, f"{type(error).__name__}: {error}"[:400])

@@ -24,6 +24,8 @@ IN_MM = {
     "nm": 1e-6,
     "nanometer": 1e-6,
 }
+OPAQUE = 100.0
+"""A line integral that none is: one photon in e^100."""
 PITCHES = (1e-5, 10.0)
 """Detector elements of real scanners [mm]: from 10 nm to 10 mm."""
 SOURCES = (1.0, 3e3)
@@ -34,13 +36,27 @@ def finite(key: str, values: Array, hint: str = "") -> Array:
     """Return the same values.
 
     Raises:
-        ValueError: NaN or infinite ones among them, and where the first is.
+        ValueError: NaN or infinite ones among them, in the single precision we compute in, and where the first is.
     """
-    bad = ~np.isfinite(values)
+    bad = ~(np.abs(values) <= np.finfo(np.float32).max)
     if bad.any():
         first = np.argwhere(bad)[0].tolist()
         raise ValueError(f"{key}: {int(bad.sum())} NaN or infinite values, the first at {first}{hint}")
     return values
+
+
+def line_integrals(key: str, values: Array) -> NDArray[np.float32]:
+    """Return line integrals of attenuation in single precision.
+
+    Raises:
+        ValueError: NaN or infinite ones among them, or what no ray attenuates.
+    """
+    finite(key, values, NO_COUNTS)
+    if values.size and (most := float(np.abs(values).max())) > OPAQUE:
+        raise ValueError(
+            f"{key}: values up to {most:.3g}; line integrals after the logarithm stay far below {OPAQUE:g}"
+        )
+    return values.astype(np.float32)
 
 
 def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
