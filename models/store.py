@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import nn
 
 from medrecon.core import atomic, checksum
 from medrecon.core.discover import outside
-from medrecon.models.card import read_card
+from medrecon.models.card import Card, read_card
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder, KLConfig
 from medrecon.models.networks.pixel_space import PixelConfig, PixelSpace
+from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.models.prior import Prior
 from medrecon.models.values import Asinh, Linear, ValueMap
-
-if TYPE_CHECKING:
-    from medrecon.models.networks.wiener_unet import WienerUNet
 
 SHIPPED = Path(__file__).parent / "weights"
 Config = TypeVar("Config", bound=BaseModel)
@@ -31,9 +30,18 @@ def value_map(settings: dict[str, Any]) -> ValueMap:
     """Return the value map a card describes: {"type": "asinh" | "linear", ...}."""
     kinds = {"asinh": Asinh, "linear": Linear}
     rest = {k: v for k, v in settings.items() if k != "type"}
-    if settings.get("type") not in kinds:
+    if not isinstance(settings.get("type"), str) or settings["type"] not in kinds:
         raise ValueError(f"unknown value map {settings.get('type')!r}: expected one of {sorted(kinds)}")
-    return kinds[settings["type"]](**rest)
+    for key, value in rest.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"values: {key} is {value!r}, not a number")
+    try:
+        values = kinds[settings["type"]](**rest)
+    except TypeError as error:
+        raise ValueError(f"values: {error}") from error
+    if values.low >= values.high or (isinstance(values, Asinh) and min(values.knee, values.gain) <= 0):
+        raise ValueError(f"values: {settings} are no range of values: low < high, knee and gain above 0")
+    return values
 
 
 def describe(values: ValueMap) -> dict[str, Any]:
@@ -51,7 +59,7 @@ def build_autoencoder(settings: dict[str, Any]) -> KLAutoencoder | PixelSpace:
     """Build the autoencoder a card describes: {"kind": "kl" | "pixels", ...}; "kl" where it does not say."""
     kinds: dict[str, type[KLConfig | PixelConfig]] = {"kl": KLConfig, "pixels": PixelConfig}
     kind = settings.get("kind", "kl")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"unknown kind of autoencoder {kind!r}: expected one of {sorted(kinds)}")
     return architecture(kinds[kind], settings).build()
 
@@ -117,13 +125,38 @@ def read_part(path: Path, part: str) -> dict[str, torch.Tensor]:
     return {k.removeprefix(f"{part}."): v.float() for k, v in tensors.items() if k.startswith(f"{part}.")}
 
 
+def _networks(path: Path, card: Card) -> tuple[KLAutoencoder | PixelSpace, WienerUNet]:
+    """Build the autoencoder and the denoiser, with the weights of the file: sizes are compared before memory is taken.
+
+    Raises:
+        ValueError, KeyError, RuntimeError: a setting that is none, a tensor that is missing or of another shape.
+    """
+    state, coded = read_part(path, "denoiser"), read_part(path, "autoencoder")
+    experts = {name: architecture(ExpertConfig, e) for name, e in card.diffusion.experts.items()}
+    grid, labels = state["wiener.spectrum"].shape[-2], tuple(card.diffusion.labels)
+
+    def build() -> tuple[KLAutoencoder | PixelSpace, WienerUNet]:
+        made = build_autoencoder(card.autoencoder)
+        return made, WienerUNet(experts, card.diffusion.sigma_min, made.latent_channels, grid, labels)
+
+    with torch.device("meta"):
+        for module, part in zip(build(), (coded, state), strict=True):
+            shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+            if shapes != (found := {name: tensor.shape for name, tensor in part.items()}):
+                other = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+                raise ValueError(f"{other[0]}: {tuple(found.get(other[0], ()))} in the file, not as the card says")
+    autoencoder, denoiser = build()
+    autoencoder.load_state_dict(coded)
+    denoiser.load_state_dict(state)
+    return autoencoder, denoiser
+
+
 def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     """Load a prior by shipped name ("ct", "mri") or by the path of a .safetensors file with its .json card.
 
     Raises:
         FileNotFoundError: no such prior; lists the shipped ones.
-        ValueError: the weights do not match the sha256 of their card, are NaN, or not of the network that it
-            describes; a card that is not one. Names the file.
+        ValueError: a card that is not one, or weights that are not those of the card, or NaN. Names the file.
     """
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
@@ -135,35 +168,16 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
             f"no prior {name_or_path!r} (looked for {path} and its .json card); shipped: {shipped()}{others}, "
             "or give a path"
         )
-    note = path.with_suffix(".json")
-    card = read_card(note, path.stat().st_size)
-    if checksum.of_file(path) != card["sha256"]:
+    card, said = read_card(path.with_suffix(".json"))
+    if checksum.of_file(path) != said.sha256:
         raise ValueError(f"{path} does not match the sha256 of its card: damaged or replaced; reinstall or retrain")
     try:
-        values, (autoencoder, denoiser) = value_map(card["values"]), _networks(path, card)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{note}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: the weights are not of the network that {note.name} describes ({reason})") from error
+        autoencoder, denoiser = _networks(path, said)
+        values = value_map(said.values)
+    except (ValueError, RuntimeError, KeyError) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: weights and card do not fit each other ({error}); reinstall or retrain") from error
     for module in (autoencoder, denoiser):
         module.eval().requires_grad_(False).to(device)
-    return Prior(
-        autoencoder, denoiser, values, card["units"], card["modality"], card["error"], name=path.stem, card=card
-    )
-
-
-def _networks(path: Path, card: dict[str, Any]) -> tuple[KLAutoencoder | PixelSpace, WienerUNet]:
-    """The networks that a card describes, with the weights of the file."""
-    from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
-
-    autoencoder, diffusion = build_autoencoder(card["autoencoder"]), card["diffusion"]
-    state = read_part(path, "denoiser")
-    experts = {name: architecture(ExpertConfig, e) for name, e in diffusion["experts"].items()}
-    grid = state["wiener.spectrum"].shape[-2]
-    labels = tuple(diffusion.get("labels", ()))
-    denoiser = WienerUNet(experts, diffusion["sigma_min"], autoencoder.latent_channels, grid, labels)
-    denoiser.load_state_dict(state)
-    autoencoder.load_state_dict(read_part(path, "autoencoder"))
-    return autoencoder, denoiser
+    return Prior(autoencoder, denoiser, values, said.units, said.modality, said.error, name=path.stem, card=card)

@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 def parallel_centre(lines: Tensor, angles: Array) -> tuple[float, str]:
     """The centre of a parallel-beam scan, line integrals (Z, V, D) at angles (V,) [rad], and how it was found.
 
+    The angles may come in any order and number of turns.
+
     "symmetry": an even full turn, see `full_turn_centre`. "opposite views": see `opposite_centre`, which a drifting
     background does not disturb. "centroid": see `centroid_centre`, which uses all views and so is more precise; taken
     where the object is whole and the two agree within `AGREE`, or where there are no opposite views.
@@ -33,9 +35,11 @@ def parallel_centre(lines: Tensor, angles: Array) -> tuple[float, str]:
     Raises:
         ValueError: neither works: the object is cut off and no two views are about 180 degrees apart.
     """
+    order, angles = in_turn(angles)
     if full_turn(angles):
         return full_turn_centre(lines), "symmetry"
-    profiles = lines[np.unique(np.linspace(0, len(lines) - 1, SLICES).round()).tolist()].double().numpy()
+    some = np.unique(np.linspace(0, len(lines) - 1, SLICES).round()).tolist()
+    profiles = lines[some][:, torch.from_numpy(order)].double().numpy()
     air = air_margins(profiles)
     centroid = centroid_centre(profiles, angles, air) if min(air) >= MARGIN and np.ptp(angles) > math.pi / 2 else None
     try:
@@ -47,6 +51,16 @@ def parallel_centre(lines: Tensor, angles: Array) -> tuple[float, str]:
     if centroid is not None and abs(centroid - opposite) < AGREE:
         return centroid, "centroid"
     return opposite, "opposite views"
+
+
+def in_turn(angles: Array) -> tuple[NDArray[np.int64], Array]:
+    """Sort angles (V,) around the circle from the end of its widest gap on: the order, and the angles, rising [rad]."""
+    turned = np.mod(angles, 2 * math.pi)
+    order = np.argsort(turned, kind="stable")
+    gaps = np.diff(turned[order], append=turned[order[0]] + 2 * math.pi)
+    order = np.roll(order, -1 - int(np.argmax(gaps)))
+    first = turned[order[0]]
+    return order, first + np.mod(turned[order] - first, 2 * math.pi)
 
 
 def full_turn(angles: Array) -> bool:

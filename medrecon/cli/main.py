@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from medrecon.cli.options import UsageError
 from medrecon.cli.signals import Ended, ended_by_signals
+from medrecon.core import plain_text
 from medrecon.core.discover import left_out, modules
 
 EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, FloatingPointError)
@@ -85,14 +86,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: not a YAML file with options.
     """
-    import yaml
-
     if not path.is_file():
         raise UsageError(f"--config {path}: no such file")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from error
+        content = plain_text.read_yaml(path)
+    except ValueError as error:
+        raise UsageError(f"--config {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected lines such as `views: 60`")
     if isinstance(content.get("settings"), dict):

@@ -25,18 +25,18 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
     Raises:
         UsageError: no such file, not YAML, or a wrong key or value: names the file, the key and the nearest valid key.
     """
-    import yaml
     from pydantic import ValidationError
 
+    from medrecon.core.plain_text import read_yaml
     from medrecon.training.checks import check_config
     from medrecon.training.config import TrainConfig
 
     if not path.is_file():
         raise UsageError(f"{path}: no such configuration file")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path) or {}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:

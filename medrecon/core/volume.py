@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -11,6 +12,34 @@ from torch import Tensor
 
 Units = Literal["HU", "1/mm", "a.u."]
 Modality = Literal["CT", "MR"]
+VOXELS = (1e-6, 1e4)
+"""Voxel sizes that there are [mm]: from 1 nm to 10 m."""
+FARTHEST = 1e6
+"""Distance of a voxel from the scanner's middle that no scan reaches [mm]."""
+FLAT = 1e-6
+"""Volume of a voxel over that of a box with its edges, below which the three edges lie in a plane."""
+
+
+def check_affine(affine: Tensor) -> None:
+    """Check that a (4, 4) float64 affine, voxel to mm, places the voxels of a scan, however small they are.
+
+    Raises:
+        ValueError: not finite, singular, no affine, or sizes and distances that no scan has.
+    """
+    if not bool(torch.isfinite(affine).all()):
+        raise ValueError("Volume: the affine is singular or not finite")
+    if affine[3].tolist() != [0, 0, 0, 1]:
+        raise ValueError(f"Volume: the last row of the affine is {affine[3].tolist()}, not 0, 0, 0, 1")
+    sizes = [math.hypot(*column) for column in affine[:3, :3].T.tolist()]
+    if not all(VOXELS[0] <= size <= VOXELS[1] for size in sizes) or float(affine[:3, 3].abs().max()) > FARTHEST:
+        if not all(sizes):
+            raise ValueError("Volume: the affine is singular or not finite: a voxel has no extent")
+        raise ValueError(
+            f"Volume: voxels of {', '.join(f'{size:.3g}' for size in sizes)} mm, the first at "
+            f"{', '.join(f'{x:.4g}' for x in affine[:3, 3].tolist())} mm; no scan has these, check the units"
+        )
+    if abs(float(torch.linalg.det(affine[:3, :3] / torch.tensor(sizes, dtype=torch.float64)))) < FLAT:
+        raise ValueError("Volume: the affine is singular or not finite: the edges of a voxel lie in a plane")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +65,7 @@ class Volume:
         if tuple(self.affine.shape) != (4, 4) or self.affine.dtype != torch.float64:
             got = f"{self.affine.dtype} {tuple(self.affine.shape)}"
             raise ValueError(f"Volume: expected a float64 4x4 affine, got {got}")
-        if not bool(torch.isfinite(self.affine).all()) or abs(float(torch.linalg.det(self.affine[:3, :3]))) < 1e-12:
-            raise ValueError("Volume: the affine is singular or not finite")
+        check_affine(self.affine)
         if self.units not in get_args(Units) or self.modality not in get_args(Modality):
             raise ValueError(f"Volume: unknown units {self.units!r} or modality {self.modality!r}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections import Counter, defaultdict
@@ -13,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from medrecon.data import sheets
+from medrecon.data.expressions import check_ends
 from medrecon.data.manifest import SPLITS, Manifest, Rule, Split
 
 NIFTI = (".nii", ".nii.gz")
+NAMED = ("folder", "file", "PatientID", "index.tsv")
+"""The ways to tell subjects apart that are no expression."""
 TAGS = [
     "PatientID",
     "SeriesInstanceUID",
@@ -88,6 +91,8 @@ def inventory(manifest: Manifest, root: Path | None = None) -> Inventory:
         raise FileNotFoundError(f"{base} not found: the data of {manifest.path}; set root or give --root")
     found: list[Case] = []
     for split, folder in parts:
+        if manifest.subject not in NAMED:
+            check_ends(manifest.subject, [path.relative_to(folder).as_posix() for path in _files(folder)])
         cases = list(_LISTED[manifest.kind](folder, manifest, unreadable, passed))
         if not cases and not unreadable:
             raise ValueError(
@@ -187,13 +192,9 @@ def _owner(path: Path, folder: Path, manifest: Manifest, patient: str) -> str:
 
 
 def _sheets(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]) -> Iterator[Case]:
-    index = folder / "index.tsv"
-    if not index.exists():
-        raise FileNotFoundError(f"{index} not found: a sheet folder needs it (columns sheet, frame, source, subject)")
     frames: dict[tuple[str, str], list[int]] = defaultdict(list)
-    with index.open(newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            frames[row["sheet"], f"{row['source']}/{row['subject']}"].append(int(row["frame"]))
+    for row in sheets.index(folder):
+        frames[row["sheet"], f"{row['source']}/{row['subject']}"].append(int(row["frame"]))
     for (sheet, subject), numbers in frames.items():
         yield Case(sheet, subject, None, (folder / sheet,), frames=tuple(sorted(numbers)))
 

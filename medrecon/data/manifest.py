@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from medrecon.core.plain_text import read_toml
 from medrecon.core.volume import Modality, Units
 
 Split = Literal["train", "val", "test"]
@@ -21,7 +21,7 @@ Kind = Literal["sheets", "dicom", "nifti", "fastmri", "store"]
 class Source(BaseModel):
     """One part of a collected data set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str
     """short name, the `source` column of a sheet index"""
@@ -40,7 +40,7 @@ class Source(BaseModel):
 class File(BaseModel):
     """One file of the data set, as it is downloaded."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     path: str
     """where it goes, below the folder of the data set, with /"""
@@ -70,7 +70,7 @@ class File(BaseModel):
 class Rule(BaseModel):
     """Who is in which split: lists of subjects, or fractions of them drawn by a seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     train: tuple[str, ...] = ()
     """subjects; left out with fractions: all others"""
@@ -98,7 +98,7 @@ class Rule(BaseModel):
 class Manifest(BaseModel):
     """A data set: what it is, under which licence, and, where it can be read for training, how."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str
     """name of the data set"""
@@ -209,11 +209,9 @@ def load_manifest(path: str | Path) -> Manifest:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such manifest; `medrecon data split` writes one for a folder") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from error
     try:
         manifest = Manifest.model_validate(table)
     except ValidationError as error:

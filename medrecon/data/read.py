@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.data import sheets
 from medrecon.data.cases import Case
 from medrecon.data.manifest import Manifest
 from medrecon.data.values import COUNTS, counts, magnitude_scale
@@ -55,16 +56,11 @@ def read_case(case: Case, manifest: Manifest) -> Stored:
 
 
 def _sheet(case: Case, manifest: Manifest) -> Tensor:
-    from PIL import Image
-
     (path,) = case.files
-    Image.MAX_IMAGE_PIXELS = None
-    with Image.open(path) as image:
-        pixels = np.asarray(image).astype(np.float32)
-    width = pixels.shape[1]
-    if pixels.ndim != 2 or pixels.shape[0] % width or max(case.frames) >= pixels.shape[0] // width:
+    pixels = sheets.frames(path)
+    if max(case.frames) >= len(pixels):
         raise ValueError(f"{path}: shape {pixels.shape} does not hold the frames {case.frames[-1]} of index.tsv")
-    frames = torch.from_numpy(pixels.reshape(-1, width, width))[list(case.frames)]
+    frames = torch.from_numpy(pixels[list(case.frames)].astype(np.float32))
     return frames * manifest.slope + manifest.intercept
 
 

@@ -7,7 +7,6 @@ STORE/train-000.npy      (N, H, W) int16, little-endian, never pickled
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
 from medrecon.core import checksum
+from medrecon.core.plain_text import read_json
 from medrecon.data.manifest import Split
 
 FORMAT, VERSION, INDEX = "medrecon-store", 1, "index.json"
@@ -33,6 +34,56 @@ class Place:
     number: int
     count: int
     scale: float
+
+
+class Volumes(BaseModel):
+    """What index.json says of a volume in a shard."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
+
+    case: str
+    subject: str
+    files: list[str] = Field(min_length=1)
+    start: int = Field(ge=0)
+    count: int = Field(gt=0)
+    scale: float = Field(gt=0)
+    clipped: int = Field(ge=0)
+
+
+class ShardEntry(BaseModel):
+    """What index.json says of a shard: its volumes lie within it, one after the other."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    file: str = Field(min_length=1)
+    split: Split
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    volumes: list[Volumes]
+
+    @model_validator(mode="after")
+    def _within(self) -> ShardEntry:
+        end = 0
+        for volume in self.volumes:
+            if volume.start != end:
+                raise ValueError(f"{volume.case} begins at slice {volume.start}, not at {end}")
+            end += volume.count
+        if end != self.shape[0]:
+            raise ValueError(f"its volumes have {end} slices, its shape {self.shape[0]}")
+        return self
+
+
+class Head(BaseModel):
+    """What of index.json numbers are computed with."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: str
+    slope: float = Field(gt=0)
+    settings: dict[str, Any]
+    skipped: dict[str, str]
+    unassigned: list[str]
+    shards: list[ShardEntry]
 
 
 @dataclass(frozen=True)
@@ -83,14 +134,20 @@ class Store:
         if not path.is_file():
             raise FileNotFoundError(f"{path} not found: no store, or not finished; run `medrecon data index` (again)")
         try:
-            self.meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            self.meta: dict[str, Any] = read_json(path)
             if (self.meta["format"], self.meta["version"]) != (FORMAT, VERSION):
                 raise ValueError(f"format {self.meta['format']} {self.meta['version']}")
+            head = Head.model_validate(self.meta)
             self.shards = tuple(
-                Shard(folder / Path(s["file"]).name, s["split"], tuple(s["shape"]), s["sha256"], tuple(s["volumes"]))
-                for s in self.meta.pop("shards")
+                Shard(folder / Path(s.file).name, s.split, s.shape, s.sha256, tuple(v.model_dump() for v in s.volumes))
+                for s in head.shards
             )
-        except (ValueError, KeyError, TypeError) as error:
+            del self.meta["shards"]
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{path}: not an index this version reads ({key}: {first['msg']})") from error
+        except (ValueError, KeyError) as error:
             raise ValueError(f"{path}: not an index this version reads ({error})") from error
 
     @property

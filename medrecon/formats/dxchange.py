@@ -8,6 +8,7 @@ The format does not say from which side the rotation is seen: the image may be t
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from medrecon.acquisition.flat_field import flat_field, photons
 from medrecon.acquisition.options import RawOptions
-from medrecon.acquisition.rotation_centre import parallel_centre
+from medrecon.acquisition.rotation_centre import in_turn, parallel_centre
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5
@@ -25,7 +26,10 @@ from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
 from medrecon.geometry import ParallelGeometry
 
+log = logging.getLogger(__name__)
+
 PITCH = "measurement/instrument/detector/actual_pixel_size_x"
+ASSUMED = "not in the file: taken as 1 mm, so that 1/mm means per element"
 
 
 class DXchange(RawReader):
@@ -47,7 +51,7 @@ class DXchange(RawReader):
             angles, theta = _angles(h5, views)
             pitch, pitch_from = _pitch(h5, RawOptions())
         found = {"modality": "ct", "geometry": "parallel", "rows": rows, "views": views, "elements": elements}
-        arc = {"arc_degrees": round(float(np.rad2deg(np.ptp(angles))), 6), "theta": theta}
+        arc = {"arc_degrees": round(float(np.rad2deg(np.ptp(in_turn(angles)[1]))), 6), "theta": theta}
         return of_raw(path, self, {**found, **arc, "detector_pixel_mm": pitch, "detector_pixel_from": pitch_from})
 
     def read_scan(self, path: Path, options: RawOptions) -> Scan:
@@ -77,6 +81,8 @@ def _scan(path: Path, options: RawOptions) -> Scan:
         )
         angles, theta = _angles(h5, views)
         pitch, pitch_from = _pitch(h5, options)
+        if pitch_from == ASSUMED:
+            log.warning("%s: no pixel size in the file: an element counts as 1 mm; --pixel-size sets it", path)
         corrected = flat_field(counts, flats.mean(0), darks.mean(0))
         lines = torch.from_numpy(corrected.lines)
         centre, how = (options.centre, "given") if options.centre is not None else parallel_centre(lines, angles)
@@ -143,7 +149,7 @@ def _pitch(h5: Any, options: RawOptions) -> tuple[float, str]:
     if options.pixel_size is not None:
         return options.pixel_size, "given"
     if PITCH not in h5:
-        return 1.0, "not in the file: taken as 1 mm, so that 1/mm means per element"
+        return 1.0, ASSUMED
     pitch = h5[PITCH]
     units = _text(pitch.attrs.get("units", pitch.attrs.get("unit", "m")))
     return checks.millimetres(PITCH, float(np.ravel(pitch[()])[0]), units, checks.PITCHES), "file"

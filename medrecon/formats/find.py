@@ -10,6 +10,7 @@ from typing import Any
 from medrecon.core.discover import named
 from medrecon.formats.base import Format, ImageReader, ImageWriter, RawReader, ScanWriter
 from medrecon.formats.common import hdf5
+from medrecon.formats.common.naming import naming, require_regular
 
 
 def found() -> list[Format]:
@@ -44,13 +45,11 @@ def by_content(path: Path) -> Format | None:
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: neither a file nor a folder: opening it may wait for ever.
+        ValueError: a pipe or a device, or a file that cannot be looked into.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    if not path.is_file() and not path.is_dir():
-        raise ValueError(f"{path}: is a pipe, a socket or a device; give a file or a folder")
-    return next((format for format in found() if format.recognises(path)), None)
+    require_regular(path)
+    with naming(path):
+        return next((format for format in found() if format.recognises(path)), None)
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -64,7 +63,8 @@ def info(path: str | Path) -> dict[str, Any]:
     format = by_content(path)
     if format is None:
         raise unknown(path, "nothing medrecon reads", [f"{f.name}: {f.summary}" for f in found()])
-    return format.info(path)
+    with naming(path):
+        return format.info(path)
 
 
 def unknown(path: Path, what: str, known: Sequence[str], format: Format | None = None) -> ValueError:

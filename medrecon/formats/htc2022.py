@@ -75,6 +75,13 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
     if int(values["numDetectorsPost"][0]) != detectors:
         raise ValueError(f"numDetectorsPost: {int(values['numDetectorsPost'][0])}, but the sinogram has {detectors}")
     angles = checks.radians("angles", values["angles"], views, "")
+    turns = np.sign(np.diff(angles))
+    if (turns != turns[:1]).any():  # the challenge's scans turn one way
+        view = int(np.argmax(turns != turns[0]))
+        raise ValueError(
+            f"angles: the angles are not monotone: {np.rad2deg(angles[view]):g} is followed by "
+            f"{np.rad2deg(angles[view + 1]):g} (view {view + 1})"
+        )
     source, distance = (
         checks.millimetres(key, values[key][0], units, checks.SOURCES)
         for key in ("distanceSourceOrigin", "distanceSourceDetector")
@@ -91,7 +98,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
         )
     size, pixel = options.grid(SIZE, effective)
     rays = FanGeometry(tuple(angles), detectors, pitch, source_origin=source, origin_detector=distance - source)
-    data = torch.from_numpy(checks.finite("sinogram", sinogram, checks.NO_COUNTS).astype(np.float32))[None]
+    data = torch.from_numpy(checks.line_integrals("sinogram", sinogram))[None]
     return Scan(
         "ct",
         data,

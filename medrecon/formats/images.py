@@ -11,6 +11,7 @@ from medrecon.core import atomic
 from medrecon.core.place import check_place
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader, ImageWriter, Slices
+from medrecon.formats.common.naming import naming
 from medrecon.formats.common.ours import refuse_foreign
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
 
@@ -37,9 +38,10 @@ def read(
     format = by_content(path)
     if not isinstance(format, ImageReader):
         raise unknown(path, "not an image medrecon reads", [f.images for f in image_readers()], format)
-    if slices is not None:
-        return format.read_slices(path, slices, series, modality)
-    return format.read_image(path, series, modality)
+    with naming(path):
+        if slices is not None:
+            return format.read_slices(path, slices, series, modality)
+        return format.read_image(path, series, modality)
 
 
 def write(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,13 @@ import torch
 from medrecon import RESEARCH_USE_ONLY, __version__
 from medrecon.core import atomic, checksum
 from medrecon.core.volume import Modality, Units, Volume
+from medrecon.formats import nifti_header
 from medrecon.formats.base import ImageReader, ImageWriter
 from medrecon.formats.common.ours import refuse_foreign
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".nii.gz", ".nii")
-MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 UNITS: dict[Modality, Units] = {"CT": "HU", "MR": "a.u."}
 
 
@@ -92,14 +90,12 @@ def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     Raises:
         ValueError: damaged, 4D, colour, NaN or infinite values; or `series` given.
     """
-    import nibabel as nib
-
     if series is not None:
         raise ValueError(f"{path}: a NIfTI file holds one image; series={series!r} is for DICOM folders")
-    _check_to_the_end(path)
     try:
-        image: Any = nib.load(path)
-        array = np.asarray(image.dataobj)
+        header, array = nifti_header.read(path)
+    except FileNotFoundError:
+        raise
     except Exception as error:
         raise ValueError(f"{path}: damaged or not NIfTI ({error})") from error
     if array.dtype.kind not in "biufc":
@@ -110,44 +106,25 @@ def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     if array.ndim not in (2, 3) or not array.size:
         raise ValueError(f"{path}: expected a 3D image, got size {size}; take one volume of it first")
     array = array.reshape(array.shape[0], array.shape[1], -1).transpose(2, 1, 0)  # (x, y, z) to (Z, Y, X)
-    array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
+    with np.errstate(over="ignore"):  # infinite then, and refused
+        array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
     if bad.size:
         raise ValueError(f"{path}: NaN or infinite values, first in slice {bad[0]}; replace them first")
-    affine = _affine(image, path)
+    affine = nifti_header.voxel_to_ras(header, path)
     units, modality = _meaning(path, modality)
     log.info("%s: %s %s, %s, voxel to RAS mm", path, modality, array.shape, units)
     return Volume(torch.from_numpy(np.ascontiguousarray(array)), affine, units, modality, {"nifti": str(path)})
 
 
-def _check_to_the_end(path: Path) -> None:
-    """Raises ValueError where a .gz is damaged: its checksum comes last, and nibabel does not read so far."""
-    if not path.name.lower().endswith(".gz"):
-        return
-    try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 22):
-                pass
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged, its gzip checksum or content is wrong ({error})") from error
-
-
 def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts: Mapping[Path, str]) -> Path:
-    """Write float32 values with sform = scanner space, and the same qform unless the grid is sheared.
-
-    A qform cannot hold shear (gantry tilt), so its code is 0 then.
-    """
+    """Write float32 values with sform = scanner space, and the same qform where it can hold it."""
     import nibabel as nib
 
     affine = volume.affine.numpy()
     image = nib.Nifti1Image(volume.data.detach().cpu().float().permute(2, 1, 0).numpy(), affine)
     header: Any = image.header
-    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    sheared = np.abs(unit.T @ unit - np.eye(3)).max() > 1e-4
-    image.set_sform(affine, code=1)
-    image.set_qform(None if sheared else affine, code=0 if sheared else 1)
-    header.set_zooms(volume.spacing)
-    header.set_xyzt_units("mm")
+    nifti_header.set_forms(header, affine, image.shape, path)
     header.set_slope_inter(1, 0)
     header["descrip"] = f"medrecon {__version__} {RESEARCH_USE_ONLY}".encode()
     meaning = {
@@ -165,20 +142,6 @@ def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts:
         note.write_text(json.dumps(meaning, indent=2) + "\n", encoding="utf-8")
         atomic.write_texts(others, texts)
     return path
-
-
-def _affine(image: Any, path: Path) -> torch.Tensor:
-    """Voxel to RAS mm: the sform if there is one, else the qform, else the voxel size alone."""
-    import nibabel as nib
-
-    header = image.header
-    nifti = isinstance(header, nib.Nifti1Header)  # Nifti2Header is one too
-    if image.affine is None or (nifti and not header["sform_code"] and not header["qform_code"]):
-        log.warning("%s: no orientation (sform and qform codes are 0); left and right are not known", path)
-    scale = MM[header.get_xyzt_units()[0]] if nifti else 1.0
-    affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= scale
-    return torch.from_numpy(affine)
 
 
 def _meaning(path: Path, modality: Modality | None) -> tuple[Units, Modality]:

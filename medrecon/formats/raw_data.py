@@ -7,6 +7,7 @@ from pathlib import Path
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
+from medrecon.formats.common.naming import naming, require_regular
 from medrecon.formats.find import by_content, hint, raw_readers, unknown
 
 __all__ = ["OptionError", "RawOptions", "read_raw", "recognise"]
@@ -22,7 +23,10 @@ def read_raw(path: str | Path, options: RawOptions = DEFAULT) -> Scan:
         ValueError: an unknown format (lists the known ones), an option the format does not use, or what is wrong
             with which file and key.
     """
-    return recognise(path, options).read_scan(Path(path), options)
+    path = Path(path)
+    format = recognise(path, options)
+    with naming(path):
+        return format.read_scan(path, options)
 
 
 def recognise(path: str | Path, options: RawOptions = DEFAULT) -> RawReader:
@@ -32,8 +36,7 @@ def recognise(path: str | Path, options: RawOptions = DEFAULT) -> RawReader:
         FileNotFoundError, ValueError: as `read_raw`, but for errors within the file.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+    require_regular(path)
     format = _named(options.format) if options.format is not None else _recognised(path)
     if unused := sorted(set(options.given()) - set(format.uses)):
         raise OptionError(f"{', '.join(unused)}: not for {format.name}, which uses {', '.join(format.uses)}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import grid_sample, interpolate, pad
 
 from medrecon.core.noise import CTNoise, photons_by_view
 from medrecon.core.progress import OnProgress, silent
@@ -24,6 +25,8 @@ from medrecon.simulate.tube_current import TubeCurrent
 from medrecon.simulate.tube_current import tube_current as modulated
 
 CHUNK = 8
+SQUARE = 1e-6
+"""Relative difference of two lengths that counts as none."""
 MATCHED = {"model_absolute": 0.0, "model_relative": 0.0}
 """Model error of an inverse crime."""
 
@@ -110,9 +113,10 @@ def project(
     if isinstance(grid, VolumeGrid):  # a slice of air at each end, to which the projector interpolates anyway
         hu, grid = pad(hu, (0, 0, 0, 0, 1, 1), value=-1000)[None], replace(grid, shape=(count + 2, *grid.shape[1:]))
     fine = grid if matched else fine_grid(hu.shape[-2:], grid)
+    field = tuple(n * d for n, d in zip(grid.shape[-2:], grid.spacing[-2:], strict=True))
     A, parts = CTOperator(rays, fine, model="linear" if matched or whole else "strip"), []
     for start in range(0, len(hu), CHUNK):
-        parts.append(A(resize(hu_to_mu(hu[start : start + CHUNK]), fine.shape)))
+        parts.append(A(onto(hu_to_mu(hu[start : start + CHUNK]), field, fine)))
         on_progress(count * min(start + CHUNK, len(hu)) / len(hu), count)
     return torch.cat(parts), {"simulation_grid": list(fine.shape), "simulation_model": A.model}
 
@@ -146,12 +150,29 @@ def fine_grid(image: Sequence[int], grid: ImageGrid | VolumeGrid) -> ImageGrid |
     """In the plane the image's own pixels (H, W) where they are twice as fine as those of `grid`, else twice as many.
 
     Three times as many slices: they hold all that linear interpolation makes of the volume's, as twice would not.
+    The pixels of a plane are square, which the strip model needs, of the finer of the two pitches: the last row and
+    column may reach a part of a pixel beyond the image.
     """
     *slices, height, width = grid.shape
     plane = (max(own, 2 * n) for own, n in zip(image, (height, width), strict=True))
     shape: Any = (*(3 * n for n in slices), *plane)
     spacing: Any = tuple(n * d / m for n, d, m in zip(grid.shape, grid.spacing, shape, strict=True))
+    if isinstance(grid, ImageGrid) and not math.isclose(*spacing, rel_tol=SQUARE):
+        pitch = min(spacing)
+        shape = tuple(math.ceil(m * d / pitch * (1 - SQUARE)) for m, d in zip(shape, spacing, strict=True))
+        spacing = (pitch, pitch)
     return replace(grid, shape=shape, spacing=spacing)
+
+
+def onto(image: Tensor, field: tuple[float, ...], grid: ImageGrid | VolumeGrid) -> Tensor:
+    """(B, H, W) or (B, Z, H, W) over a field (height, width) [mm] to the pixels of a grid of the same middle."""
+    reach = [n * d / f for n, d, f in zip(grid.shape[-2:], grid.spacing[-2:], field, strict=True)]
+    if all(math.isclose(r, 1, rel_tol=SQUARE) for r in reach):
+        return resize(image, grid.shape)
+    y, x = (r * ((torch.arange(n) * 2 + 1) / n - 1) for r, n in zip(reach, grid.shape[-2:], strict=True))
+    places = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
+    places = places.to(image).expand(len(image), -1, -1, -1)
+    return grid_sample(image[:, None], places, mode="bilinear", padding_mode="border", align_corners=False)[:, 0]
 
 
 def resize(image: Tensor, shape: tuple[int, ...]) -> Tensor:

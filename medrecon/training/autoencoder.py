@@ -20,7 +20,7 @@ from medrecon.training.loop.gpu import noise_like
 class Window(BaseModel):
     """A value window the autoencoder must be good in."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     low: float
     """lower end, physical units"""

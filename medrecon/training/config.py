@@ -30,7 +30,7 @@ AnyAutoencoder = Annotated[
 class TrainConfig(BaseModel):
     """Everything `medrecon train` needs."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     manifest: Path
     """data manifest (TOML) naming the training and validation data"""

@@ -46,7 +46,7 @@ class ExpertTraining(ExpertConfig):
 class DiffusionConfig(BaseModel):
     """The latent denoiser."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     sigma_min: float = Field(0.01, gt=0)
     """smallest noise, in units of the latent standard deviation"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,19 +16,19 @@ from medrecon.models.networks.layers import channels_last, in_cache
 class KLConfig(BaseModel):
     """Architecture of the autoencoder."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     kind: Literal["kl"] = "kl"
     """a trained autoencoder"""
-    channels: tuple[int, ...] = (64, 128)
+    channels: tuple[Annotated[int, Field(gt=0, le=4096)], ...] = Field((64, 128), max_length=16)
     """feature channels a level"""
-    patch: int = Field(2, gt=0)
+    patch: int = Field(2, gt=0, le=64)
     """pixels folded into channels first; the latent is patch * 2^(levels-1) times smaller than the image"""
-    latent_channels: int = Field(4, gt=0)
+    latent_channels: int = Field(4, gt=0, le=1024)
     """channels of the latent"""
-    res_blocks: int = Field(1, gt=0)
+    res_blocks: int = Field(1, gt=0, le=16)
     """residual blocks a level"""
-    decoder_res_blocks: int | None = Field(None, gt=0)
+    decoder_res_blocks: int | None = Field(None, gt=0, le=16)
     """residual blocks a level of the decoder; default: as many as the encoder's"""
     complex: bool = False
     """images are complex: real and imaginary part, one scale"""

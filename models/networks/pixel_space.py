@@ -14,11 +14,11 @@ from medrecon.models.autoencoder import Autoencoder
 class PixelConfig(BaseModel):
     """The pixels themselves in place of an autoencoder."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     kind: Literal["pixels"] = "pixels"
     """no autoencoder, nothing to train"""
-    factor: int = Field(4, gt=0)
+    factor: int = Field(4, gt=0, le=64)
     """pixels folded into channels, factor x factor"""
 
     def build(self) -> PixelSpace:

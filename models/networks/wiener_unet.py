@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,15 +22,15 @@ Parametrisation = Literal["wiener", "v", "epsilon", "x0"]
 class ExpertConfig(BaseModel):
     """One U-Net of the denoiser and the noise it is for."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     up_to: float = Field(80.0, gt=0)
     """largest noise it denoises; the next expert takes over"""
-    fold: int = Field(1, gt=0)
+    fold: int = Field(1, gt=0, le=64)
     """latent pixels folded into channels, fold x fold: 2 or 4 sees a body at a quarter or less of the cost"""
-    channels: tuple[int, ...] = (64, 128, 128)
+    channels: tuple[Annotated[int, Field(gt=0, le=4096)], ...] = Field((64, 128, 128), max_length=16)
     """feature channels a level of the U-Net, multiples of 16"""
-    res_blocks: int = Field(1, gt=0)
+    res_blocks: int = Field(1, gt=0, le=16)
     """residual blocks a level"""
     attention: int = Field(0, ge=0)
     """how many levels, from the coarsest, have self-attention"""

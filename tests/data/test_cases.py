@@ -8,6 +8,7 @@ import torch
 from data_folders import HEAD, manifest, nifti
 from dicom_maker import make_series, values
 
+from medrecon.data import expressions
 from medrecon.data.cases import assign, inventory, pseudonym, subject_of
 from medrecon.data.describe import describe, split_folder
 from medrecon.data.manifest import Manifest, Rule, load_manifest
@@ -199,3 +200,21 @@ def test_every_public_manifest_reads_a_folder_like_its_own(tmp_path: Path) -> No
         ("skm_tea", "MTR_030/I001.dcm", "MTR_030"),
     ):
         assert subject_of(tmp_path / path, tmp_path, keys[name]) == subject
+
+
+def test_an_expression_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expressions, "SECONDS", 0.5)
+    nifti(tmp_path / "train" / ("a" * 40 + "!.nii"))
+    m = manifest(tmp_path, "kind = 'nifti'\ntrain = 'train'\nsubject = '^(a+)+$'\n")
+    with pytest.raises(ValueError, match=r"takes more than 0\.5 s for 2 names"):
+        inventory(m)
+    good = manifest(tmp_path, "kind = 'nifti'\ntrain = 'train'\nsubject = '^(a+)'\n")
+    assert [case.subject for case in inventory(good).cases] == ["a" * 40]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-nan"])
+def test_fractions_are_numbers(value: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"m\.toml: key 'split"):
+        manifest(tmp_path, f"kind = 'nifti'\n[split]\nval = {value}\n")
+    with pytest.raises(ValueError, match=r"m\.toml: key 'slope'"):
+        manifest(tmp_path, f"kind = 'nifti'\ntrain = 'a'\nslope = {value}\n")

@@ -1,7 +1,9 @@
 """The training store: values, order, resuming after a kill, damage, and training from it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,3 +249,31 @@ def test_damaged_sheets_are_left_out_by_name(tmp_path: Path) -> None:
     m = manifest(tmp_path, "kind = 'sheets'\ntrain = 'train'\nsubject = 'index.tsv'\n")
     with pytest.raises(ValueError, match=r"no volume could be read; first: .*s\.png"):
         build_store(m, tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: index.update(slope=[1]), "slope"),
+        (lambda index: index.update(slope=0), "slope"),
+        (lambda index: index.pop("slope"), "slope"),
+        (lambda index: index.update(shards=3), "shards"),
+        (lambda index: index["shards"][0].update(shape=[1, 2]), "shards.0.shape"),
+        (lambda index: index["shards"][0].update(split="all"), "shards.0.split"),
+        (lambda index: index["shards"][0].pop("sha256"), "shards.0.sha256"),
+        (lambda index: index["shards"][0]["volumes"][0].update(count=1), "begins at slice|have 1 slices"),
+        (lambda index: index["shards"][0]["volumes"][0].update(start="0"), "volumes.0.start"),
+        (lambda index: index["shards"][0]["volumes"][0].update(scale=-1.0), "volumes.0.scale"),
+        (lambda index: index["shards"][0]["volumes"][0].update(files=[]), "volumes.0.files"),
+        (lambda index: index["shards"][0]["volumes"][0].update(subject=None), "volumes.0.subject"),
+    ],
+)
+def test_a_wrong_index_names_file_and_key(change: Callable[[Any], Any], message: str, tmp_path: Path) -> None:
+    build_store(mri(tmp_path, 6), tmp_path / "store")
+    path = tmp_path / "store" / "index.json"
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=message) as error:
+        Store(tmp_path / "store")
+    assert "index.json: not an index this version reads" in str(error.value)

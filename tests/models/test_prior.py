@@ -1,12 +1,22 @@
-"""A prior seen in other units and in a mirror: what it says of an image does not change."""
+"""A prior seen in other units and in a mirror: what it says of an image does not change; cards that are wrong."""
 
+import json
+import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from medrecon.core import checksum
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.networks.pixel_space import PixelSpace
+from medrecon.models.networks.wiener_unet import ExpertConfig, WienerUNet
 from medrecon.models.prior import Prior
+from medrecon.models.store import load_prior, save_prior
 from medrecon.models.values import Asinh, Linear, ValueMap
 
 
@@ -54,3 +64,85 @@ def test_a_mirror_is_seen_by_the_network_alone() -> None:
     torch.testing.assert_close(mirrored.encode(x), prior.encode(x).flip(-1))
     torch.testing.assert_close(mirrored.decode(mirrored.encode(x), (4, 6)), x)
     assert torch.equal(mirrored.mirrored().encode(x), prior.encode(x))
+
+
+def change(card: dict[str, Any], path: str, value: Any) -> None:
+    *parents, key = path.split("/")
+    for parent in parents:
+        card = card[parent]
+    if value is None:
+        del card[key]
+    else:
+        card[key] = value
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest prior: pixels folded 2 x 2, one expert."""
+    experts = {"all": {"channels": [16], "res_blocks": 1}}
+    path = tmp_path_factory.mktemp("prior") / "small.safetensors"
+    denoiser = WienerUNet({"all": ExpertConfig(**experts["all"])}, 0.01, 4, 8, ())
+    card = {"units": "HU", "modality": "CT", "error": 1.0, "values": {"type": "linear"}}
+    card |= {"autoencoder": {"kind": "pixels", "factor": 2}, "diffusion": {"sigma_min": 0.01, "experts": experts}}
+    save_prior(path, PixelSpace(2), denoiser, card)
+    load_prior(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sha256", None, "sha256: Field required"),
+        ("sha256", 3, "sha256: "),
+        ("autoencoder", None, "autoencoder: "),
+        ("autoencoder", [1], "autoencoder: "),
+        ("autoencoder/factor", "two", "factor"),
+        ("autoencoder/factor", 10**6, "factor"),
+        ("autoencoder/factor", 64, "in the file, not as the card says"),
+        ("autoencoder/kind", [], "unknown kind"),
+        ("diffusion/experts", {}, "experts"),
+        ("diffusion/experts/all/channels", [10**6], "channels"),
+        ("diffusion/experts/all/channels", [4096], "in the file, not as the card says"),
+        ("diffusion/experts/all/channels", "many", "channels"),
+        ("diffusion/experts/all/res_blocks", 10**6, "res_blocks"),
+        ("diffusion/sigma_min", "small", "sigma_min"),
+        ("values/type", "log", "unknown value map"),
+        ("values/low", "zero", "low is 'zero'"),
+        ("values/high", -5, "no range of values"),
+        ("values/knee", 3, "knee"),
+        ("units", "kg", "units"),
+        ("modality", 1, "modality"),
+        ("error", "1", None),
+        ("error", [], "error"),
+    ],
+)
+def test_a_wrong_card_names_file_and_key(
+    path: str, value: Any, message: str | None, small: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copy(small, tmp_path / "p.safetensors")
+    card = json.loads(small.with_suffix(".json").read_text())
+    change(card, path, value)
+    (tmp_path / "p.json").write_text(json.dumps(card))
+    if message is None:
+        assert load_prior(str(copied)).error == 1.0
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        load_prior(str(copied))
+    assert str(tmp_path / "p.") in str(error.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(small: Path, tmp_path: Path) -> None:
+    tensors = load_file(small)
+    name = next(name for name in tensors if name.endswith("weight"))
+    tensors[name].flatten()[0] = float("nan")
+    save_file(tensors, tmp_path / "p.safetensors")
+    card = json.loads(small.with_suffix(".json").read_text())
+    card["sha256"] = checksum.of_file(tmp_path / "p.safetensors")
+    (tmp_path / "p.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=rf"p\.safetensors: {re.escape(name)}: NaN"):
+        load_prior(str(tmp_path / "p.safetensors"))
+    (tmp_path / "p.safetensors").write_bytes(b"no weights at all")
+    card["sha256"] = checksum.of_file(tmp_path / "p.safetensors")
+    (tmp_path / "p.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"p\.safetensors: damaged, or not safetensors"):
+        load_prior(str(tmp_path / "p.safetensors"))

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
+from ct_phantoms import Ellipse
 
 from medrecon.core.units import MU_WATER, hu_to_mu
 from medrecon.core.volume import Volume
@@ -17,6 +19,7 @@ from medrecon.sampling.lines import acceleration
 from medrecon.sampling.pattern import draw
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.simulate.ct import reconstruction_grid, resize
+from medrecon.simulate.ct_rays import Kind
 from medrecon.simulate.mri import Scanner, free_axis, mean_signal
 
 Make = Callable[..., Volume]
@@ -37,6 +40,34 @@ def test_line_integrals_of_a_water_disc(disc_volume: Make, geometry: str) -> Non
     torch.testing.assert_close(middle, torch.full_like(middle, 80 * MU_WATER), rtol=0.03, atol=0)
     full = 2 * math.pi if geometry == "fan" else math.pi
     assert scan.geometry.angles == pytest.approx([full * i / 5 for i in range(5)])
+
+
+@pytest.mark.parametrize("geometry", ["fan", "parallel"])
+@pytest.mark.parametrize(
+    ("shape", "spacing", "size"),
+    [
+        ((64, 100), (1.6, 0.7), None),
+        ((100, 48), (0.7, 1.6), 50),
+        ((64, 64), (0.703125, 0.703126), None),
+        ((64, 40), (1.0, 1.0), 27),
+    ],
+)
+def test_pixels_that_are_not_square(
+    geometry: Kind, shape: tuple[int, int], spacing: tuple[float, float], size: int | None
+) -> None:
+    """Line integrals of an ellipse off the middle are those of the closed form, whatever the pixels."""
+    affine = torch.diag(torch.tensor([spacing[1], spacing[0], 1.0, 1.0], dtype=torch.float64))
+    ellipse = Ellipse(4.0, -3.0, 14.0, 9.0, 0.4, MU_WATER)
+    hu = 1000 * (ellipse.image(ImageGrid(shape, spacing), 8) / MU_WATER - 1)
+    volume = Volume(hu[None].float(), affine, "HU", "CT")
+    scan = simulate_ct(volume, geometry=geometry, views=7, i0=1e9, sigma_e=0.0, size=size, generator=seeded())
+    fine = replace(scan.rays, det_count=8 * scan.rays.det_count, det_spacing=scan.rays.det_spacing / 8)
+    truth = ellipse.sinogram(fine).float().unflatten(-1, (-1, 8)).mean(-1)  # over the width of an element
+    assert float((scan.data[0] - truth).norm() / truth.norm()) < 0.05  # edges blur by a pixel
+    torch.testing.assert_close(scan.data[0].sum(-1), truth.sum(-1), rtol=0.01, atol=0)
+    place = torch.arange(scan.data.shape[-1], dtype=torch.float32)
+    centroid = (scan.data[0] * place).sum(-1) / scan.data[0].sum(-1) - (truth * place).sum(-1) / truth.sum(-1)
+    assert float(centroid.abs().max()) < 0.03
 
 
 def test_the_detector_sees_the_corners(disc_volume: Make) -> None:

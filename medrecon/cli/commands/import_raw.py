@@ -72,6 +72,7 @@ def import_raw(
     check_free(output, writing.overwrite)
 
     from medrecon.acquisition.options import OptionError, RawOptions
+    from medrecon.formats.common.naming import naming
     from medrecon.formats.contents import of_scan
     from medrecon.formats.measurement_file import save_scan
     from medrecon.formats.raw_data import recognise
@@ -81,7 +82,8 @@ def import_raw(
         options = RawOptions(**given)
         found = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": found.name, "options": options.given()}
-        scan = found.read_scan(raw, options)
+        with naming(raw):
+            scan = found.read_scan(raw, options)
     except OptionError as error:
         raise UsageError(str(error)) from error
     result = {**plan, **of_scan(scan)}

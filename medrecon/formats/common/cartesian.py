@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from medrecon.core.scan import Scan
 from medrecon.formats.common.placement import isocentre_affine, moved
+
+log = logging.getLogger(__name__)
 
 MOST_COILS = 128
 
@@ -72,6 +75,8 @@ def bare_scan(kspace: Tensor, first: int, count: int, pixel: float | None, facts
     check_coils("k-space", kspace)
     check_finite("k-space", kspace, first)
     check_measured("k-space", kspace, first)
+    if pixel is None:
+        log.warning("%s: no pixel size in the file: a pixel counts as 1 mm; --pixel sets it", facts["source"])
     mask, shape, mm = acquired(kspace), (kspace.shape[-2], kspace.shape[-1]), pixel or 1.0
     provenance = {
         **facts,

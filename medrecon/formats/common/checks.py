@@ -24,6 +24,8 @@ IN_MM = {
     "nm": 1e-6,
     "nanometer": 1e-6,
 }
+OPAQUE = 100.0
+"""A line integral that none is: one photon in e^100."""
 PITCHES = (1e-5, 10.0)
 """Detector elements of real scanners [mm]: from 10 nm to 10 mm."""
 SOURCES = (1.0, 3e3)
@@ -34,31 +36,47 @@ def finite(key: str, values: Array, hint: str = "") -> Array:
     """Return the same values.
 
     Raises:
-        ValueError: NaN or infinite ones among them, and where the first is.
+        ValueError: NaN or infinite ones among them, in the single precision we compute in, and where the first is.
     """
-    bad = ~np.isfinite(values)
+    bad = ~(np.abs(values) <= np.finfo(np.float32).max)
     if bad.any():
         first = np.argwhere(bad)[0].tolist()
         raise ValueError(f"{key}: {int(bad.sum())} NaN or infinite values, the first at {first}{hint}")
     return values
 
 
+def line_integrals(key: str, values: Array) -> NDArray[np.float32]:
+    """Return line integrals of attenuation in single precision.
+
+    Raises:
+        ValueError: NaN or infinite ones among them, or what no ray attenuates.
+    """
+    finite(key, values, NO_COUNTS)
+    if values.size and (most := float(np.abs(values).max())) > OPAQUE:
+        raise ValueError(
+            f"{key}: values up to {most:.3g}; line integrals after the logarithm stay far below {OPAQUE:g}"
+        )
+    return values.astype(np.float32)
+
+
 def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
     """Return view angles (V,) in rad, from "degrees" or "radians" in some spelling, or "" when the file does not say.
 
+    In any order: golden angles, interlaced turns, repeated views, an encoder that jitters or starts again at 0.
+
     Raises:
-        ValueError: not one per view, NaN, not monotone, or a span that speaks of other units.
+        ValueError: not one per view, NaN, one angle for nearly all, or a span that speaks of other units.
     """
     angles = np.ravel(np.asarray(values, dtype=float))
     if len(angles) != count:
         raise ValueError(f"{key}: expected {count} angles, one per view, got {len(angles)}")
     finite(key, angles)
-    steps = np.diff(angles)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        turn = int(np.argmax(np.sign(steps) != np.sign(steps[0])))
+    different, times = np.unique(angles, return_counts=True)
+    often, usual = int(times.max(initial=1)), float(np.median(times)) if count else 1.0
+    if often > 2 * usual + 1 or (count > 1 and len(different) == 1):
         raise ValueError(
-            f"{key}: the angles are not monotone: {angles[turn]:g} is followed by {angles[turn + 1]:g} "
-            f"(view {turn + 1}); sort the views, or leave out repeated ones"
+            f"{key}: {often} of the {count} views are at {different[np.argmax(times)]:g}; were their angles never "
+            f"written? leave these views out"
         )
     span = float(np.ptp(angles))
     if units.lower().startswith("rad"):

@@ -7,6 +7,7 @@ columns are zero padding; the recon matrix is what is kept of the image, after t
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from medrecon.formats.common import cartesian, hdf5
 from medrecon.formats.common.placement import isocentre_affine, moved
 from medrecon.formats.fastmri import header as fastmri_header
 from medrecon.geometry import Cartesian
+
+log = logging.getLogger(__name__)
 
 KEPT = ("acquisition", "max", "norm")
 
@@ -41,7 +44,7 @@ def read_kspace(path: Path, options: RawOptions) -> Scan:
         start, stop = options.range(slices)
         kspace = _kspace(stored, start, stop)
         shape = (kspace.shape[-2], kspace.shape[-1])
-        grid = _grid(_header(h5, options), shape, options)
+        grid = _grid(_header(h5, options), shape, options, path)
         measured, told = cartesian.acquired(kspace), _mask(h5, shape)
         facts = {key: _plain(h5.attrs[key]) for key in KEPT if key in h5.attrs}
         targets = sorted(key for key in h5 if key.startswith("reconstruction_"))
@@ -102,9 +105,11 @@ class _Grid:
     origin: str
 
 
-def _grid(header: fastmri_header.Header | None, shape: tuple[int, int], options: RawOptions) -> _Grid:
+def _grid(header: fastmri_header.Header | None, shape: tuple[int, int], options: RawOptions, path: Path) -> _Grid:
     if header is not None:
         return _Grid(header.pixel(shape), header.pitch, header.crop(shape), header.padding(shape[1]), "ismrmrd_header")
+    if options.pixel is None:
+        log.warning("%s: no header that tells the pixel size: a pixel counts as 1 mm; --pixel sets it", path)
     pixel = options.pixel or 1.0
     origin = "given" if options.pixel else "not in the file: taken as 1 mm"
     return _Grid((pixel, pixel), pixel, shape, (0, shape[1]), origin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from medrecon.core.volume import Modality, Volume
 from medrecon.formats.common import hdf5
 from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.fastmri import header as fastmri_header
+
+log = logging.getLogger(__name__)
 
 PREFIX = "reconstruction_"
 
@@ -42,6 +45,8 @@ def read_target(path: Path, series: str | None = None, modality: Modality | None
     if bad.size:
         raise ValueError(f"{path}: {name}: NaN or infinite values, first in slice {bad[0]}")
     shape = (int(grid[0]), int(grid[1]))
+    if header is None:
+        log.warning("%s: no header that tells the pixel size: a pixel counts as 1 mm", path)
     pixel, pitch = (header.pixel(shape), header.pitch) if header is not None else ((1.0, 1.0), 1.0)
     affine = isocentre_affine(shape, pixel, pitch, len(values))
     for axis, (n, m) in enumerate(zip(shape, values.shape[1:], strict=True)):

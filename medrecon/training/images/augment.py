@@ -14,7 +14,7 @@ from medrecon.training.images.slices import Slices
 class Augment(BaseModel):
     """How training slices are varied; drawn anew for every crop."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     mirror: float = Field(0.5, ge=0, le=1)
     """share of crops mirrored left to right"""

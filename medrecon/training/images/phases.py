@@ -14,7 +14,7 @@ from medrecon.simulate.mri import synthetic_phase
 class Phases(BaseModel):
     """Random phases for magnitudes scaled to about 1; drawn anew for every image."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     smooth: tuple[float, float] = (0.3, 3.0)
     """deviation of the random smooth part (field, coils), radians: between these two, uniform in its logarithm"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.data import sheets
 from medrecon.training.images.phases import Phases
 
 
@@ -64,26 +64,15 @@ def read_sheets(folder: Path, slope: float, intercept: float) -> Slices:
     """Slices from PNG sheets: N square slices stacked along the rows, listed in `index.tsv`.
 
     Raises:
-        FileNotFoundError: no `index.tsv` in the folder.
-        ValueError: a sheet's height is not a multiple of its width.
+        FileNotFoundError: no `index.tsv` in the folder, or a sheet is missing.
+        ValueError: a line of the index or a sheet that is damaged or not as it should be.
     """
-    from PIL import Image
-
-    index = folder / "index.tsv"
-    if not index.exists():
-        raise FileNotFoundError(f"{index} not found: a sheet folder needs it (columns sheet, frame, source, subject)")
-    with index.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    rows = sheets.index(folder)
     stacks: list[np.ndarray] = []
     subjects: list[str] = []
     origins: list[str] = []
     for sheet in sorted({row["sheet"] for row in rows}):
-        Image.MAX_IMAGE_PIXELS = None
-        with Image.open(folder / sheet) as image:
-            pixels = np.asarray(image).astype(np.int16)
-        if pixels.shape[0] % pixels.shape[1]:
-            raise ValueError(f"{folder / sheet}: height {pixels.shape[0]} is not a multiple of width {pixels.shape[1]}")
-        stacks.append(pixels.reshape(-1, pixels.shape[1], pixels.shape[1]))
+        stacks.append(sheets.frames(folder / sheet).astype(np.int16))
         own = {int(r["frame"]): r for r in rows if r["sheet"] == sheet}
         for frame in range(len(stacks[-1])):
             row = own.get(frame)

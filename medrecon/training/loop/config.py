@@ -12,7 +12,7 @@ Optimizer = Literal["adamw", "muon"]
 class LoopConfig(BaseModel):
     """How long and how fast to train."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     steps: int = Field(20000, gt=0)
     """optimiser steps; a resumed run may change it, the learning rate follows step/steps"""

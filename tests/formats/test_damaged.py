@@ -1,0 +1,22 @@
+"""A sample of benchmarks/damaged_inputs.py: damaged inputs of every reader are refused by name, or read right."""
+
+from pathlib import Path
+
+import pytest
+from damage_targets import BAD, attempt, targets, whole
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SEEDS = range(1000, 1005)
+KNOWN = (("card", 46), ("table", 22), ("htc2022", 29), ("training", 13), ("options", 40), ("options", 11))
+"""Faults that the script found."""
+
+
+@pytest.mark.parametrize("name", sorted(targets()))
+def test_damaged_inputs(name: str, tmp_path: Path) -> None:
+    target = targets()[name]
+    (tmp_path / "whole").mkdir()
+    original = whole(target, target.make(tmp_path / "whole"))
+    assert whole(target, original.path).digest == original.digest
+    for seed in (*SEEDS, *(seed for known, seed in KNOWN if known == name)):
+        outcome = attempt(target, original, tmp_path / str(seed), seed)
+        assert outcome.kind not in BAD, f"{name}:{seed} {outcome}"
