@@ -70,6 +70,7 @@ def recon(
 
     from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline import reconstruct, solver_class
+    from medrecon.pipeline.choose import is_partial
 
     scan = load_scan(measurement)
     if scan.modality == "ct" and how.maps != "auto":
@@ -81,7 +82,12 @@ def recon(
     try:
         scan.within(some)
         chosen = solver_class(
-            solver, scan.modality, options, volumetric=scan.volumetric, noncartesian=scan.noncartesian
+            solver,
+            scan.modality,
+            options,
+            volumetric=scan.volumetric,
+            noncartesian=scan.noncartesian,
+            partial=is_partial(scan),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
