@@ -50,8 +50,8 @@ def check_room(lines: Readouts, image: Index, encoding: Encoding, total: int) ->
     if needed > SMALL + SPARSE * measured:
         raise ValueError(
             f"the encoded matrix {encoding.matrix} asks for {needed / 2**20:.0f} MiB of k-space, "
-            f"{needed / measured:.0f} times the {len(image)} readouts that there are; a wrong matrix in the header, or a "
-            "wrong counter?"
+            f"{needed / measured:.0f} times the {len(image)} readouts that there are; a wrong matrix in the header, or "
+            "a wrong counter?"
         )
 
 

@@ -68,7 +68,7 @@ def encoding_of(header: dict[str, Any], blocks: list[Any]) -> Encoding:
         "model": dicom.get("ManufacturersModelName"),
         "software": dicom.get("SoftwareVersions"),
         "tesla": dicom.get("flMagneticFieldStrength"),
-        "protocol": meas.get("tProtocolName"),
+        "protocol": protocol(header),
     }
     return Encoding(
         matrix,
