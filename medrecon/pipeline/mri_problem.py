@@ -25,10 +25,13 @@ from medrecon.pipeline.coil_maps import MapMethod, estimate_maps
 
 log = logging.getLogger(__name__)
 
-FLOOR = 1e-4
+FLOOR = 1e-3
 """Least noise that is believed when it is estimated, relative to the root mean square of the k-space samples, which is
-that of the image: no scanner has an image of a signal-to-noise ratio of 10 000, and operators of single precision are
+that of the image: no scanner's image has a mean signal-to-noise ratio of 1000, and operators of single precision are
 exact to some 1e-6. Less comes of filters, zero padding and simulations without noise."""
+FALLS = 0.6
+"""White noise is as strong in the outer tenth of k-space as in the tenth before it (0.82 to 1 in real scans);
+filters of Hann and Fermi make it 0.05 to 0.55."""
 EMPTY = "the k-space of this scan has no signal: every acquired sample is 0"
 LEVEL = 0.999
 """Quantile of the magnitude that becomes 1 in the units of an MR prior."""
@@ -67,18 +70,21 @@ class MRIProblem(abc.ABC):
         rms = float(samples[..., radius >= 0].abs().double().square().mean().sqrt())
         if not rms > 0:
             raise ValueError(EMPTY)
-        self.estimate = {"noise_model": "estimated from the data", "sigma_estimated": level}
-        if level >= FLOOR * rms:
-            return MRINoise(level)
-        self.estimate["noise_model"] = (
-            f"the estimate {level:.3g} is below {FLOOR:g} of the samples' root mean square {rms:.3g}, as of k-space "
-            f"that is filtered, padded with zeros or simulated without noise: {FLOOR * rms:.3g} was taken instead"
-        )
-        log.warning(
-            "noise: %s; chi^2/m means little here. Give the scan its noise for one that does",
-            self.estimate["noise_model"],
-        )
-        return MRINoise(FLOOR * rms)
+        sigma, doubt = max(level, FLOOR * rms), ""
+        if level < FLOOR * rms:
+            doubt = (
+                f"the estimate {level:.3g} is below {FLOOR:g} of the samples' root mean square {rms:.3g}, as of "
+                f"k-space that is filtered, padded with zeros or simulated without noise: {sigma:.3g} was taken instead"
+            )
+        elif level < FALLS * outer_level(samples, radius, 0.8, 0.9):
+            doubt = (
+                f"the estimate {level:.3g} is of outer k-space that still falls towards its edge, as behind a filter: "
+                "the noise further in may be far stronger"
+            )
+        if doubt:
+            log.warning("noise: %s; chi^2/m means little. Give the scan its noise for one that does", doubt)
+        self.estimate = {"noise_model": doubt or "estimated from the data", "sigma_estimated": level}
+        return MRINoise(sigma)
 
     @abc.abstractmethod
     def _radius(self) -> Tensor:
