@@ -33,7 +33,10 @@ def read_target(path: Path, series: str | None = None, modality: Modality | None
     storage.check_heaps(path)
     with hdf5.opened(path) as h5:
         name = _choose(h5, series)
-        stored = hdf5.dataset(h5, name, (3,))
+        stored = h5[name]
+        if not hdf5.is_dataset(stored) or stored.ndim != 3:
+            got = f"shape {stored.shape}" if hdf5.is_dataset(stored) else "a group"
+            raise ValueError(f"{name}: expected images (slices, rows, columns), got {got}")
         storage.check_stored(stored, name)
         values = np.asarray(stored[()], dtype=np.float32)
         header = fastmri_header.read(h5) if "ismrmrd_header" in h5 else None
