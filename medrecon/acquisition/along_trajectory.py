@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrecon.acquisition.dimensions import check_image
 from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.repeats import check_repeats
 from medrecon.acquisition.slice_stack import Slice, affine, slice_step
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
@@ -41,12 +43,15 @@ def samples_along(
     """
     if lines.trajectory is None:
         raise ValueError(f"a {encoding.kind} measurement without trajectory in its readouts: add it to the file")
+    check_image(lines, image, (encoding.kept(0), encoding.kept(1)))
     shape, first, stacked = (encoding.kept(0), encoding.kept(1)), slices[0], encoding.matrix[2] > 1
     if stacked:
         if len(slices) > 1:
             raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
         count, kept = encoding.matrix[2], encoding.kept(2)
-        samples, found = _stacked(lines, image, "step2", [encoding.centre[1] - count // 2 + p for p in range(count)])
+        samples, found, averages = _stacked(
+            lines, image, "step2", [encoding.centre[1] - count // 2 + p for p in range(count)]
+        )
         samples = centred_ifft(samples, 0)
         start, stop = options.range(kept)
         data, number = samples[count // 2 - kept // 2 :][start:stop], kept // 2 - start
@@ -55,11 +60,14 @@ def samples_along(
         start, stop = options.range(len(slices))
         slices, number = slices[start:stop], 0
         first, across = slices[0], slice_step(slices, encoding.image_mm[2])
-        data, found = _stacked(lines, image, "slice", [s.counter for s in slices])
+        data, found, averages = _stacked(lines, image, "slice", [s.counter for s in slices])
     trajectory, density, units = _in_cycles(found, shape, stacked)
     steps = first.axes[1] * encoding.pitch(1), first.axes[0] * encoding.pitch(0), across
     placed = affine(first.centre, steps, (shape[1] // 2, shape[0] // 2, number))
     facts = {**facts, "trajectory_units": units, "slices": [start, stop]}
+    if averages > 1:
+        facts["averages"] = averages
+        noise = None if noise is None else noise.scaled(1 / averages)
     return Scan(
         "mri",
         data.contiguous(),
@@ -72,23 +80,50 @@ def samples_along(
     )
 
 
-def _stacked(lines: Readouts, image: Index, counter: str, wanted: list[int]) -> tuple[Tensor, NDArray[np.float32]]:
-    """(Z, C, S) samples of slices or partitions, and the one trajectory (S, D) they were measured along."""
-    assert lines.trajectory is not None
-    parts, trajectories = [], []
+def _stacked(lines: Readouts, image: Index, counter: str, wanted: list[int]) -> tuple[Tensor, NDArray[np.float32], int]:
+    """(Z, C, S) samples of slices or partitions, the one trajectory (S, D) they were measured along, and the averages
+    of every readout."""
+    parts, trajectories, averages = [], [], []
     for value in wanted:
         own = image[lines.counters[counter][image] == value]
         if not len(own):
             raise ValueError(f"{counter} {value} was not measured: a stack needs all of {wanted[0]} to {wanted[-1]}")
-        own = own[np.argsort(lines.counters["step1"][own], kind="stable")]
-        parts.append(_joined(lines, own))
-        trajectories.append(np.concatenate([lines.trajectory(i[None])[0] for i in own]))
-        if trajectories[-1].shape != trajectories[0].shape or np.abs(trajectories[-1] - trajectories[0]).max() > 1e-4:
+        samples, trajectory, count = _averaged(lines, own[np.argsort(lines.counters["step1"][own], kind="stable")])
+        parts.append(samples)
+        trajectories.append(trajectory)
+        averages.append(count)
+        if trajectory.shape != trajectories[0].shape or np.abs(trajectory - trajectories[0]).max() > 1e-4:
             raise ValueError(
                 f"{counter} {wanted[0]} and {value} have different trajectories; read one slice at a "
                 "time, such as slices 0:1"
             )
-    return torch.stack(parts), trajectories[0]
+    if len(set(averages)) > 1:
+        raise ValueError(f"{counter}: averages of {averages} readouts; read one slice at a time, such as slices 0:1")
+    return torch.stack(parts), trajectories[0], averages[0]
+
+
+def _averaged(lines: Readouts, own: Index) -> tuple[Tensor, NDArray[np.float32], int]:
+    """(C, S) samples of readouts in the order given, (S, D) their trajectory, and how many of one were averaged.
+
+    Raises:
+        ValueError: readouts along one trajectory that are no averages, or not all of them as often.
+    """
+    assert lines.trajectory is not None
+    along = [lines.trajectory(i[None])[0] for i in own]
+    known: dict[bytes, int] = {}
+    number = np.array([known.setdefault(k.tobytes(), len(known)) for k in along])
+    check_repeats(lines, own, number)
+    count = np.bincount(number)
+    if count.min() != count.max():
+        raise ValueError(
+            f"some trajectories were measured {count.min()} times and others {count.max()} times: uneven averages"
+        )
+    first = np.unique(number, return_index=True)[1]
+    if count[0] == 1:
+        return _joined(lines, own), np.concatenate(along), 1
+    rounds = own[np.argsort(number, kind="stable")].reshape(len(known), -1).T
+    samples = torch.stack([_joined(lines, part) for part in rounds]).mean(0)
+    return samples, np.concatenate([along[i] for i in first]), int(count[0])
 
 
 def _joined(lines: Readouts, own: Index) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,74 +11,67 @@ import torch
 from torch import Tensor
 
 from medrecon.acquisition.along_trajectory import samples_along
-from medrecon.acquisition.options import OptionError, RawOptions
+from medrecon.acquisition.choice import CHOICES, chosen
+from medrecon.acquisition.dead_coils import without_silent_coils
+from medrecon.acquisition.dimensions import check_room, dimensions
+from medrecon.acquisition.options import RawOptions
 from medrecon.acquisition.readout_lines import Preparation
 from medrecon.acquisition.readouts import Encoding, Index, Readouts
 from medrecon.acquisition.receiver_noise import receiver_covariance
-from medrecon.acquisition.slice_stack import Slice, affine, ordered_slices, slice_step
+from medrecon.acquisition.repeats import check_repeats
+from medrecon.acquisition.slice_stack import Slice, affine, ordered_slices, slice_step, unplaced
 from medrecon.acquisition.virtual_coils import virtual_coils
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 from medrecon.geometry import Cartesian
 from medrecon.numerics.fourier import centred_ifft
 
-CHOICES: tuple[Literal["contrast", "phase", "repetition", "set"], ...] = ("contrast", "phase", "repetition", "set")
-"""Counters of which a scan holds one value; the options of the same names choose it."""
-USES = ("slices", *CHOICES, "coils")
+log = logging.getLogger(__name__)
+
+USES = ("slices", *CHOICES, "where", "coils")
 """Options that all formats of readouts have a use for."""
 
 
 def scan_of(lines: Readouts, encoding: Encoding, options: RawOptions, provenance: Mapping[str, Any]) -> Scan:
     """Sort the readouts of a measurement into a scan.
 
-    Repeated lines and averages are averaged, and the covariance is that of the mean. The phase oversampling becomes
-    the geometry's crop, that of the readout is removed. A 3D measurement becomes slices by an inverse transform along
-    its partitions, or, where these are undersampled, along the readout: images (encode step 1, encode step 2) then.
+    Averages are averaged, and the covariance is that of the mean. The phase oversampling becomes the geometry's crop,
+    that of the readout is removed. Coils without noise or without signal are left out. A 3D measurement becomes slices
+    by an inverse transform along its partitions, or, where these are undersampled, along the readout: images (encode
+    step 1, encode step 2) then.
 
     Raises:
         ValueError, OptionError: what is wrong with which readout; slices or a contrast that are not there.
     """
-    image, facts = _chosen(lines, encoding, options)
+    image, facts = chosen(lines, encoding, options)
     facts = {**provenance, **encoding.facts, **facts}
     slices = ordered_slices(lines, image, encoding.mirrored)
     facts["orientation"] = "file" if slices[0].known else "not in the file: taken as axial"
+    if encoding.kind == "cartesian":
+        check_repeats(lines, image)
+    encoding, flat = dimensions(lines, image, encoding, slices)
+    facts |= flat
+    if unplaced(slices):
+        facts["positions"] = f"not in the file: slices taken as neighbours of {encoding.image_mm[2]:g} mm without gaps"
+        log.warning("%s: the positions of the slices are %s", facts.get("source", "raw data"), facts["positions"])
     facts["readout_oversampling"] = encoding.matrix[0] / encoding.kept(0)
     noise: MRINoise | None = None
     own, navigators = np.flatnonzero(lines.noise), np.flatnonzero(lines.navigator)
     lines.check_coils(np.concatenate([image, own, navigators]))
+    count = int(lines.coils[image[0]])
+    numbers = np.arange(count)
     if own.size:
-        covariance, facts["noise"] = receiver_covariance(lines, own, float(lines.dwell[image[0]]), encoding)
-        noise = MRINoise(covariance.to(torch.complex64))
+        found = receiver_covariance(lines, own, float(lines.dwell[image[0]]), encoding)
+        noise, facts["noise"] = MRINoise(found.covariance.to(torch.complex64)), found.how
+        lines, numbers = lines.of_coils(found.alive), numbers[found.alive]
     if encoding.kind != "cartesian":
         scan = samples_along(lines, image, encoding, slices, options, noise, facts)
     elif encoding.matrix[2] > 1:
         scan = _slab(lines, image, encoding, slices, options, noise, facts)
     else:
         scan = _stack(lines, image, encoding, slices, options, noise, facts)
+    scan = without_silent_coils(scan, numbers.tolist(), count)
     return scan if options.coils is None else virtual_coils(scan, options.coils)
-
-
-def _chosen(lines: Readouts, encoding: Encoding, options: RawOptions) -> tuple[Index, dict[str, Any]]:
-    """The lines of the image, of one contrast, cardiac phase, repetition and set: the first, or what is asked for."""
-    image = ~lines.noise & ~lines.navigator
-    facts: dict[str, Any] = {}
-    if encoding.calibration != "embedded" and (lines.calibration & image).any():
-        facts["calibration_lines_left_out"] = int((lines.calibration & image).sum())
-        image &= ~lines.calibration
-    if not image.any():
-        raise ValueError(
-            f"no readouts of an image among {len(lines)} ({int(lines.noise.sum())} of noise, "
-            f"{int(lines.navigator.sum())} of navigators)"
-        )
-    for name in CHOICES:
-        there = np.unique(lines.counters[name][image]).tolist()
-        wanted = there[0] if getattr(options, name) is None else getattr(options, name)
-        if wanted not in there:
-            raise OptionError(f"{name} {wanted}: the file has {', '.join(map(str, there))}")
-        if len(there) > 1:
-            facts[name] = f"{wanted} of {', '.join(map(str, there))}; choose with --{name}"
-        image &= lines.counters[name] == wanted
-    return np.flatnonzero(image), facts
 
 
 def _stack(
@@ -151,6 +145,7 @@ def _sorted(
     lines: Readouts, image: Index, slots: Index, total: int, encoding: Encoding
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """(total, C, H) mean of the lines of each slot, (total, H) how many they were, and what was corrected."""
+    check_room(lines, image, encoding, total)
     prepare = Preparation(lines, encoding)
     facts: dict[str, Any] = {}
     if (own := np.flatnonzero(lines.navigator)).size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,6 +27,10 @@ class RawOptions:
         direct: keep the cone beam of helical data, for a reconstruction in three dimensions, instead of rebinning.
         contrast, phase, repetition, set: which echo, cardiac phase, repetition or set of a measurement to read, as
             its counters have them; the first by default.
+        where: values of free counters, such as {"segment": 0, "user1": 2}, of the readouts to read; these counters mean
+            what a sequence wants, so lines that differ in one are never averaged.
+        group: which of several measurements of an ISMRMRD file to read, by the name of its group.
+        measurement: which of several measurements of a twix file to read, counted from 0.
         coils: number of virtual coils to compress the data to, after whitening by the noise readouts.
         format: name of the format, instead of recognising it by the file's content.
 
@@ -45,6 +50,9 @@ class RawOptions:
     phase: int | None = None
     repetition: int | None = None
     set: int | None = None
+    where: Mapping[str, int] | None = None
+    group: str | None = None
+    measurement: int | None = None
     coils: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,8 +62,8 @@ class RawOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise OptionError(f"{name}: expected a number > 0, got {value}")
-        for name, least in (("contrast", 0), ("phase", 0), ("repetition", 0), ("set", 0), ("coils", 1)):
-            value = getattr(self, name)
+        for name in ("contrast", "phase", "repetition", "set", "measurement", "coils"):
+            value, least = getattr(self, name), int(name == "coils")
             if value is not None and value < least:
                 raise OptionError(f"{name}: expected a number >= {least}, got {value}")
         if self.centre is not None and not abs(self.centre) < float("inf"):

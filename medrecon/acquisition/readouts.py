@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,11 @@ class Encoding:
         """Pixel size [mm]."""
         return self.field_mm[axis] / self.matrix[axis]
 
+    def flat(self, thickness: float) -> Encoding:
+        """Return the encoding of slices, `thickness` [mm] each, where the header speaks of partitions."""
+        matrix, fields = (*self.matrix[:2], 1), [(*mm[:2], thickness) for mm in (self.field_mm, self.image_mm)]
+        return replace(self, matrix=matrix, field_mm=fields[0], image_mm=fields[1], centre=(self.centre[0], 0))
+
 
 @dataclass(frozen=True, eq=False)
 class Readouts:
@@ -75,6 +80,7 @@ class Readouts:
         load: line numbers (n,) of equal length and receivers -> (n, C, S) complex64.
         trajectory: line numbers -> (n, S, D), where the file has one.
         offcentre: (N,) [mm], shift of the field of view along the readout by the receiver's frequency.
+        free: (N,) each, counters that mean what a sequence wants: what differs in one is not averaged.
     """
 
     counters: Mapping[str, Index]
@@ -92,6 +98,7 @@ class Readouts:
     load: Callable[[Index], NDArray[np.complex64]]
     trajectory: Callable[[Index], NDArray[np.float32]] | None = None
     offcentre: NDArray[np.float64] | None = None
+    free: Mapping[str, Index] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.noise)
@@ -111,6 +118,11 @@ class Readouts:
         if not finite.all():
             raise ValueError(f"readout {index[int(np.argmin(finite))]}: NaN or infinite samples; the file is damaged")
         return torch.from_numpy(np.ascontiguousarray(data))
+
+    def of_coils(self, kept: Flags) -> Readouts:
+        """Return the same readouts of these receivers (C,) only."""
+        count, load = int(kept.sum()), self.load
+        return replace(self, coils=np.full_like(self.coils, count), load=lambda index: load(index)[:, kept])
 
     def check_coils(self, index: Index) -> None:
         """Raises ValueError where one of these lines has another number of receivers than the first."""

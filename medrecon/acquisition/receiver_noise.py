@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.acquisition.readouts import Encoding, Index, Readouts
-from medrecon.coils.whitening import noise_covariance, noise_scale
+from medrecon.acquisition.readouts import Encoding, Flags, Index, Readouts
+from medrecon.coils.whitening import noise_covariance, noise_scale, silent_coils
 
 
-def receiver_covariance(lines: Readouts, noise: Index, dwell: float, encoding: Encoding) -> tuple[Tensor, str]:
-    """(C, C) complex128 covariance E[n n^H] of a sample of dwell time `dwell` [us], and how it was found.
+@dataclass(frozen=True, eq=False)
+class ReceiverNoise:
+    """Covariance E[n n^H] (C', C') complex128 of a sample, of the coils `alive` (C,), and how it was found."""
+
+    covariance: Tensor
+    alive: Flags
+    how: str
+
+
+def receiver_covariance(lines: Readouts, noise: Index, dwell: float, encoding: Encoding) -> ReceiverNoise:
+    """Estimate the covariance of a sample of dwell time `dwell` [us], without coils that have no noise.
 
     White noise has a variance proportional to the receiver's bandwidth, 1 / dwell time; that of the noise readouts may
     be narrower by `noise_bandwidth` (Kellman & McVeigh, Magn. Reson. Med. 54:1439, 2005):
     covariance = covariance of the noise readouts * (their dwell / dwell) / noise_bandwidth.
 
     Raises:
-        ValueError: several dwell times, too few samples for so many coils, NaN, a coil without noise.
+        ValueError: several dwell times, too few samples for so many coils, NaN, no coil with noise.
     """
     parts = [lines.read(index) for index in lines.alike(noise)]
     samples = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1)
@@ -30,4 +42,7 @@ def receiver_covariance(lines: Readouts, noise: Index, dwell: float, encoding: E
     how = f"{samples.shape[1]} samples of {len(noise)} noise readouts, dwell time ratio "
     how += f"{own / dwell:.4g}" if known else "not known, taken as 1"
     how += f", relative bandwidth {bandwidth:g}" + ("" if encoding.noise_bandwidth else " for lack of a better one")
-    return noise_covariance(samples, scale=scale), how
+    alive = ~silent_coils(samples)
+    if not bool(alive.any()):
+        raise ValueError(f"the {len(noise)} noise readouts are 0 in every coil; leave them out of the file")
+    return ReceiverNoise(noise_covariance(samples[alive], scale=scale), np.asarray(alive.numpy()), how)

@@ -29,6 +29,13 @@ def noise_scale(data_dwell: float, noise_dwell: float, bandwidth: float = SIEMEN
     return data_dwell / noise_dwell * bandwidth
 
 
+def silent_coils(noise: Tensor) -> Tensor:
+    """Return (C,), which coils of noise samples (C, S) have none to speak of beside the median of the others."""
+    power = noise.abs().double().square().mean(1)
+    alive = power[power > 0]
+    return power <= (_DEAD * alive.median() if len(alive) else 0.0)
+
+
 def noise_covariance(noise: Tensor, *, scale: float = 1.0) -> Tensor:
     """Estimate E[n n^H] (C, C), complex128, of noise samples (C, S) or (N, C, S), N readouts, of mean 0.
 
@@ -50,9 +57,7 @@ def noise_covariance(noise: Tensor, *, scale: float = 1.0) -> Tensor:
     if not bool(torch.isfinite(torch.view_as_real(samples)).all()):
         raise ValueError("noise_covariance: the noise scan has NaN or infinite samples; leave them out")
     covariance = samples @ samples.mH / (count * scale)
-    power = covariance.diagonal().real
-    dead = (power <= _DEAD * power.median()).nonzero()[:, 0].tolist()
-    if dead:
+    if dead := silent_coils(samples).nonzero()[:, 0].tolist():
         raise ValueError(f"noise_covariance: coils {dead} have no noise: not connected? Leave them out of everything")
     return covariance
 

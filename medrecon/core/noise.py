@@ -107,6 +107,21 @@ def _white_variance(p_hat: Tensor) -> Tensor:
     return sigma.square().reshape(-1, *(1,) * (p_hat.ndim - 1))
 
 
+def outer_level(kspace: Tensor, radius: Tensor, start: float = 0.9, stop: float = 1.0) -> float:
+    """Return the estimate of `MRINoise.of_outer_samples`, 0 where the outer samples are 0; same parameters.
+
+    Args:
+        start, stop: other samples, as fractions of all in the order of their distance from the middle.
+    """
+    measured = radius[radius >= 0]
+    if not measured.numel():
+        return 0.0
+    ordered = measured.sort().values
+    first, last = (ordered[int(fraction * (len(ordered) - 1))] for fraction in (start, stop))
+    far = (radius >= first) & (radius <= last)
+    return float(kspace[..., far].abs().median()) / math.sqrt(math.log(2))
+
+
 def photons_by_view(i0: float | Tensor, rank: int) -> float | Tensor:
     """Return the photons of each view, (V,) or (Z, V), in a shape that broadcasts to line integrals of this rank.
 
@@ -153,9 +168,7 @@ class MRINoise:
         Raises:
             ValueError: the outer samples are 0.
         """
-        measured = radius[radius >= 0]
-        far = radius >= measured.sort().values[int(0.9 * (measured.numel() - 1))]
-        sigma = float(kspace[..., far].abs().median()) / math.sqrt(math.log(2))
+        sigma = outer_level(kspace, radius)
         if not sigma > 0:
             raise ValueError("the outer k-space of this scan is 0, its noise cannot be estimated: give noise/sigma")
         return cls(sigma)

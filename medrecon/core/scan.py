@@ -198,6 +198,19 @@ class Scan:
             maps=None if self.maps is None else self.maps[start:stop],
         )
 
+    def live_coils(self) -> Tensor:
+        """Return (C,), of MRI, which coils have a sample that is not 0."""
+        live: Tensor = (self.data != 0).transpose(0, 1).flatten(1).any(1)
+        return live
+
+    def of_coils(self, kept: Tensor) -> Scan:
+        """Return the MRI scan of some coils: `kept`, bool (C,)."""
+        noise = self.noise
+        if isinstance(noise, MRINoise) and isinstance(noise.covariance, Tensor):
+            noise = MRINoise(noise.covariance[kept][:, kept])
+        maps = None if self.maps is None else self.maps[:, kept]
+        return replace(self, data=self.data[:, kept], maps=maps, noise=noise)
+
     def within(self, slices: tuple[int, int] | None) -> tuple[int, int]:
         """Return (start, stop) on the first axis of the data: of these slices, or all.
 

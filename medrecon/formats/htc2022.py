@@ -10,6 +10,8 @@ the disc is seen from above or from below is not said anywhere.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
-from medrecon.formats.common import checks, hdf5
+from medrecon.formats.common import checks, hdf5, storage
 from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw, of_scan
 from medrecon.geometry import FanGeometry
@@ -33,6 +35,8 @@ NUMBERS = (
     "effectivePixelSizePost",
     "numDetectorsPost",
 )
+COMPRESSED = 15
+"""Kind of a MATLAB 5 element."""
 SIZE = 512
 """Rows of the challenge's images, with the effective pixel of the file."""
 
@@ -61,10 +65,13 @@ class HTC2022(RawReader):
         Raises:
             ValueError: names file and key: not such a struct, missing or wrong values, mixed up units, truncated.
         """
-        sinogram, values, units = _load(path)
+        try:
+            sinogram, values, units = _load(path)
+        except (TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{path}: damaged: it has no such struct as it should ({error})") from error
         try:
             return _scan(path, sinogram, values, units, options)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise ValueError(f"{path}: {error}") from error
 
 
@@ -124,13 +131,17 @@ def _load(path: Path) -> tuple[checks.Array, dict[str, Any], str]:
     if hdf5.is_hdf5(path):
         with hdf5.opened(path) as h5:
             struct = _struct(h5)
-            sinogram = np.asarray(hdf5.dataset(struct, "sinogram", (2,)), dtype=float).T  # MATLAB's column order
+            stored = hdf5.dataset(struct, "sinogram", (2,))
+            storage.check_stored(stored, "sinogram")
+            sinogram = np.asarray(stored, dtype=float).T  # MATLAB's column order
             parameters = _member(struct, "parameters")
-            values = {key: np.ravel(_member(parameters, key)) for key in NUMBERS}
+            values = {key: _numbers(parameters, key) for key in NUMBERS}
             letters = np.ravel(parameters["distanceUnit"]).tolist() if "distanceUnit" in parameters else [109, 109]
             return sinogram, values, "".join(map(chr, letters))
     from scipy.io import loadmat
 
+    if path.is_file():
+        _check_inflated(path)
     try:
         content = loadmat(path, simplify_cells=True)
     except Exception as error:  # scipy raises whatever the damage leads to
@@ -138,7 +149,7 @@ def _load(path: Path) -> tuple[checks.Array, dict[str, Any], str]:
     try:
         struct = _struct(content)
         parameters = _member(struct, "parameters")
-        values = {key: np.ravel(_member(parameters, key)) for key in NUMBERS}
+        values = {key: _numbers(parameters, key) for key in NUMBERS}
         return np.asarray(_member(struct, "sinogram"), dtype=float), values, str(parameters.get("distanceUnit", "mm"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -156,3 +167,42 @@ def _member(struct: Any, key: str) -> Any:
     if key not in struct:
         raise ValueError(f"{key}: missing")
     return struct[key]
+
+
+def _numbers(struct: Any, key: str) -> checks.Array:
+    """The numbers of a member, at least one."""
+    found = _member(struct, key)
+    if hdf5.is_dataset(found):
+        storage.check_stored(found, key)
+        found = found[()]
+    try:
+        values = np.ravel(np.asarray(found, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: expected numbers ({error})") from error
+    if not values.size:
+        raise ValueError(f"{key}: empty")
+    return values
+
+
+def _check_inflated(path: Path) -> None:
+    """Check what the compressed elements of a MATLAB 5 file claim to be, before they are inflated.
+
+    Raises:
+        ValueError: more than the file justifies.
+    """
+    size, at, claimed = path.stat().st_size, 128, 0
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            kind, length = struct.unpack("<II", file.read(8))
+            if kind == COMPRESSED:
+                try:
+                    inner = zlib.decompressobj().decompress(file.read(min(length, 4096)), 8)
+                except zlib.error:
+                    return  # loadmat says it
+                claimed += struct.unpack("<II", inner)[1] if len(inner) == 8 else 0
+            at += 8 + length
+    if claimed > storage.SMALL + storage.RATIO * size:
+        raise ValueError(
+            f"{path}: {size} bytes claim to be {claimed / 2**20:.0f} MiB; damaged, or made to fill the memory"
+        )

@@ -20,7 +20,7 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.core.noise import CTNoise
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
-from medrecon.formats.common import checks, hdf5
+from medrecon.formats.common import checks, hdf5, storage
 from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
 from medrecon.geometry import ParallelGeometry
@@ -80,6 +80,7 @@ def _scan(path: Path, options: RawOptions) -> Scan:
     """
     with hdf5.opened(path) as h5:
         data = _observations(h5)
+        storage.check_stored(data, "data")
         start, stop = options.range(len(data))
         observed = checks.finite("data", np.asarray(data[start:stop], dtype=float), checks.NO_COUNTS)
         top = float(observed.max())

@@ -15,6 +15,7 @@ from medrecon.core.scan import Scan, moved, noise_of, within
 from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
 from medrecon.formats.base import Format
 from medrecon.formats.common import digest, hdf5
+from medrecon.formats.common.storage import check_stored
 from medrecon.formats.contents import brief
 
 FORMAT = "medrecon-measurement"
@@ -153,7 +154,7 @@ def _load(h5: Any, name: str, start: int, stop: int, views: bool = False) -> Ten
     dataset = h5[name]
     if not isinstance(dataset, Dataset):
         raise ValueError(f"{name}: expected a dataset")
-    hdf5.require_written(dataset)
+    check_stored(dataset, name)
     tensor = torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
     _require_finite(tensor, name, start, views)
     return tensor
@@ -169,8 +170,8 @@ def _store_values(group: Any, values: dict[str, Any]) -> None:
 
 
 def _load_values(group: Any) -> dict[str, Any]:
-    for item in group.values():
-        hdf5.require_written(item)
+    for name, item in group.items():
+        check_stored(item, f"{group.name[1:]}/{name}")
     values: dict[str, Any] = {key: torch.from_numpy(item[()]) for key, item in group.items()}
     for key, value in group.attrs.items():
         values[key] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value

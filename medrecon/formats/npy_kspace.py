@@ -5,6 +5,7 @@ Zero frequency at n // 2, 0 where not acquired; the phase encoding is along the 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,34 @@ class NumpyKspace(RawReader):
 def _stack(path: Path) -> NDArray[np.complex64]:
     """(Z, C, H, W) on disk."""
     try:
+        _check_length(path)
         array: NDArray[np.complex64] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError) as error:
         raise ValueError(f"{path}: not a .npy array of numbers, truncated or damaged ({error})") from error
     try:
         _check(array)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return array[None] if array.ndim == 3 else array
+
+
+def _check_length(path: Path) -> None:
+    """Check that the shape of the header is one, and that of what follows, before anything is mapped.
+
+    Raises:
+        ValueError: a negative or too large shape, objects, an unknown version, trailing bytes.
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version} of the format")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        left = path.stat().st_size - file.tell()
+    if dtype.hasobject or any(n < 0 for n in shape):
+        raise ValueError(f"shape {shape} of {dtype}")
+    if (needed := math.prod(shape) * dtype.itemsize) != left:
+        raise ValueError(f"shape {shape} of {dtype} needs {needed} bytes, and {left} follow")
 
 
 def _check(array: NDArray[np.complex64]) -> None:

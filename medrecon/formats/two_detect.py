@@ -121,9 +121,11 @@ def _tiff(path: Path, rows: int) -> checks.Array:
         raise ValueError(f"{path}: missing; a 2DeteCT folder holds {', '.join(FILES)}")
     try:
         with Image.open(path) as image:
-            counts = np.asarray(image, dtype=float)
-    except (OSError, SyntaxError, ValueError) as error:
+            shape = (image.height, image.width)
+            counts = np.asarray(image, dtype=float) if shape == (rows, ELEMENTS) else np.zeros(0)
+    except Exception as error:  # Pillow raises whatever the damage leads to
         raise ValueError(f"{path}: not a TIFF image, or truncated ({error})") from error
-    if counts.shape != (rows, ELEMENTS):
-        raise ValueError(f"{path}: expected ({rows} views, {ELEMENTS} elements), got shape {counts.shape}")
+    if shape != (rows, ELEMENTS) or counts.ndim != 2:
+        raise ValueError(f"{path}: expected ({rows} views, {ELEMENTS} elements), got shape {shape}, {counts.shape}")
+    checks.finite(str(path), counts)
     return counts.reshape(rows, ELEMENTS // BIN, BIN).sum(-1)

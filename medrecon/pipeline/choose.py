@@ -41,7 +41,7 @@ def describe_solvers() -> list[dict[str, Any]]:
 def suitable(scan: Scan) -> list[str]:
     """Return the solvers worth running on a scan, learned ones last."""
     wanted = {"any"} if scan.noncartesian else {"any", "cartesian"}
-    if scan.modality == "mri" and not scan.noncartesian and is_partial(scan):
+    if is_partial(scan):
         wanted.add("partial fourier")
     return [
         name
@@ -55,6 +55,8 @@ def suitable(scan: Scan) -> list[str]:
 
 def is_partial(scan: Scan) -> bool:
     """Tell whether one end of Cartesian k-space was left out."""
+    if scan.modality != "mri" or scan.noncartesian:
+        return False
     mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
     acquired = mask if mask.ndim == 2 else mask.any(0)
     try:
@@ -92,12 +94,14 @@ def solver_class(
     *,
     volumetric: bool = False,
     noncartesian: bool = False,
+    partial: bool = True,
 ) -> type[Solver]:
     """Return the solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
     Args:
         volumetric: the scan is of a volume as a whole, for which there are no priors.
         noncartesian: its samples lie along a trajectory.
+        partial: one end of its k-space was left out, as `is_partial` tells.
 
     Raises:
         ValueError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
@@ -105,12 +109,12 @@ def solver_class(
     known, (name, settings) = solver_classes(), respelled(name, settings or {})
     if name not in known:
         raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
-    check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian)
+    check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian, partial=partial)
     parse_settings(known[name], settings)
     return known[name]
 
 
-def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesian: bool) -> None:
+def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesian: bool, partial: bool = True) -> None:
     """Complain of a solver that does not do a scan; parameters as of `solver_class`.
 
     Raises:
@@ -126,6 +130,8 @@ def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesi
             return "has a prior of slices and does not do a cone-beam scan, which measures a volume as a whole"
         if noncartesian and cls.scans != "any":
             return "does not do samples along a trajectory, it fills in k-space on a grid"
+        if cls.scans == "partial fourier" and not partial:
+            return "is for partial Fourier, and both ends of this scan's k-space were measured alike"
         return None
 
     if reason := obstacle(cls):

@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.models.prior import Prior
-from medrecon.pipeline.choose import check_scan, make_solver, solver_class
+from medrecon.pipeline.choose import check_scan, is_partial, make_solver, solver_class
 from medrecon.pipeline.problem import Problem, build_problem
 from medrecon.pipeline.request import Request
 from medrecon.solvers.base import Solver
@@ -47,7 +47,13 @@ class Job:
             request.refuse(
                 ("mode", "settings", "prior", "label"), "for a solver by name; a solver object has its own, as fields"
             )
-            check_scan(type(solver), scan.modality, volumetric=scan.volumetric, noncartesian=scan.noncartesian)
+            check_scan(
+                type(solver),
+                scan.modality,
+                volumetric=scan.volumetric,
+                noncartesian=scan.noncartesian,
+                partial=is_partial(scan),
+            )
             chosen, name = solver, solver.name
         start, stop = scan.within(request.slices)
         return cls(scan, chosen, name, build_problem(scan, request.device, request.maps), start, stop)
@@ -85,7 +91,14 @@ class Job:
 
 def _named(scan: Scan, name: str, request: Request) -> Solver:
     """The solver of that name with its settings and its prior."""
-    cls = solver_class(name, scan.modality, request.options, volumetric=scan.volumetric, noncartesian=scan.noncartesian)
+    cls = solver_class(
+        name,
+        scan.modality,
+        request.options,
+        volumetric=scan.volumetric,
+        noncartesian=scan.noncartesian,
+        partial=is_partial(scan),
+    )
     if not cls.needs_prior:
         if request.label is not None:
             raise ValueError(f"label {request.label!r}: {name} uses no prior")

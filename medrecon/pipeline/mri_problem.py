@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import logging
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from medrecon.coils.combine import smooth_phase
 from medrecon.coils.whitening import whitening_matrix
 from medrecon.core.measurement import Measurement
-from medrecon.core.noise import MRINoise
+from medrecon.core.noise import MRINoise, outer_level
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Units
 from medrecon.geometry import Trajectory
@@ -22,6 +23,16 @@ from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.mri.noncartesian import NonCartesianMRI, calibration_kspace
 from medrecon.pipeline.coil_maps import MapMethod, estimate_maps
 
+log = logging.getLogger(__name__)
+
+FLOOR = 1e-3
+"""Least noise that is believed when it is estimated, relative to the root mean square of the k-space samples, which is
+that of the image: no scanner's image has a mean signal-to-noise ratio of 1000, and operators of single precision are
+exact to some 1e-6. Less comes of filters, zero padding and simulations without noise."""
+FALLS = 0.6
+"""White noise is as strong in the outer tenth of k-space as in the tenth before it (0.82 to 1 in real scans);
+filters of Hann and Fermi make it 0.05 to 0.55."""
+EMPTY = "the k-space of this scan has no signal: every acquired sample is 0"
 LEVEL = 0.999
 """Quantile of the magnitude that becomes 1 in the units of an MR prior."""
 SCALE_SLICES, SCALE_ITERATIONS = 16, 8
@@ -34,8 +45,10 @@ class MRIProblem(abc.ABC):
     modality: Modality = "MR"
 
     def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
-        self.scan, self.device, self.method = scan, device, maps
-        noise = scan.noise if isinstance(scan.noise, MRINoise) else self._estimated_noise()
+        self.dead = (~scan.live_coils()).nonzero().flatten().tolist()
+        self.scan, self.device, self.method = _connected(scan), device, maps
+        self.estimate: dict[str, Any] = {"noise_model": "from the scan"}
+        noise = self.scan.noise if isinstance(self.scan.noise, MRINoise) else self._estimated_noise()
         self.whitener, self.sigma = whitening(noise)
         self._latest: tuple[tuple[int, int], Tensor] | None = None
         self.scale = 1.0
@@ -45,12 +58,33 @@ class MRIProblem(abc.ABC):
             "intensity_scale": self.scale,
             "sigma": self.sigma,
             "sigma_relative": self.sigma / self.scale,
-            "noise_model": "from the scan" if scan.noise is not None else "estimated from the data",
+            **self.estimate,
             "coil_maps": "from the scan" if given else "espirit" if maps == "auto" else maps,
         }
+        self.facts |= {"dead_coils": self.dead} if self.dead else {}
 
     def _estimated_noise(self) -> MRINoise:
-        return MRINoise.of_outer_samples(self.scan.data, self._radius())
+        """The noise of the outer samples, or the least that is believed."""
+        radius, samples = self._radius(), self.scan.data
+        level = outer_level(samples, radius)
+        rms = float(samples[..., radius >= 0].abs().double().square().mean().sqrt())
+        if not rms > 0:
+            raise ValueError(EMPTY)
+        sigma, doubt = max(level, FLOOR * rms), ""
+        if level < FLOOR * rms:
+            doubt = (
+                f"the estimate {level:.3g} is below {FLOOR:g} of the samples' root mean square {rms:.3g}, as of "
+                f"k-space that is filtered, padded with zeros or simulated without noise: {sigma:.3g} was taken instead"
+            )
+        elif level < FALLS * outer_level(samples, radius, 0.8, 0.9):
+            doubt = (
+                f"the estimate {level:.3g} is of outer k-space that still falls towards its edge, as behind a filter: "
+                "the noise further in may be far stronger"
+            )
+        if doubt:
+            log.warning("noise: %s; chi^2/m means little. Give the scan its noise for one that does", doubt)
+        self.estimate = {"noise_model": doubt or "estimated from the data", "sigma_estimated": level}
+        return MRINoise(sigma)
 
     @abc.abstractmethod
     def _radius(self) -> Tensor:
@@ -104,7 +138,7 @@ class MRIProblem(abc.ABC):
         values = torch.cat(found)
         scale = float(values.kthvalue(max(1, round(LEVEL * values.numel()))).values)
         if not scale > 0:
-            raise ValueError("the k-space of this scan has no signal: every acquired sample is 0")
+            raise ValueError(EMPTY)
         return scale
 
 
@@ -159,6 +193,14 @@ class TrajectoryProblem(MRIProblem):
         if self._plan is None:
             self._plan = NonCartesianMRI(self.trajectory, self.scan.image_shape, maps, self.density)
         return self._plan.with_maps(maps)
+
+
+def _connected(scan: Scan) -> Scan:
+    """The scan without coils that have no sample but 0: they would tell of noise that is not there."""
+    alive = scan.live_coils()
+    if not bool(alive.any()):
+        raise ValueError(EMPTY)
+    return scan if bool(alive.all()) else scan.of_coils(alive)
 
 
 def whitening(noise: MRINoise) -> tuple[Tensor | None, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from typing import Any, Unpack, overload
@@ -120,8 +121,19 @@ def _solve(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tens
     A, y = job.problem.operator(index), job.problem.measurement(index)
     before = A.calls.images.copy()
     solution = job.adapted(index)(A, y, generator=torch.Generator().manual_seed(seed), on_step=on_step)
+    _check_finite(solution, index, job.name)
     log.add(solution, A.calls.images - before)
     return job.problem.values(solution.image).cpu()
+
+
+def _check_finite(solution: Solution, index: slice, name: str) -> None:
+    """Raises ValueError where a slice came out with NaN or infinite values, or with such a chi^2/m."""
+    for number, image, chi2 in zip(range(index.start, index.stop), solution.image, solution.chi2.tolist(), strict=True):
+        if not math.isfinite(chi2) or not bool(image.isfinite().all()):
+            raise ValueError(
+                f"slice {number}: {name} diverged (chi^2/m {chi2}): its image has NaN or infinite values or does not "
+                "belong to the data; the noise of the scan may be far too low: see `sigma` in the measurement"
+            )
 
 
 class Log:

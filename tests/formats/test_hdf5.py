@@ -80,7 +80,7 @@ def test_some_chunks_that_were_never_written_are_counted(tmp_path: Path) -> None
         values = h5["data"][()]
         del h5["data"], h5.attrs["sha256"]  # as another program writes it
         h5.create_dataset("data", values.shape, "f4", chunks=(1, 7, 9))[:3] = values[:3]
-    with pytest.raises(ValueError, match="data: 1 of its 4 chunks was never written"):
+    with pytest.raises(ValueError, match="data: 1 of 4 chunks were never written"):
         load_scan(path)
 
 

@@ -200,7 +200,7 @@ def test_a_real_epi_has_less_of_a_ghost(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("medrecon.acquisition.readout_lines.correct_ghost", lambda lines, backward, phase: lines)
     uncorrected = ghost(read_raw(folder / "epi.dat"))
     assert corrected < 0.11 and uncorrected > 1.5 * corrected
-    monkeypatch.setattr("medrecon.formats.twix._ramp", lambda meas: None)
+    monkeypatch.setattr("medrecon.formats.twix.header._ramp", lambda meas: None)
     assert ghost(read_raw(folder / "epi.dat")) > 1.5 * corrected  # without regridding the ramps
 
 

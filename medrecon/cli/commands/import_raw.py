@@ -44,6 +44,12 @@ class Choices:
     """which repetition to read"""
     set: int | None = None
     """which set to read"""
+    where: dict[str, int] | None = None
+    """which value of a counter that a sequence uses as it likes, such as --where.segment 0 or --where.user1 2"""
+    group: str | None = None
+    """which measurement of an ISMRMRD file to read, as `medrecon info` lists them"""
+    measurement: int | None = None
+    """which measurement of a twix file to read, as `medrecon info` lists them"""
     coils: int | None = None
     """number of virtual coils to compress MRI to, after whitening by the noise readouts"""
 

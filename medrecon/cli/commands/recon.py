@@ -74,6 +74,7 @@ def recon(
     from medrecon.core import atomic
     from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline import reconstruct, solver_class
+    from medrecon.pipeline.choose import is_partial
     from medrecon.pipeline.job import sources
 
     scan = load_scan(measurement)
@@ -86,7 +87,12 @@ def recon(
     try:
         scan.within(some)
         chosen = solver_class(
-            solver, scan.modality, options, volumetric=scan.volumetric, noncartesian=scan.noncartesian
+            solver,
+            scan.modality,
+            options,
+            volumetric=scan.volumetric,
+            noncartesian=scan.noncartesian,
+            partial=is_partial(scan),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

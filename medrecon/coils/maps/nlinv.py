@@ -21,6 +21,8 @@ _LEVEL = 2.0
 nearer the truth on phantoms and real k-space when both stop at their best step. No size of image changes it."""
 _GRID = 1.5
 """Field of view of the coil maps over that of the image: they need not close upon themselves at its edges."""
+_CENTRE = 0.75
+"""Of the 3 x 3 samples around zero frequency, the least share: with a row of them missing the error is 0.2 and more."""
 STEPS = 8
 """Gauss-Newton steps by default: the best number for real k-space held out from the estimate is 7 or 8."""
 
@@ -144,8 +146,8 @@ def nlinv(kspace: Tensor, mask: Tensor | None = None, *, steps: int = STEPS) -> 
         not negative, and the image has the phase that coil 0 sees.
 
     Raises:
-        ValueError: k-space that is not complex (..., C, H, W), has no sample, NaN or infinite ones, or a mask of
-            another shape; steps below 1.
+        ValueError: k-space that is not complex (..., C, H, W), has no sample, none around zero frequency, NaN or
+            infinite ones, or a mask of another shape; steps below 1.
     """
     if steps < 1:
         raise ValueError(f"nlinv: needs steps >= 1, got {steps}")
@@ -181,3 +183,13 @@ def _check(kspace: Tensor, weight: Tensor) -> None:
         raise ValueError("nlinv: k-space has NaN or infinite samples; set samples that were not acquired to 0")
     if not bool((weight.expand(kspace.shape) * kspace.abs()).any()):
         raise ValueError("nlinv: k-space has no sample; nothing was measured")
+    seen = (weight.expand(kspace.shape) != 0).any(1)  # by some coil
+    middle = seen
+    for axis in _AXES:
+        first = max(0, middle.shape[axis] // 2 - 1)
+        middle = middle.narrow(axis, first, min(3, middle.shape[axis] - first))
+    if bool((seen.flatten(1).any(1) & (middle.double().flatten(1).mean(1) < _CENTRE)).any()):
+        raise ValueError(
+            f"nlinv: fewer than {100 * _CENTRE:.0f} % of the 3 x 3 samples around zero frequency were acquired, "
+            "without which neither image nor coil maps can be found; acquire a few central lines, or give coil maps"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,9 @@ DIMENSIONS = (
 """What BART's 16 dimensions mean to its MRI tools."""
 READ, PHS1, PHS2, COIL, SLICE = (DIMENSIONS.index(name) for name in ("READ", "PHS1", "PHS2", "COIL", "SLICE"))
 FIRST_LINE = "# Dimensions"
+LONGEST = 2**16
+"""Characters of a header that are looked at."""
+NUMBER = re.compile("0*[1-9][0-9]{0,17}")
 
 
 def pair(path: str | Path) -> tuple[Path, Path]:
@@ -46,7 +51,8 @@ def is_cfl(path: Path) -> bool:
     header = pair(path)[1]
     if path.suffix not in (".cfl", ".hdr") or not path.is_file() or not header.is_file():
         return False
-    return header.read_bytes()[: len(FIRST_LINE)] == FIRST_LINE.encode()
+    with header.open("rb") as file:
+        return file.read(len(FIRST_LINE)) == FIRST_LINE.encode()
 
 
 def read_cfl(path: str | Path) -> NDArray[np.complex64]:
@@ -61,7 +67,7 @@ def read_cfl(path: str | Path) -> NDArray[np.complex64]:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; a BART array is a pair of .cfl and .hdr")
     shape = _dimensions(header)
-    expected, found = 8 * int(np.prod(shape)), data.stat().st_size
+    expected, found = 8 * math.prod(shape), data.stat().st_size
     if found != expected:
         raise ValueError(
             f"{data}: {found} bytes, but the dimensions {_brief(shape)} of {header.name} need {expected}; "
@@ -118,9 +124,10 @@ def _write_values(path: Path, array: NDArray[Any]) -> None:
 
 
 def _dimensions(header: Path) -> tuple[int, ...]:
-    lines = header.read_text(errors="replace").splitlines()
+    with header.open("rb") as file:
+        lines = file.read(LONGEST).decode("latin-1").splitlines()
     words = lines[lines.index(FIRST_LINE) + 1].split() if FIRST_LINE in lines[:-1] else []
-    if not words or len(words) > len(DIMENSIONS) or not all(word.isdigit() and int(word) for word in words):
+    if not words or len(words) > len(DIMENSIONS) or not all(NUMBER.fullmatch(word) for word in words):
         raise ValueError(f"{header}: expected '{FIRST_LINE}' and a line of up to {len(DIMENSIONS)} numbers > 0")
     return tuple(map(int, words + ["1"] * (len(DIMENSIONS) - len(words))))
 

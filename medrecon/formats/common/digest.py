@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrecon.formats.common import hdf5
+from medrecon.formats.common.storage import check_stored
 
 KEY = "sha256"
 """Of the attribute of the root, and of the group with the tables."""
@@ -73,7 +74,7 @@ def _of_all(h5: Any) -> str:
             if not hdf5.is_dataset(item):
                 groups.append(item)
                 continue
-            hdf5.require_written(item)
+            check_stored(item, item.name[1:])
             _add_attributes(digest, item)
             _add(digest, f"{item.dtype.str} {item.shape}")
             if group.name != "/" or f"{KEY}/{name}" not in h5:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medrecon.acquisition.options import OptionError
+from medrecon.formats.common.storage import check_stored
 
 
 @contextmanager
@@ -112,24 +112,6 @@ def is_dataset(found: Any) -> bool:
     return isinstance(found, h5py.Dataset)
 
 
-def require_written(dataset: Any) -> None:
-    """Refuse a dataset of which a part was never written: HDF5 would read zeros there.
-
-    Raises:
-        ValueError: names the dataset.
-    """
-    if dataset.shape is None or not dataset.size:
-        return
-    if dataset.chunks is None:
-        there, expected = dataset.id.get_storage_size(), 1
-    else:
-        there = dataset.id.get_num_chunks()
-        expected = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    if there < expected:
-        missing = "it" if dataset.chunks is None else f"{expected - there} of its {expected} chunks"
-        raise ValueError(f"{dataset.name.lstrip('/')}: {missing} was never written; the file is incomplete")
-
-
 def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> Any:
     """Return a dataset of real numbers, not read yet; `kinds`: "c" for complex ones, "b" for truth values.
 
@@ -144,5 +126,5 @@ def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> An
         raise ValueError(f"{key}: expected a dataset of {'complex ' * (kinds == 'c')}numbers, got {came}")
     if found.ndim not in ranks:
         raise ValueError(f"{key}: expected rank {' or '.join(map(str, ranks))}, got shape {found.shape}")
-    require_written(found)
+    check_stored(found, key)
     return found

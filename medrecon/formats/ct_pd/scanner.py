@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 VENDORS = ("SIEMENS", "GE", "MEDRECON")
 SHAPES: dict[str, Literal["flat", "arc"]] = {"CYLINDRICAL": "arc", "SPHERICAL": "arc", "FLAT": "flat"}
 """A spherical detector's rows are at equal angles; at 2 degrees from the middle that is 0.02 mm off a cylinder's."""
+SPARSE = 100
+"""Samples a byte of a file that compression may give."""
 CONSTANT = (tags.ROWS, tags.COLUMNS, tags.COLUMN_SPACING, tags.ROW_SPACING, tags.DISTANCE)
 
 
@@ -78,6 +80,11 @@ class Scanner:
             )
         self.constants = {tag: tags.number(dataset, tag, path) for tag in CONSTANT}
         self.rows, self.columns = (int(self.constants[t]) for t in (tags.ROWS, tags.COLUMNS))
+        if min(self.rows, self.columns) < 1 or self.rows * self.columns > SPARSE * path.stat().st_size:
+            raise ValueError(
+                f"{path}: {self.rows} detector rows and {self.columns} columns do not fit into a file of "
+                f"{path.stat().st_size} bytes"
+            )
         self.spacing = (self.constants[tags.ROW_SPACING], self.constants[tags.COLUMN_SPACING])
         self.distance = self.constants[tags.DISTANCE]
         shape = tags.text(dataset, tags.SHAPE, path)
@@ -160,22 +167,31 @@ class Scanner:
                 f"{path}: an image of {shape[0]} x {shape[1]}, but {self.rows} detector rows and {self.columns} columns"
             )
         image = _pixels(dataset, shape, path)
-        slope, intercept = (
-            float(dataset.get(name, default)) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
-        )
+        slope, intercept = (_rescale(dataset, name, path) for name in ("RescaleSlope", "RescaleIntercept"))
         if not np.isfinite([slope, intercept]).all() or slope == 0:
             raise ValueError(f"{path}: RescaleSlope {slope} and RescaleIntercept {intercept} make no numbers")
         image = (image.T if turned else image)[::-1, ::-1].astype(np.float64)
         return torch.from_numpy((image * slope + intercept).astype(np.float32))
 
 
+def _rescale(dataset: Dataset, name: str, path: Path) -> float:
+    """Line integrals are stored as whole numbers: without this they are not known."""
+    value = dataset.get(name)
+    if value is None or value == "":
+        raise ValueError(f"{path}: {name} is missing or empty; what its values mean is not known without it")
+    return float(value)
+
+
 def _pixels(dataset: Dataset, shape: tuple[int, int], path: Path) -> NDArray[np.integer[Any]]:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is not None and (syntax.is_compressed or not syntax.is_little_endian):
         try:
-            return np.asarray(dataset.pixel_array)
+            decoded = np.asarray(dataset.pixel_array)
         except Exception as error:
             raise ValueError(f"{path}: the pixels cannot be decoded ({error})") from error
+        if decoded.shape != shape:
+            raise ValueError(f"{path}: pixels of shape {decoded.shape}, expected {shape}")
+        return decoded
     if dataset.get("BitsAllocated", 16) != 16:
         raise ValueError(f"{path}: BitsAllocated is {dataset.BitsAllocated}, expected 16")
     raw, wanted = dataset.get("PixelData") or b"", 2 * shape[0] * shape[1]

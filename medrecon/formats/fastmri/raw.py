@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
-from medrecon.formats.common import cartesian, hdf5
+from medrecon.formats.common import cartesian, hdf5, storage
 from medrecon.formats.common.placement import isocentre_affine, moved
 from medrecon.formats.fastmri import header as fastmri_header
 from medrecon.geometry import Cartesian
@@ -38,8 +38,10 @@ def read_kspace(path: Path, options: RawOptions) -> Scan:
     Raises:
         ValueError: names file and key: no k-space, another rank, a mask that does not fit, NaN, an impossible header.
     """
+    storage.check_heaps(path)
     with hdf5.opened(path) as h5:
         stored = hdf5.dataset(h5, "kspace", (3, 4), "c")
+        storage.check_stored(stored, "kspace")
         slices = len(stored)
         start, stop = options.range(slices)
         kspace = _kspace(stored, start, stop)
@@ -119,10 +121,11 @@ def _mask(h5: Any, shape: tuple[int, int]) -> Tensor:
     """(W,) or (H, W) where the file says it was sampled: everywhere if it does not."""
     if "mask" not in h5:
         return torch.ones(shape[1], dtype=torch.bool)
-    mask = np.asarray(hdf5.dataset(h5, "mask", (1, 2), "iufb")[()])
+    mask = hdf5.dataset(h5, "mask", (1, 2), "iufb")
     if mask.shape not in {shape, shape[1:]}:
         raise ValueError(f"mask: expected {shape[1:]}, one value a column of kspace, or {shape}, got {mask.shape}")
-    return torch.from_numpy(mask != 0)
+    storage.check_stored(mask, "mask")
+    return torch.from_numpy(np.asarray(mask[()]) != 0)
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medrecon.core.volume import Modality, Volume
-from medrecon.formats.common import hdf5
+from medrecon.formats.common import hdf5, storage
 from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.fastmri import header as fastmri_header
 
@@ -33,14 +33,17 @@ def read_target(path: Path, series: str | None = None, modality: Modality | None
     """
     if modality == "CT":
         raise ValueError(f"{path}: holds MR images, and CT was asked for")
+    storage.check_heaps(path)
     with hdf5.opened(path) as h5:
         name = _choose(h5, series)
-        hdf5.require_written(h5[name])
-        values = np.asarray(h5[name][()], dtype=np.float32)
+        stored = h5[name]
+        if not hdf5.is_dataset(stored) or stored.ndim != 3:
+            got = f"shape {stored.shape}" if hdf5.is_dataset(stored) else "a group"
+            raise ValueError(f"{name}: expected images (slices, rows, columns), got {got}")
+        storage.check_stored(stored, name)
+        values = np.asarray(stored[()], dtype=np.float32)
         header = fastmri_header.read(h5) if "ismrmrd_header" in h5 else None
         grid = h5["kspace"].shape[-2:] if "kspace" in h5 else values.shape[-2:]
-    if values.ndim != 3:
-        raise ValueError(f"{path}: {name}: expected images (slices, rows, columns), got shape {values.shape}")
     bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
     if bad.size:
         raise ValueError(f"{path}: {name}: NaN or infinite values, first in slice {bad[0]}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medrecon.acquisition.kspace_sorting import USES
+from medrecon.acquisition.kspace_sorting import USES, scan_of
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader, ScanWriter
-from medrecon.formats.common import hdf5
+from medrecon.formats.common import hdf5, storage
 from medrecon.formats.contents import of_raw
-from medrecon.formats.ismrmrd.raw import groups, measurement, read_acquisitions
+from medrecon.formats.ismrmrd.groups import choose, describe, groups
+from medrecon.formats.ismrmrd.raw import measurement
 from medrecon.formats.ismrmrd.write import write_ismrmrd
 
 
@@ -20,7 +23,7 @@ class ISMRMRD(RawReader, ScanWriter):
 
     name = "ismrmrd"
     summary = "ISMRMRD HDF5, raw MRI: Cartesian, EPI, radial, spiral"
-    uses = USES
+    uses = ("group", *USES)
     suffix = ".h5"
 
     def recognises(self, path: Path) -> bool:
@@ -28,16 +31,39 @@ class ISMRMRD(RawReader, ScanWriter):
         return hdf5.holds(path, lambda h5: bool(groups(h5)))
 
     def info(self, path: Path) -> dict[str, Any]:
-        """Return what the header says, and how many readouts there are; no samples are read."""
-        with hdf5.opened(path) as h5:
-            lines, encoding = measurement(h5)
-            found = {"modality": "mri", "readouts": len(lines), "coils": int(lines.coils[-1])}
-            return of_raw(path, self, {**found, **encoding.facts})
+        """Return what the header says, and how many readouts there are, group by group; no samples are read."""
+        with _opened(path) as h5:
+            names = groups(h5)
+            if len(names) > 1:
+                return of_raw(path, self, {"modality": "mri", "groups": {name: describe(h5, name) for name in names}})
+            name, _ = choose(h5, None)
+            found = describe(h5, name)
+            if "error" in found:
+                raise ValueError(found["error"])
+            return of_raw(path, self, {"modality": "mri", "group": name, **found})
 
     def read_scan(self, path: Path, options: RawOptions) -> Scan:
-        """Read and sort the readouts; see `read_acquisitions`."""
-        return read_acquisitions(path, options)
+        """Read one contrast, cardiac phase, repetition and set of one group, in the file's own intensity units.
+
+        Raises:
+            ValueError: names the file, the key or the readout: a missing or wrong header, truncated or NaN samples,
+                counters that do not fit the header, coils that differ, several groups and no choice.
+            ImportError: `ismrmrd` is not installed.
+        """
+        with _opened(path) as h5:
+            name, others = choose(h5, options.group)
+            lines, encoding = measurement(h5, name, (options.where or {}).get("encoding"))
+            facts = {"source": path.name, "format": "ismrmrd", "group": name, "readouts": len(lines)}
+            return scan_of(lines, encoding, options, facts | ({"other_groups": others} if others else {}))
 
     def write_scan(self, scan: Scan, path: Path, *, overwrite: bool = False) -> Path:
         """Write every measured line as an acquisition; see `write_ismrmrd`."""
         return write_ismrmrd(scan, path, overwrite=overwrite)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file whose heaps, where the samples lie, can be walked to their end."""
+    storage.check_heaps(path)
+    with hdf5.opened(path) as h5:
+        yield h5

@@ -1,24 +1,21 @@
 """ISMRMRD HDF5 (MRD 1.x): raw MRI of any vendor after conversion; Cartesian, EPI, radial, spiral, 2D and 3D.
 
 Format: Inati et al., Magn. Reson. Med. 77:411 (2017), ismrmrd.github.io: one group with `xml`, the header, and `data`,
-the acquisitions: a header each, samples, and a trajectory where k-space is not Cartesian.
+the acquisitions: a header each, samples, and a trajectory where k-space is not Cartesian. A file may have several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.acquisition.kspace_sorting import scan_of
-from medrecon.acquisition.options import RawOptions
+from medrecon.acquisition.options import OptionError
 from medrecon.acquisition.readouts import Encoding, Index, Readouts
-from medrecon.core.scan import Scan
-from medrecon.corrections.ramp_sampling import Trapezoid
-from medrecon.formats.common import hdf5
+from medrecon.formats.common import storage
+from medrecon.formats.ismrmrd.header import encoding_of, header_of
 
 NOISE, CALIBRATION, REVERSE, NAVIGATOR = 19, 20, 22, 24
 NOT_IMAGE = (23, 26, 27, 28, 29, 30, 31)
@@ -34,67 +31,41 @@ COUNTERS = {
     "repetition": "repetition",
     "set": "set",
 }
+FIELDS = (
+    "flags",
+    "idx",
+    "encoding_space_ref",
+    "active_channels",
+    "number_of_samples",
+    "center_sample",
+    "discard_pre",
+    "discard_post",
+    "sample_time_us",
+    "position",
+    "read_dir",
+    "phase_dir",
+    "slice_dir",
+    "trajectory_dimensions",
+)
 
 
-def read_acquisitions(path: Path, options: RawOptions) -> Scan:
-    """Read one contrast, cardiac phase, repetition and set, in the file's own intensity units.
+def measurement(h5: Any, name: str, space: int | None = None) -> tuple[Readouts, Encoding]:
+    """Return the readouts of a group, their samples not read yet, and how they encode the image.
+
+    Args:
+        space: which of the header's encodings; the one that readouts of an image refer to by default.
 
     Raises:
-        ValueError: names the file, the key or the readout: a missing or wrong header, truncated or NaN samples,
-            counters that do not fit the header, coils that differ.
+        ValueError: names the key: a missing or wrong header, no acquisitions, several encodings and no choice.
         ImportError: `ismrmrd` is not installed.
     """
-    with hdf5.opened(path) as h5:
-        lines, encoding = measurement(h5)
-        return scan_of(lines, encoding, options, {"source": path.name, "format": "ismrmrd", "readouts": len(lines)})
-
-
-def measurement(h5: Any) -> tuple[Readouts, Encoding]:
-    """Return the readouts of an open file, their samples not read yet, and how they encode the image.
-
-    Raises:
-        ValueError: names the key: no measurement, a missing or wrong header, no acquisitions.
-        ImportError: `ismrmrd` is not installed.
-    """
-    names = groups(h5)
-    if not names:
-        raise ValueError(f"no group with xml and data; the file has {', '.join(map(str, h5)) or 'nothing'}")
-    name = "dataset" if "dataset" in names else names[0]
-    header = _header(h5[f"{name}/xml"], f"{name}/xml")
+    header = header_of(h5[f"{name}/xml"], f"{name}/xml")
     table, heads = h5[f"{name}/data"], _heads(h5[f"{name}/data"], f"{name}/data")
-    lines, space = _readouts(table, heads)
-    encoding = _encoding(header, space, f"{name}/xml")
+    lines, own = _readouts(table, heads, space)
+    encoding = encoding_of(header, own, f"{name}/xml")
     if encoding.kind == "cartesian":
         _mend_centres(lines, encoding.matrix[0])
     return lines, encoding
-
-
-def groups(h5: Any) -> list[str]:
-    """List the groups of an open file that hold a measurement."""
-    import h5py
-
-    return [
-        str(key) for key, group in h5.items() if isinstance(group, h5py.Group) and "xml" in group and "data" in group
-    ]
-
-
-def _header(dataset: Any, key: str) -> Any:
-    """The XML header as the library's dataclasses; elements of later versions of the format are passed over."""
-    try:
-        from ismrmrd.xsd import ismrmrdHeader
-        from xsdata.formats.dataclass.parsers import XmlParser
-        from xsdata.formats.dataclass.parsers.config import ParserConfig
-    except ImportError as error:
-        raise ImportError("reading ISMRMRD needs the package ismrmrd: pip install 'medrecon[mri]'") from error
-    text = np.ravel(dataset[()])[0]
-    try:
-        parser = XmlParser(config=ParserConfig(fail_on_unknown_properties=False))
-        header = parser.from_bytes(text if isinstance(text, bytes) else str(text).encode(), ismrmrdHeader)
-    except Exception as error:  # whatever the parser's library raises
-        raise ValueError(f"{key}: not an ISMRMRD header ({error})") from error
-    if not header.encoding:
-        raise ValueError(f"{key}: the header has no encoding: matrix and field of view are not known")
-    return header
 
 
 def _heads(table: Any, key: str) -> Any:
@@ -104,11 +75,14 @@ def _heads(table: Any, key: str) -> Any:
         raise ValueError(f"{key}: expected a list of acquisitions, got shape {table.shape} of {table.dtype}")
     if not len(table):
         raise ValueError(f"{key}: holds no acquisitions")
-    hdf5.require_written(table)
-    return table["head"]
+    storage.check_stored(table, key)
+    heads = table["head"]
+    if missing := [name for name in FIELDS if name not in (heads.dtype.names or ())]:
+        raise ValueError(f"{key}: the headers of the acquisitions lack {', '.join(missing)}")
+    return heads
 
 
-def _readouts(table: Any, heads: Any) -> tuple[Readouts, int]:
+def _readouts(table: Any, heads: Any, wanted: int | None) -> tuple[Readouts, int]:
     """The readouts that matter, and which of the header's encodings those of the image refer to."""
     flags = heads["flags"].astype(np.uint64)
     if _flagged(flags, COMPRESSED).any():
@@ -120,10 +94,21 @@ def _readouts(table: Any, heads: Any) -> tuple[Readouts, int]:
     special = _flagged(flags, (NOISE, NAVIGATOR))
     imaging = used & ~special & ~_flagged(flags, (CALIBRATION,))
     imaging = imaging if imaging.any() else used & ~special
-    space = int(heads["encoding_space_ref"][np.argmax(imaging)])
+    spaces = np.unique(heads["encoding_space_ref"][imaging]).tolist() or [0]
+    if wanted is None and len(spaces) > 1:
+        raise ValueError(
+            f"readouts of an image in encodings {', '.join(map(str, spaces))} of the header; choose one with "
+            "--where.encoding N"
+        )
+    if wanted is not None and wanted not in spaces:
+        raise OptionError(f"where.encoding {wanted}: the file has {', '.join(map(str, spaces))}")
+    space = spaces[0] if wanted is None else wanted
     used &= special | (heads["encoding_space_ref"] == space)
     numbers = np.flatnonzero(used)
     heads, flags = heads[numbers], flags[numbers]
+    free = {"segment": heads["idx"]["segment"], "encoding": heads["encoding_space_ref"]}
+    user = heads["idx"]["user"]
+    free |= {f"user{i}": user[:, i] for i in range(user.shape[1])}
     dims = int(heads["trajectory_dimensions"].max(initial=0))
     return Readouts(
         counters={ours: heads["idx"][theirs].astype(np.int64) for ours, theirs in COUNTERS.items()},
@@ -140,6 +125,7 @@ def _readouts(table: Any, heads: Any) -> tuple[Readouts, int]:
         directions=np.stack([heads[f"{d}_dir"] for d in ("read", "phase", "slice")], axis=1).astype(np.float64),
         load=lambda index: np.stack(list(_samples(table, heads, numbers, index))),
         trajectory=(lambda index: np.stack(list(_positions(table, heads, numbers, index)))) if dims else None,
+        free={name: values.astype(np.int64) for name, values in free.items()},
     ), space
 
 
@@ -171,65 +157,6 @@ def _column(table: Any, name: str, numbers: Index) -> Iterator[NDArray[Any]]:
     """A field of some acquisitions; those beside each other are read at once."""
     for run in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
         yield from table[name, int(run[0]) : int(run[-1]) + 1]
-
-
-def _encoding(header: Any, space: int, key: str) -> Encoding:
-    if space >= len(header.encoding):
-        raise ValueError(f"{key}: readouts refer to encoding {space}, the header has {len(header.encoding)}")
-    encoding, system = header.encoding[space], header.acquisitionSystemInformation
-    try:
-        matrix, field, image = (
-            _xyz(encoding.encodedSpace.matrixSize),
-            _xyz(encoding.encodedSpace.fieldOfView_mm),
-            _xyz(encoding.reconSpace.fieldOfView_mm),
-        )
-        limits = encoding.encodingLimits
-        centre = tuple(
-            int(limit.center) if limit is not None else matrix[axis] // 2
-            for axis, limit in ((1, limits.kspace_encoding_step_1), (2, limits.kspace_encoding_step_2))
-        )
-    except (AttributeError, TypeError) as error:
-        raise ValueError(f"{key}: encoding {space} lacks matrix, field of view or limits ({error})") from error
-    kind = str(encoding.trajectory.value) if encoding.trajectory is not None else "cartesian"
-    parallel = encoding.parallelImaging
-    if parallel and parallel.multiband is not None and int(parallel.multiband.multiband_factor) > 1:
-        raise ValueError(
-            f"{key}: {parallel.multiband.multiband_factor} slices were excited at once; this reader does "
-            "not take them apart (operators.simultaneous does, in Python)"
-        )
-    calibration = parallel.calibrationMode.value if parallel and parallel.calibrationMode else "embedded"
-    facts = {"trajectory": kind, "encoded_matrix": list(matrix), "encoded_mm": list(field), "image_mm": list(image)}
-    vendor = (system.systemVendor or "") if system else ""
-    known = {"vendor": vendor, "model": system and system.systemModel, "tesla": system and system.systemFieldStrength_T}
-    facts |= {name: value for name, value in known.items() if value}
-    return Encoding(
-        (matrix[0], matrix[1], matrix[2]),
-        field,
-        image,
-        (centre[0], centre[1]),
-        "cartesian" if kind == "epi" else kind,
-        "embedded" if calibration == "interleaved" else calibration,
-        vendor.lower().startswith("siemens"),
-        system.relativeReceiverNoiseBandwidth if system else None,
-        _ramp(encoding.trajectoryDescription),
-        facts,
-    )
-
-
-def _xyz(size: Any) -> tuple[Any, Any, Any]:
-    return size.x, size.y, size.z
-
-
-def _ramp(description: Any) -> Trapezoid | None:
-    """The readout gradient of an EPI, as the Siemens converter describes it ("ConventionalEPI"), in us."""
-    if description is None or description.identifier != "ConventionalEPI":
-        return None
-    values = {p.name: float(p.value) for p in (*description.userParameterLong, *description.userParameterDouble)}
-    try:
-        up, down, flat, delay = (values[k] for k in ("rampUpTime", "rampDownTime", "flatTopTime", "acqDelayTime"))
-        return Trapezoid(up, flat, down, delay, values["numSamples"] * values["dwellTime"])
-    except KeyError as missing:
-        raise ValueError(f"trajectoryDescription: {missing.args[0]} is missing of the EPI's readout gradient") from None
 
 
 def _mend_centres(lines: Readouts, full: int) -> None:

@@ -34,7 +34,9 @@ class NLINV(Solver):
 
     name: ClassVar[str] = "nlinv"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
-    summary: ClassVar[str] = "image and coil maps estimated together by regularised Gauss-Newton; needs no ACS"
+    summary: ClassVar[str] = (
+        "image and coil maps estimated together by regularised Gauss-Newton; needs no ACS but the very middle"
+    )
     scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:

@@ -1,0 +1,68 @@
+"""What HDF5 itself does not check: that a dataset is in proportion to its file, and that its heaps have an end.
+
+HDF5 File Format Specification, version 3.0, III.E "Global Heap": texts and arrays of variable length lie in collections
+`GCOL`, of objects that each say how long they are. The library walks a collection without end where a free one says 0.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+SMALL = 2**26
+"""Bytes that any dataset may have: 64 MiB."""
+RATIO = 100
+"""Times as large as its storage in the file a dataset may be: zeros of padding compress well, numbers do not."""
+COLLECTION = b"GCOL\x01\x00\x00\x00"
+
+
+def check_stored(dataset: Any, key: str) -> None:
+    """Check that a dataset was written whole, and is in proportion to what the file holds of it, before it is read.
+
+    Raises:
+        ValueError: chunks that were never written, which would read as zeros, or a claimed size that the file does
+            not justify.
+    """
+    if dataset.shape is None or not dataset.size:
+        return
+    size, stored = math.prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if dataset.chunks is not None:
+        chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        if (written := dataset.id.get_num_chunks()) < chunks:
+            raise ValueError(f"{key}: {chunks - written} of {chunks} chunks were never written; the file is incomplete")
+    elif not stored:
+        raise ValueError(f"{key}: of shape {dataset.shape}, was never written; the file is incomplete")
+    if size > SMALL + RATIO * stored:
+        raise ValueError(
+            f"{key}: shape {dataset.shape} of {dataset.dtype} is {size / 2**20:.0f} MiB, the file holds "
+            f"{stored / 2**20:.3g} MiB of it; damaged, or made to fill the memory"
+        )
+
+
+def check_heaps(path: Path) -> None:
+    """Walk the global heaps of an HDF5 file as the library does.
+
+    Raises:
+        ValueError: a heap that has no end; HDF5 would never return from reading it.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(COLLECTION)
+        while start >= 0:
+            (size,) = struct.unpack_from("<Q", content, start + 8) if start + 16 <= len(content) else (0,)
+            end = min(start + size, len(content))
+            _walk(content, start + 16, end, path)
+            start = content.find(COLLECTION, max(end, start + 8))
+
+
+def _walk(content: mmap.mmap, at: int, end: int, path: Path) -> None:
+    while at + 16 <= end:
+        number, length = struct.unpack_from("<H6xQ", content, at)
+        step = length if number == 0 else 16 + -(-length // 8) * 8
+        if step == 0:
+            raise ValueError(f"{path}: truncated or damaged: the heap of its arrays breaks off at byte {at}")
+        at += step
