@@ -61,7 +61,7 @@ def _stack(path: Path) -> NDArray[np.complex64]:
     try:
         _check_length(path)
         array: NDArray[np.complex64] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError) as error:
+    except Exception as error:  # NumPy parses the header as Python, and raises what that does
         raise ValueError(f"{path}: not a .npy array of numbers, truncated or damaged ({error})") from error
     try:
         _check(array)

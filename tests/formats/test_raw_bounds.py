@@ -101,6 +101,8 @@ def broken(change: str, tmp_path: Path) -> Path:
         yaps += "\n" + "x" * 200_000
     if change == "nothing":
         made[5].mdh.UsedChannels = 0
+    if change == "coils":
+        made[5].mdh.UsedChannels = made[5].mdh.SamplesInScan = 65535
     path = dat(tmp_path / "scan.dat", [("gre", made)], yaps)
     raw = bytearray(path.read_bytes())
     at = raw.index(b"MeasYaps") - 1000
@@ -122,6 +124,7 @@ def broken(change: str, tmp_path: Path) -> Path:
         ("word", "a word or a gap of more than 4096 characters"),
         ("header", "the header of measurement 0 has 2147483648 bytes"),
         ("span", "measurement 0 goes on to byte"),
+        ("coils", "its readouts go on to byte"),
         ("nothing", "has no samples of any receiver"),
     ],
 )
@@ -150,7 +153,16 @@ def test_a_vb_file_of_zeros_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    ["(-1, 3, 8, 8)", "(2, -3, -8, 8)", "(99999999999, 3, 8, 8)", "(2**70, 3)", "(2, 3, 8, 7)", "'a'", "(True,)"],
+    [
+        "(-1, 3, 8, 8)",
+        "(2, -3, -8, 8)",
+        "(99999999999, 3, 8, 8)",
+        "(2**70, 3)",
+        "(2, 3, 8, 7)",
+        "'a'",
+        "(2, 3, 8, 8",
+        "(True,)",
+    ],
 )
 def test_npy_shapes_that_cannot_be(shape: str, tmp_path: Path) -> None:
     path = tmp_path / "k.npy"

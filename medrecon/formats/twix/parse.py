@@ -115,7 +115,12 @@ def _block(file: BufferedReader, version: str, at: int) -> tuple[int, bool]:
     block.mdh = kind()
     if file.readinto(block.mdh) < 128:
         raise ValueError(f"the block at byte {at} breaks off")
-    step, last = int(block.dma_len), bool(block.is_flag_set("ACQEND"))
+    last = bool(block.is_flag_set("ACQEND"))
+    if last or block.is_flag_set("SYNCDATA"):
+        step = int(block.mdh.FlagsAndDMALength) % 2**25
+    else:
+        head, each = (192, 32) if version == "VE" else (0, 128)
+        step = head + int(block.mdh.UsedChannels) * (each + 8 * int(block.mdh.SamplesInScan))
     if step == 0 or (not last and not block.is_flag_set("SYNCDATA") and not block.mdh.UsedChannels):
         raise ValueError(f"the block at byte {at} has no samples of any receiver")
     return step, last
