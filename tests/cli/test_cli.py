@@ -288,3 +288,46 @@ def test_plain_progress_is_sparse_and_ends_complete(capsys: pytest.CaptureFixtur
 def test_python_dash_m_runs_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "medrecon", "solvers", "--json"], capture_output=True, text=True)
     assert done.returncode == 0 and "grappa" in done.stdout
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("output", "left", "expected"),
+    [
+        ("x.png", None, "x.png: unknown output type"),
+        ("x.nii.gz", ("x.json", '{"EchoTime": 1}'), "x.json: medrecon did not write it"),
+        ("x.nii.gz", ("x.report.json", "{}"), "x.report.json: medrecon did not write it"),
+        ("series/", ("series/notes.txt", "precious"), "holds 'notes.txt', which medrecon did not write"),
+        ("file/x.nii.gz", ("file", "text"), "a folder is needed there"),
+        (f"{'n' * 250}.nii.gz", None, "is longer than the 255 bytes"),
+        (f"{'n' * 245}.nii.gz", None, "is longer than the 255 bytes"),  # with its report
+    ],
+)
+def test_outputs_are_checked_before_computing_and_by_a_dry_run(
+    folder: Path,
+    output: str,
+    left: tuple[str, str] | None,
+    expected: str,
+    dry: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if left:
+        (tmp_path / left[0]).parent.mkdir(exist_ok=True)
+        (tmp_path / left[0]).write_text(left[1])
+    monkeypatch.setattr("medrecon.pipeline.reconstruct", lambda *_, **__: pytest.fail("computed before checking"))
+    argv = ["recon", str(folder / "ct.h5"), "-o", f"{tmp_path}/{output}", "--solver", "fbp", "--overwrite", *dry]
+    assert main(argv) == 1
+    assert expected in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ([left[0].split("/")[0]] if left else [])
+
+
+def test_a_report_is_not_replaced_unless_asked_to(folder: Path, tmp_path: Path) -> None:
+    argv = ["recon", str(folder / "ct.h5"), "-o", str(tmp_path / "x.nii.gz"), "--solver", "fbp", "--quiet"]
+    assert main(argv) == 0
+    (tmp_path / "x.nii.gz").unlink()
+    (tmp_path / "x.json").unlink()
+    assert main(argv) == 1 and not (tmp_path / "x.nii.gz").exists()
+    assert main([*argv, "--overwrite"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.nii.gz", "x.report.json"]

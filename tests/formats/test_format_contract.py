@@ -59,7 +59,11 @@ FAULTS = (
     ("another_name_does_no_harm", "path.read_bytes()[:4] == MARK", "path.name == 'renamed.xyz'"),
     ("images_come_back", "volume.affine.tolist()", "volume.affine.abs().tolist()"),
     ("images_come_back", 'told["units"], told["modality"]', '"a.u.", "MR"'),
-    ("writing_is_whole_or_not_at_all", "with atomic.file(path, overwrite=overwrite) as made:", "if made := path:"),
+    (
+        "writing_is_whole_or_not_at_all",
+        "with atomic.file(path, overwrite=overwrite, beside=beside) as made:",
+        "if made := path:",
+    ),
     ("writing_is_whole_or_not_at_all", "overwrite=overwrite", "overwrite=True"),
 )
 """Mistakes that a new format could make: the law that notices, what is right, and the mistake."""
