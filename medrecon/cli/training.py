@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from medrecon.cli.options import UsageError
+from medrecon.cli.options import UsageError, yaml_content
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note
 
@@ -25,18 +25,12 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
     Raises:
         UsageError: no such file, not YAML, or a wrong key or value: names the file, the key and the nearest valid key.
     """
-    import yaml
     from pydantic import ValidationError
 
     from medrecon.training.checks import check_config
     from medrecon.training.config import TrainConfig
 
-    if not path.is_file():
-        raise UsageError(f"{path}: no such configuration file")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = yaml_content(path, str(path)) or {}
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:

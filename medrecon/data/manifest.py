@@ -21,7 +21,7 @@ Kind = Literal["sheets", "dicom", "nifti", "fastmri", "store"]
 class Source(BaseModel):
     """One part of a collected data set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str
     """short name, the `source` column of a sheet index"""
@@ -40,7 +40,7 @@ class Source(BaseModel):
 class File(BaseModel):
     """One file of the data set, as it is downloaded."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     path: str
     """where it goes, below the folder of the data set, with /"""
@@ -70,7 +70,7 @@ class File(BaseModel):
 class Rule(BaseModel):
     """Who is in which split: lists of subjects, or fractions of them drawn by a seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     train: tuple[str, ...] = ()
     """subjects; left out with fractions: all others"""
@@ -98,7 +98,7 @@ class Rule(BaseModel):
 class Manifest(BaseModel):
     """A data set: what it is, under which licence, and, where it can be read for training, how."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str
     """name of the data set"""

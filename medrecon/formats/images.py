@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from medrecon.core.volume import Modality, Volume
+from medrecon.core.volume import Modality, Units, Volume
 from medrecon.formats.base import ImageReader
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
 
+log = logging.getLogger(__name__)
 
-def read(path: str | Path, *, series: str | None = None, modality: Modality | None = None) -> Volume:
+NO_AIR = -200
+"""HU: a CT image without a voxel below this shows no air, no lung and no table, or is not in HU."""
+
+
+def read(
+    path: str | Path,
+    *,
+    series: str | None = None,
+    modality: Modality | None = None,
+    units: Units | None = None,
+    finite: bool = True,
+) -> Volume:
     """Read a NIfTI file, a DICOM file, a folder with a DICOM series, or the reference image of a fastMRI file.
 
     Args:
         path: a file or a folder.
         series: which image stack of a folder with several, or which target ("rss", "esc") of a fastMRI file; the error
             without it lists them.
-        modality: what a NIfTI file holds: "CT" in HU or "MR". Without it the JSON beside the file says
+        modality: what a NIfTI file holds: "CT" or "MR". Without it the JSON beside the file says
             so when medrecon wrote it, else MR. DICOM says it itself.
+        units: of a NIfTI file, "1/mm" for CT in attenuation; HU unless given.
+        finite: refuse NaN and infinite values; without it the caller has to look at what he takes.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: unknown format, or what is wrong with which file.
+        ValueError: unknown format, units for one that says them, or what is wrong with which file.
     """
     path = Path(path)
     format = by_content(path)
     if not isinstance(format, ImageReader):
         raise unknown(path, "not an image medrecon reads", [f.images for f in image_readers()], format)
-    return format.read_image(path, series, modality)
+    volume = format.read_image(path, series, modality)
+    if units is not None and units != volume.units:
+        if format.name != "nifti":
+            raise ValueError(f"{path}: {format.summary}: says itself that its values are {volume.units}, not {units}")
+        volume = replace(volume, units=units)
+    elif units is None and modality == "CT" and volume.units == "HU" and bool((volume.data > NO_AIR).all()):
+        log.warning(
+            "%s: no voxel is below %d, and air has -1000 HU: are the values in HU? If they are, --units HU says so; "
+            "if they are attenuation, --units 1/mm or 1/cm",
+            path,
+            NO_AIR,
+        )
+    if finite:
+        check_finite(volume, path)
+    return volume
+
+
+def check_finite(volume: Volume, path: str | Path, first: int = 0) -> None:
+    """Complain of values that are no numbers; `first` is the index of the first slice in the file.
+
+    Raises:
+        ValueError: names the file and the slice.
+    """
+    good = volume.data.isfinite().flatten(1).all(1)
+    if not bool(good.all()):
+        bad = first + int((~good).nonzero()[0])
+        raise ValueError(f"{path}: NaN or infinite values, first in slice {bad}; replace them first, or leave it out")
 
 
 def write(
