@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -86,6 +87,8 @@ def flat(token: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     tokens = [flat(token) for token in (sys.argv[1:] if argv is None else argv)]
+    logger, warnings = logging.getLogger("medrecon"), Warnings(logging.WARNING)
+    logger.addHandler(warnings)
     try:
         refuse_unknown(app, tokens)
         result = _call(app.meta, tokens)
@@ -98,8 +101,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in tokens:
             raise
         text, code = failure(error), 1
+    finally:
+        logger.removeHandler(warnings)
     note(f"medrecon: {text}")
     return code
+
+
+class Warnings(logging.Handler):
+    """What the library warns of, as lines for people."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"warning: {record.getMessage()}")
 
 
 def failure(error: Exception) -> str:

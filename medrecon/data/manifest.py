@@ -212,7 +212,11 @@ def load_manifest(path: str | Path) -> Manifest:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such manifest; `medrecon data split` writes one for a folder") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: is not text; a manifest (.toml) is due, which `medrecon data split` writes"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     try:
         manifest = Manifest.model_validate(table)

@@ -41,7 +41,8 @@ def evaluate(
 
     kind = MODALITIES[modality] if modality else None
     result = compare(formats.read(recon, modality=kind), formats.read(reference, series=series, modality=kind))
-    if (covered := result["grid"]["covered"]) < 0.99:
+    grid = result["grid"]
+    if (covered := grid["covered"] * grid["slices_compared"] / grid["shape"][0]) < 0.99:
         note(f"compared on {100 * covered:.0f} % of the reference's voxels: the reconstruction covers no more of it")
     if out.json:
         show_json(result)
