@@ -43,6 +43,7 @@ def describe_solvers() -> list[dict[str, Any]]:
 def suitable(scan: Scan) -> list[str]:
     """Return the solvers worth running on a scan, learned ones last."""
     wanted = {"any"} if scan.noncartesian else {"any", "cartesian"}
+    unlike = scan.volumetric or (scan.modality == "ct" and scan.units != "HU" and scan.mu_water is None)
     if scan.modality == "mri" and not scan.noncartesian and is_partial(scan):
         wanted.add("partial fourier")
     return [
@@ -51,7 +52,7 @@ def suitable(scan: Scan) -> list[str]:
         if scan.modality in cls.modalities
         and cls.scans in wanted
         and not cls.slow
-        and not (scan.volumetric and cls.needs_prior)
+        and not (unlike and cls.needs_prior)
     ]
 
 
