@@ -103,6 +103,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("A batch of none", "recon ct.h5 -o x.nii.gz --solver fbp --batch 0"),
         ("One replica", "noise mr.h5 -o x.nii.gz --solver cg-sense --replicas 1"),
         ("A device that there is not", "recon ct.h5 -o x.nii.gz --solver fbp --device gpu"),
+        ("A device that there is not, to diagnose", "diagnose ct --data chest/ -o out --device gpu"),
         ("A GPU that there is not", "recon ct.h5 -o x.nii.gz --solver fbp --device cuda --dry-run"),
     ],
     "What does not go together": [
@@ -216,7 +217,7 @@ def stable(text: str) -> str:
     """Leave out what changes from machine to machine: sizes, hashes and where medrecon is installed."""
     text = re.sub(r"\S*(?=/models/weights)", "...", text)
     text = re.sub(r"\b[0-9a-f]{8}(?=: ')", "LABEL", text)
-    return re.sub(r"\(down to -\d+\)|\b\d{3,}(?= voxels)|(?<==\s)\d{3,}", "N", text)
+    return re.sub(r"(?<=down to )-\d+|\b\d{3,}(?= voxels)|(?<==\s)\d{3,}", "N", text)
 
 
 def section(title: str) -> str:

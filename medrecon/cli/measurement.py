@@ -29,6 +29,20 @@ def load(path: Path) -> Scan:
     return load_scan(path)
 
 
+def check_device(name: str) -> None:
+    """Complain of a device that is not there.
+
+    Raises:
+        UsageError: says what there is.
+    """
+    from medrecon.core import device
+
+    try:
+        device.check_device(name)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+
+
 @contextmanager
 def usage() -> Iterator[None]:
     """Turn what does not go together into wrong usage."""

@@ -49,10 +49,7 @@ def suitable(scan: Scan) -> list[str]:
     return [
         name
         for name, cls in solver_classes().items()
-        if scan.modality in cls.modalities
-        and cls.scans in wanted
-        and not cls.slow
-        and not (unlike and cls.needs_prior)
+        if scan.modality in cls.modalities and cls.scans in wanted and not cls.slow and not (unlike and cls.needs_prior)
     ]
 
 
