@@ -80,7 +80,7 @@ def unknown(path: Path, what: str, known: Sequence[str], format: Format | None =
         return ValueError(f"{path}: {what}, but {format.summary}; {_command(path, format)}")
     listed = f" ({'; '.join(known)})" if known else ""
     if path.is_dir():
-        return ValueError(f"{path}: {what}: a folder without DICOM files{listed}")
+        return ValueError(f"{path}: {what}: no DICOM file in it{listed}")
     if path.is_file() and not path.stat().st_size:
         return ValueError(f"{path}: {what}: it is empty")
     if hdf5.is_hdf5(path):
