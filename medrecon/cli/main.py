@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
+import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import App, Parameter
-from pydantic import ValidationError
 
-from medrecon.cli.options import UsageError
+from medrecon.cli.explain import explain, refuse_unknown
+from medrecon.cli.options import UsageError, read_yaml
+from medrecon.cli.show import note
 from medrecon.cli.signals import Ended, ended_by_signals
-from medrecon.core import plain_text
 from medrecon.core.discover import left_out, modules
 
-EXPECTED = (ValueError, OSError, LookupError, ImportError, RuntimeError, FloatingPointError)
-"""Errors whose message tells the user what to do; others are ours and show a traceback."""
+EXPECTED = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
+"""Errors whose message tells the user what to do; others are faults of medrecon."""
 
 
 def version() -> str:
@@ -70,63 +71,14 @@ def _with_config(
     del debug  # main() looks for it before anything can fail
     app.config = ()
     if config is not None:
-        source = str(config.absolute())
+        source = str(config)
         app.config = (cyclopts.config.Dict(read_yaml(config), use_commands_as_keys=False, source=source),)
     try:
         return _call(app, tokens)
     except cyclopts.CycloptsError as error:
-        raise UsageError(explain(error, config)) from error
+        raise UsageError(explain(error, tokens, config)) from error
     finally:
         app.config = ()
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the options in a YAML file; settings of a group (original: {steps: 12}) as one level of keys, see `flat`.
-
-    Raises:
-        UsageError: not a YAML file with options.
-    """
-    if not path.is_file():
-        raise UsageError(f"--config {path}: no such file")
-    try:
-        content = plain_text.read_yaml(path)
-    except ValueError as error:
-        raise UsageError(f"--config {error}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {path}: expected lines such as `views: 60`")
-    if isinstance(content.get("settings"), dict):
-        content["settings"] = one_level(content["settings"])
-    return content
-
-
-def one_level(settings: dict[str, Any]) -> dict[str, Any]:
-    """Write {group: {name: value}} and {group.name: value} as {group/name: value}."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
-    return {key.replace(".", "/"): value for key, value in found.items()}
-
-
-def explain(error: cyclopts.CycloptsError, config: Path | None) -> str:
-    """Say in one line: file, key, what is wrong, nearest valid name."""
-    cause = error.__cause__
-    if isinstance(cause, ValidationError):  # one entry a key
-        return "; ".join(_bad_value(dict(entry), config) for entry in cause.errors())
-    text = " ".join(str(error).split())
-    if isinstance(error, cyclopts.UnknownOptionError) and "Did you mean" not in text:
-        names = [n for a in error.argument_collection for n in a.names if n.startswith("--")]
-        wanted = "--" + (error.token.keyword or error.token.value).strip("-[]").replace("][", ".")
-        near = difflib.get_close_matches(wanted, names, 1, 0.5)
-        text += f" Did you mean {near[0]}?" if near else f" Known: {', '.join(sorted(set(names)))}."
-    return text
-
-
-def _bad_value(entry: dict[str, Any], config: Path | None) -> str:
-    key = ".".join(str(part) for part in entry["loc"])
-    where = ""
-    if config is not None and f"--{key.replace('_', '-')}" not in sys.argv:
-        where = f"{config}: "
-    return f"{where}--{key.replace('_', '-')}: {entry['msg']}, got {entry['input']!r}"
 
 
 def flat(token: str) -> str:
@@ -139,7 +91,10 @@ def flat(token: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted, 128 + the number of a signal that ended it."""
     tokens = [flat(token) for token in (sys.argv[1:] if argv is None else argv)]
+    logger, warnings = logging.getLogger("medrecon"), Warnings(logging.WARNING)
+    logger.addHandler(warnings)
     try:
+        refuse_unknown(app, tokens)
         with ended_by_signals():
             result = _call(app.meta, tokens)
         return result if isinstance(result, int) else 0
@@ -149,10 +104,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         text, code = str(error) or "interrupted", 130
     except Ended as error:
         text, code = str(error), 128 + error.number
-    except EXPECTED as error:
+    except Exception as error:
         if "--debug" in tokens:
             raise
-        text, code = f"{error}" or type(error).__name__, 1
+        text, code = failure(error), 1
+    finally:
+        logger.removeHandler(warnings)
     with contextlib.suppress(OSError):  # the terminal may be gone
-        print(f"medrecon: {text}", file=sys.stderr)
+        note(f"medrecon: {text}")
     return code
+
+
+class Warnings(logging.Handler):
+    """What the library warns of, as lines for people."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"warning: {record.getMessage()}")
+
+
+def failure(error: Exception) -> str:
+    """Say what went wrong: what the error says, or, of a fault of ours, where it is."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; take fewer slices (--slices), a smaller --batch or --size, or check the file's sizes"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return "the GPU is out of memory; give a smaller --batch, or --device cpu"
+    if isinstance(error, EXPECTED) and str(error):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join(str(error).split())
+    return (
+        f"a fault of medrecon: {type(error).__name__}: {said} ({Path(frame.filename).name}, line {frame.lineno}); "
+        "please report it with the traceback that --debug shows"
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,11 @@ Pattern = Literal["random", "equispaced", "regular", "gaussian", "gaussian-2d", 
 
 Maps = Literal["auto", "espirit", "walsh", "jsense", "nlinv"]
 """`pipeline.coil_maps.MapMethod`, here for the same reason"""
+
+
+Modality = Literal["ct", "mri"]
+MODALITIES: dict[Modality, Literal["CT", "MR"]] = {"ct": "CT", "mri": "MR"}
+"""modalities on the command line, and as images have them"""
 
 
 class UsageError(Exception):
@@ -43,7 +49,7 @@ class Writing:
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class CTOptions(Model):
@@ -90,6 +96,42 @@ class MRIOptions(Model):
     """MRI: lines of a grid; full spokes at golden-angle or uniform increments; interleaved spirals"""
     readouts: int | None = Field(None, ge=1)
     """MRI: spokes (64 unless given) or spiral interleaves (16)"""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the options in a YAML file; settings of a group (original: {steps: 12}) as one level of keys, see `flat`.
+
+    Raises:
+        UsageError: not a YAML file with options.
+    """
+    content = yaml_content(path, f"--config {path}")
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path}: expected lines such as `views: 60`")
+    if isinstance(content.get("settings"), dict):
+        content["settings"] = one_level(content["settings"])
+    return content
+
+
+def yaml_content(path: Path, where: str) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        UsageError: no such file, not text, or not YAML; the message begins with `where`.
+    """
+    from medrecon.core import plain_text
+
+    try:
+        return plain_text.read_yaml(path)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(f"{where}{str(error).removeprefix(str(path))}") from error
+
+
+def one_level(settings: dict[Any, Any]) -> dict[str, Any]:
+    """Write {group: {name: value}} and {group.name: value} as {group/name: value}."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {str(key): value}
+    return {key.replace(".", "/"): value for key, value in found.items()}
 
 
 def parse_slices(text: str | None, count: int) -> tuple[int, int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -64,16 +66,28 @@ def show_tree(result: dict[str, Any], indent: str = "") -> None:
     """Print nested values, one a line."""
     for key, value in result.items():
         if isinstance(value, dict):
-            sys.stdout.write(f"{indent}{key}:\n")
+            sys.stdout.write(clean(f"{indent}{key}:\n"))
             show_tree(value, indent + "  ")
         else:
-            sys.stdout.write(f"{indent}{key}: {number(value)}\n")
+            sys.stdout.write(clean(f"{indent}{key}: {number(value)}\n"))
 
 
 def note(text: str) -> None:
     """Print a line for people, on stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(clean(text) + "\n")
     sys.stderr.flush()
+
+
+def clean(text: str) -> str:
+    """Return a text that is safe to print: without the user and password of an address, and with control characters,
+    which a file's name may hold and a terminal would obey, as escapes."""
+    text = re.sub(r"(\w+://)[^/\s@]*@", r"\1", text)
+    text = re.sub(
+        r"([?&][^=&\s]*(?:token|key|secret|password|signature|credential)[^=&\s]*=)[^&\s]+", r"\1...", text, flags=re.I
+    )
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else ascii(c)[1:-1] for c in text
+    )
 
 
 def check_free(path: Path, overwrite: bool, need: float = 0) -> None:

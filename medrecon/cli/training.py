@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from medrecon.cli.options import UsageError
+from medrecon.cli.options import UsageError, yaml_content
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note
 
@@ -27,16 +27,10 @@ def load_config(path: Path, device: str | None) -> TrainConfig:
     """
     from pydantic import ValidationError
 
-    from medrecon.core.plain_text import read_yaml
     from medrecon.training.checks import check_config
     from medrecon.training.config import TrainConfig
 
-    if not path.is_file():
-        raise UsageError(f"{path}: no such configuration file")
-    try:
-        content = read_yaml(path) or {}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    content = yaml_content(path, str(path)) or {}
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medrecon.core.discover import named
+from medrecon.core.volume import Modality
 from medrecon.formats.base import Format, ImageReader, ImageWriter, RawReader, ScanWriter
 from medrecon.formats.common import hdf5
 from medrecon.formats.common.naming import naming, require_regular
+from medrecon.formats.nifti import Nifti
 
 
 def found() -> list[Format]:
@@ -52,28 +54,36 @@ def by_content(path: Path) -> Format | None:
         return next((format for format in found() if format.recognises(path)), None)
 
 
-def info(path: str | Path) -> dict[str, Any]:
+def info(path: str | Path, modality: Modality | None = None) -> dict[str, Any]:
     """Return what is in a file or folder of any format, as JSON values; no patient data.
+
+    Args:
+        modality: what a NIfTI file holds, which does not say it itself.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: an unknown format (lists the known ones), or what is wrong with which file.
+        ValueError: an unknown format (lists the known ones), what is wrong with which file, or a modality given for
+            one that says it itself.
     """
     path = Path(path)
     format = by_content(path)
     if format is None:
         raise unknown(path, "nothing medrecon reads", [f"{f.name}: {f.summary}" for f in found()])
     with naming(path):
-        return format.info(path)
+        if modality is None:
+            return format.info(path)
+        if not isinstance(format, Nifti):
+            raise ValueError(f"{path}: {format.summary}: says its modality itself; --modality is for NIfTI")
+        return format.info(path, modality)
 
 
 def unknown(path: Path, what: str, known: Sequence[str], format: Format | None = None) -> ValueError:
     """Make the error for a file that is not `what` was asked for: of another format, empty, damaged, or unknown."""
     if format is not None:
-        does = "medrecon import reads it" if isinstance(format, RawReader) else "medrecon info says more"
-        return ValueError(f"{path}: {what}, but {format.summary}; {does}")
+        return ValueError(f"{path}: {what}, but {format.summary}; {_command(path, format)}")
+    listed = f" ({'; '.join(known)})" if known else ""
     if path.is_dir():
-        return ValueError(f"{path}: {what}, no DICOM file in it ({'; '.join(known)})")
+        return ValueError(f"{path}: {what}: no DICOM file in it{listed}")
     if path.is_file() and not path.stat().st_size:
         return ValueError(f"{path}: {what}: it is empty")
     if hdf5.is_hdf5(path):
@@ -82,7 +92,16 @@ def unknown(path: Path, what: str, known: Sequence[str], format: Format | None =
                 pass
         except ValueError as damage:
             return damage
-    return ValueError(f"{path}: {what} ({'; '.join(known)})")
+    return ValueError(f"{path}: {what}{listed}")
+
+
+def _command(path: Path, format: Format) -> str:
+    """What to do with a file of this format."""
+    if isinstance(format, RawReader):
+        return f"make a measurement file of it: medrecon import {path} -o scan.h5"
+    if isinstance(format, ImageReader):
+        return f"simulate a measurement of it: medrecon simulate {path} -o scan.h5 --modality ct (or mri)"
+    return f"such as medrecon recon {path} -o image.nii.gz --solver tv"
 
 
 def hint(wanted: str, known: Sequence[str]) -> str:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medrecon.core import atomic
 from medrecon.core.place import check_place
-from medrecon.core.volume import Modality, Volume
+from medrecon.core.volume import Modality, Units, Volume
 from medrecon.formats.base import ImageReader, ImageWriter, Slices
 from medrecon.formats.common.naming import naming
 from medrecon.formats.common.ours import refuse_foreign
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
 
+log = logging.getLogger(__name__)
+
+NO_AIR = -200
+"""HU: a CT image without a voxel below this shows no air, no lung and no table, or is not in HU."""
+
 
 def read(
-    path: str | Path, *, series: str | None = None, modality: Modality | None = None, slices: Slices | None = None
+    path: str | Path,
+    *,
+    series: str | None = None,
+    modality: Modality | None = None,
+    slices: Slices | None = None,
+    units: Units | None = None,
 ) -> Volume:
     """Read a NIfTI file, a DICOM file, a folder with a DICOM series, or the reference image of a fastMRI file.
 
@@ -25,23 +37,50 @@ def read(
         path: a file or a folder.
         series: which image stack of a folder with several, or which target ("rss", "esc") of a fastMRI file; the error
             without it lists them.
-        modality: what a NIfTI file holds: "CT" in HU or "MR". Without it the JSON beside the file says
+        modality: what a NIfTI file holds: "CT" or "MR". Without it the JSON beside the file says
             so when medrecon wrote it, else MR. DICOM says it itself.
         slices: from the number of slices there are, which to read (first, last + 1): in a DICOM series those left out
             may be damaged.
+        units: of a NIfTI file, "1/mm" for CT in attenuation; HU unless given.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: unknown format, or what is wrong with which file.
+        ValueError: unknown format, units for one that says them, or what is wrong with which file.
     """
     path = Path(path)
     format = by_content(path)
     if not isinstance(format, ImageReader):
         raise unknown(path, "not an image medrecon reads", [f.images for f in image_readers()], format)
+    first = 0
+
+    def chosen(count: int) -> tuple[int, int]:
+        nonlocal first
+        first, stop = slices(count) if slices is not None else (0, count)
+        return first, stop
+
     with naming(path):
-        if slices is not None:
-            return format.read_slices(path, slices, series, modality)
-        return format.read_image(path, series, modality)
+        volume = format.read_slices(path, chosen, series, modality)
+    if units is not None and units != volume.units:
+        if format.name != "nifti":
+            raise ValueError(f"{path}: {format.summary}: says itself that its values are {volume.units}, not {units}")
+        volume = replace(volume, units=units)
+    elif units is None and modality == "CT" and volume.units == "HU" and bool((volume.data > NO_AIR).all()):
+        log.warning(
+            "%s: no voxel is below %d, and air has -1000 HU: are the values in HU? If they are, --units HU says so; "
+            "if they are attenuation, --units 1/mm or 1/cm",
+            path,
+            NO_AIR,
+        )
+    _check_finite(volume, path, first)
+    return volume
+
+
+def _check_finite(volume: Volume, path: Path, first: int) -> None:
+    """Raises ValueError for values that are no numbers; `first` is the index of the first slice in the file."""
+    good = volume.data.isfinite().flatten(1).all(1)
+    if not bool(good.all()):
+        bad = first + int((~good).nonzero()[0])
+        raise ValueError(f"{path}: NaN or infinite values, first in slice {bad}; replace them first, or leave it out")
 
 
 def write(

@@ -36,9 +36,9 @@ class Nifti(ImageReader, ImageWriter):
         """Look at the name."""
         return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
-    def info(self, path: Path) -> dict[str, Any]:
-        """Return grid, spacing, units and range."""
-        volume = self.read_image(path)
+    def info(self, path: Path, modality: Modality | None = None) -> dict[str, Any]:
+        """Return grid, spacing, units and range; as `modality` where the file does not say it."""
+        volume = self.read_image(path, modality=modality)
         values = volume.data.abs() if volume.data.is_complex() else volume.data
         return {
             "path": str(path),
@@ -88,7 +88,7 @@ def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     NIfTI does not say what the values mean: `modality` does, else our sidecar, else they are taken as MR in a.u.
 
     Raises:
-        ValueError: damaged, 4D, colour, NaN or infinite values; or `series` given.
+        ValueError: damaged, 4D, colour; or `series` given.
     """
     if series is not None:
         raise ValueError(f"{path}: a NIfTI file holds one image; series={series!r} is for DICOM folders")
@@ -108,9 +108,6 @@ def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     array = array.reshape(array.shape[0], array.shape[1], -1).transpose(2, 1, 0)  # (x, y, z) to (Z, Y, X)
     with np.errstate(over="ignore"):  # infinite then, and refused
         array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
-    if bad.size:
-        raise ValueError(f"{path}: NaN or infinite values, first in slice {bad[0]}; replace them first")
     affine = nifti_header.voxel_to_ras(header, path)
     units, modality = _meaning(path, modality)
     log.info("%s: %s %s, %s, voxel to RAS mm", path, modality, array.shape, units)
@@ -161,6 +158,8 @@ def _meaning(path: Path, modality: Modality | None) -> tuple[Units, Modality]:
         if ours and modality in (None, said.get("modality")):
             return said.get("units"), said.get("modality")
     if modality is None:
-        log.warning("%s: NIfTI does not say what its values are; taken as MR. For CT in HU give modality='CT'", path)
+        log.warning(
+            "%s: NIfTI does not say what its values are; taken as MR; give modality='CT' (--modality ct) for CT", path
+        )
         modality = "MR"
     return UNITS[modality], modality

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from medrecon.core.discover import named
 from medrecon.core.scan import Scan
 from medrecon.kspace.partial_fourier import coverage
 from medrecon.models.prior import Prior
+from medrecon.pipeline.request import RequestError
 from medrecon.solvers.base import Solver
 
 
@@ -41,15 +43,13 @@ def describe_solvers() -> list[dict[str, Any]]:
 def suitable(scan: Scan) -> list[str]:
     """Return the solvers worth running on a scan, learned ones last."""
     wanted = {"any"} if scan.noncartesian else {"any", "cartesian"}
+    unlike = scan.volumetric or (scan.modality == "ct" and scan.units != "HU" and scan.mu_water is None)
     if is_partial(scan):
         wanted.add("partial fourier")
     return [
         name
         for name, cls in solver_classes().items()
-        if scan.modality in cls.modalities
-        and cls.scans in wanted
-        and not cls.slow
-        and not (scan.volumetric and cls.needs_prior)
+        if scan.modality in cls.modalities and cls.scans in wanted and not cls.slow and not (unlike and cls.needs_prior)
     ]
 
 
@@ -104,11 +104,11 @@ def solver_class(
         partial: one end of its k-space was left out, as `is_partial` tells.
 
     Raises:
-        ValueError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
+        RequestError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
     """
     known, (name, settings) = solver_classes(), respelled(name, settings or {})
     if name not in known:
-        raise ValueError(f"unknown solver {name!r}{nearest(name, known)}")
+        raise RequestError(f"unknown solver {name!r}{nearest(name, known)}")
     check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian, partial=partial)
     parse_settings(known[name], settings)
     return known[name]
@@ -118,7 +118,7 @@ def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesi
     """Complain of a solver that does not do a scan; parameters as of `solver_class`.
 
     Raises:
-        ValueError: why, and the solvers that do.
+        RequestError: why, and the solvers that do.
     """
 
     def obstacle(cls: type[Solver]) -> str | None:
@@ -136,7 +136,7 @@ def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesi
 
     if reason := obstacle(cls):
         fitting = ", ".join(name for name, other in solver_classes().items() if obstacle(other) is None)
-        raise ValueError(f"solver {cls.name!r} {reason}; these do: {fitting}")
+        raise RequestError(f"solver {cls.name!r} {reason}; these do: {fitting}")
 
 
 MODES = {"fast": "resample", "paper": "resample-paper", "reference": "resample-reference"}
@@ -148,20 +148,20 @@ def respelled(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, An
     settings x of the published forms, which did nothing in the fast one, as its own did nothing in them.
 
     Raises:
-        ValueError: no such mode.
+        RequestError: no such mode.
     """
     if name not in MODES.values():
         return name, dict(settings)
     known = solver_classes()
     mode = settings.get("mode")
     if mode is not None and mode not in MODES:
-        raise ValueError(f"solver 'resample': unknown mode {mode!r}{nearest(mode, MODES)}")
+        raise RequestError(f"solver 'resample': unknown mode {mode!r}{nearest(mode, MODES)}")
     name = MODES[mode] if mode else name
     original = {k.removeprefix("original."): v for k, v in settings.items() if k.startswith("original.")}
     for key in original:
         names = {f.name for form in ("paper", "reference") for f in settable(known[MODES[form]])}
         if key not in names:
-            raise ValueError(f"solver 'resample' has no setting original.{key}{nearest(key, names)}")
+            raise RequestError(f"solver 'resample' has no setting original.{key}{nearest(key, names)}")
     own = {k: v for k, v in settings.items() if k != "mode" and not k.startswith("original.")}
     if name == MODES["fast"]:
         return name, own
@@ -182,19 +182,15 @@ def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any
     for key, value in settings.items():
         head, _, rest = key.partition(".")
         if head not in fields:
-            raise ValueError(f"solver {cls.name!r} has no setting {key!r}{nearest(head, fields)}")
+            raise RequestError(f"solver {cls.name!r} has no setting {key!r}{nearest(head, fields)}")
         if rest:
             groups.setdefault(head, {})[rest] = value
             continue
-        try:
-            parsed[key] = TypeAdapter(hints[head]).validate_python(value)
-        except ValidationError as error:
-            message = error.errors()[0]["msg"]
-            raise ValueError(f"solver {cls.name!r}: setting {key}: {message}, got {value!r}") from error
+        parsed[key] = _value(cls, key, hints[head], value)
     for head, inner in groups.items():
         group = hints[head]
         if not dataclasses.is_dataclass(group):
-            raise ValueError(f"solver {cls.name!r}: setting {head} has no parts; give {head} itself")
+            raise RequestError(f"solver {cls.name!r}: setting {head} has no parts; give {head} itself")
         default: Any = fields[head].default
         parsed[head] = dataclasses.replace(default, **_group(cls, head, group, inner))
     return parsed
@@ -204,12 +200,31 @@ def _group(cls: type[Any], head: str, group: Any, values: Mapping[str, Any]) -> 
     hints = typing.get_type_hints(group)
     for key in values:
         if key not in hints:
-            raise ValueError(f"solver {cls.name!r} has no setting {head}.{key}{nearest(key, hints)}")
-    return {k: TypeAdapter(hints[k]).validate_python(v) for k, v in values.items()}
+            raise RequestError(f"solver {cls.name!r} has no setting {head}.{key}{nearest(key, hints)}")
+    return {k: _value(cls, f"{head}.{k}", hints[k], v) for k, v in values.items()}
+
+
+def _value(cls: type[Any], key: str, hint: Any, value: Any) -> Any:
+    """A setting of its declared type; numbers are finite."""
+    try:
+        parsed = TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].replace("Input should be", "should be")
+        raise RequestError(f"solver {cls.name!r}: setting {key}: {message}, got {value!r}") from error
+    if isinstance(parsed, float) and not math.isfinite(parsed):
+        raise RequestError(f"solver {cls.name!r}: setting {key}: should be a finite number, got {value!r}")
+    return parsed
 
 
 def make_solver(cls: type[Any], prior: Prior | None, settings: Mapping[str, Any]) -> Solver:
-    """Make the solver with its settings; learned ones get the prior."""
+    """Make the solver with its settings; learned ones get the prior.
+
+    Raises:
+        RequestError: an unknown setting, or a value that it cannot have.
+    """
     parsed = parse_settings(cls, settings)
-    solver: Solver = cls(prior=prior, **parsed) if cls.needs_prior else cls(**parsed)
+    try:
+        solver: Solver = cls(prior=prior, **parsed) if cls.needs_prior else cls(**parsed)
+    except ValueError as error:
+        raise RequestError(f"solver {cls.name!r}: {error}") from error
     return solver

@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.models.prior import Prior
-from medrecon.pipeline.choose import check_scan, is_partial, make_solver, solver_class
+from medrecon.pipeline.prepare import prepare
 from medrecon.pipeline.problem import Problem, build_problem
 from medrecon.pipeline.request import Request
 from medrecon.solvers.base import Solver
@@ -41,21 +41,8 @@ class Job:
         Raises:
             ValueError, FileNotFoundError: as `reconstruct`.
         """
-        if isinstance(solver, str):
-            chosen, name = _named(scan, solver, request), solver
-        else:
-            request.refuse(
-                ("mode", "settings", "prior", "label"), "for a solver by name; a solver object has its own, as fields"
-            )
-            check_scan(
-                type(solver),
-                scan.modality,
-                volumetric=scan.volumetric,
-                noncartesian=scan.noncartesian,
-                partial=is_partial(scan),
-            )
-            chosen, name = solver, solver.name
-        start, stop = scan.within(request.slices)
+        chosen, (start, stop) = prepare(scan, solver, request)
+        name = solver if isinstance(solver, str) else solver.name
         return cls(scan, chosen, name, build_problem(scan, request.device, request.maps), start, stop)
 
     @property
@@ -78,6 +65,10 @@ class Job:
         for first in range(self.start, self.stop, size):
             yield slice(first, min(first + size, self.stop))
 
+    def empty(self) -> Tensor:
+        """Return one item without anything in it, (1, H, W): air or no signal."""
+        return torch.full((1, *self.scan.image_shape), -1000.0 if self.problem.units == "HU" else 0.0)
+
     def volume(self, parts: list[Tensor]) -> Volume:
         """Return the items' values, (B, H, W) or (1, Z, H, W) each, as a volume at its place in the scan."""
         image, affine = torch.cat(parts).flatten(0, -3), self.scan.affine.clone()
@@ -87,26 +78,6 @@ class Job:
             image = image[:, rows, columns]
         affine[:3, 3] += self.start * affine[:3, 2]
         return Volume(image, affine, self.problem.units, self.problem.modality, sources(self.scan))
-
-
-def _named(scan: Scan, name: str, request: Request) -> Solver:
-    """The solver of that name with its settings and its prior."""
-    cls = solver_class(
-        name,
-        scan.modality,
-        request.options,
-        volumetric=scan.volumetric,
-        noncartesian=scan.noncartesian,
-        partial=is_partial(scan),
-    )
-    if not cls.needs_prior:
-        if request.label is not None:
-            raise ValueError(f"label {request.label!r}: {name} uses no prior")
-        return make_solver(cls, None, request.options)
-    from medrecon.models.store import load_prior
-
-    prior = load_prior(request.prior or scan.modality, request.device)
-    return make_solver(cls, prior if request.label is None else prior.conditioned(request.label), request.options)
 
 
 def sources(scan: Scan) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from typing import Unpack
 
 import torch
@@ -15,6 +17,8 @@ from medrecon.pipeline.problem import Problem
 from medrecon.pipeline.request import Options, Request
 from medrecon.quality.noise_maps import pseudo_replica
 from medrecon.solvers.base import Solver
+
+log = logging.getLogger(__name__)
 
 
 def noise_map(scan: Scan, solver: str | Solver, *, replicas: int = 50, **options: Unpack[Options]) -> Volume:
@@ -36,15 +40,25 @@ def noise_map(scan: Scan, solver: str | Solver, *, replicas: int = 50, **options
         raise ValueError("noise_map: of slices; a cone-beam scan measures its volume as a whole")
     request = Request(**options)
     job = Job.of(scan, solver, request)
-    spread = []
+    spread, unfinished = [], Counter[bool]()
     for index in job.batches(1):
-        spread.append(_slice(job.problem, job.adapted(index), index, replicas, request.seed))
+        spread.append(_slice(job.problem, job.adapted(index), index, replicas, request.seed, unfinished))
         request.on_progress(index.stop - job.start, job.stop - job.start)
+    if unfinished[True]:
+        log.warning(
+            "%s has not converged in %d of %d replicas: the map is that of stopping where it did; more iterations "
+            "change image and noise",
+            job.solver.name,
+            unfinished[True],
+            unfinished.total(),
+        )
     return job.volume(spread)
 
 
-def _slice(problem: Problem, solver: Solver, index: slice, replicas: int, seed: int) -> Tensor:
-    """(1, H, W)."""
+def _slice(
+    problem: Problem, solver: Solver, index: slice, replicas: int, seed: int, unfinished: Counter[bool]
+) -> Tensor:
+    """(1, H, W); counts in `unfinished` which runs did not converge, True, and which did."""
     A, y = problem.operator(index), problem.measurement(index)
     sigma = torch.where(y.precision > 0, y.precision.clamp_min(1e-30).rsqrt(), 0)
 
@@ -53,6 +67,7 @@ def _slice(problem: Problem, solver: Solver, index: slice, replicas: int, seed: 
 
     def solve(data: Tensor) -> Tensor:
         found = solver(A, Measurement(data, y.precision), generator=torch.Generator().manual_seed(seed))
+        unfinished[not found.converged] += 1
         return problem.values(found.image).cpu()
 
     return pseudo_replica(solve, noisy, replicas=replicas, generator=torch.Generator().manual_seed(seed))

@@ -10,6 +10,10 @@ from medrecon.core.progress import OnProgress, silent
 from medrecon.pipeline.coil_maps import MapMethod
 
 
+class RequestError(ValueError):
+    """What was asked for cannot be, whatever the data are: an unknown name, or things that do not go together."""
+
+
 @dataclass(frozen=True)
 class Request:
     """How to reconstruct a scan.
@@ -26,6 +30,9 @@ class Request:
         label: a class that the prior was trained with, such as "chest"; all of them by default.
         maps: coil sensitivities of MRI: "auto" takes the scan's own, or else ESPIRiT's; the others find them anew.
         on_progress: called with the slices done and the slices in all.
+
+    Raises:
+        RequestError: a batch below 1.
     """
 
     mode: str | None = None
@@ -39,6 +46,10 @@ class Request:
     maps: MapMethod = "auto"
     on_progress: OnProgress = silent
 
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise RequestError(f"batch: at least 1 slice at once, got {self.batch}")
+
     @property
     def options(self) -> dict[str, Any]:
         """The hyper-parameters, the mode among them."""
@@ -48,11 +59,11 @@ class Request:
         """Complain of keywords that have no meaning here.
 
         Raises:
-            ValueError: one of the names was given.
+            RequestError: one of the names was given.
         """
         given = [f.name for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
         if given:
-            raise ValueError(f"{', '.join(given)}: {why}")
+            raise RequestError(f"{', '.join(given)}: {why}")
 
 
 class Options(TypedDict, total=False):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from typing import Any, Unpack, overload
 
 import torch
@@ -17,6 +15,7 @@ from medrecon.core.volume import Volume
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline.choose import as_values, settable
 from medrecon.pipeline.job import Job
+from medrecon.pipeline.log import Log
 from medrecon.pipeline.request import Options, Request
 from medrecon.solvers.base import OnStep, Progress, Solution, Solver, check_fit
 
@@ -46,12 +45,15 @@ def reconstruct(measured: Scan | LinearOperator, y: Any = None, solver: Any = No
 
     Returns:
         Of a scan the volume at its affine, HU for CT and magnitude in the scan's own units for MRI, and a report ready
-        for JSON. Of an operator the solution, in its units.
+        for JSON. Of an operator the solution, in its units. Slices that could not be reconstructed, where others
+        could, are air (CT) or 0 (MR) in the volume and named in the report, `failed`, and in a warning.
 
     Raises:
-        ValueError: unknown solver or setting (names the nearest), one that does not do this scan, slices outside the
-            scan, or of a cone beam; a class that the prior does not know, or one for a solver without a prior; options
-            that have no meaning for a solver object or an operator; a measurement that does not fit its operator.
+        RequestError: unknown solver or setting (names the nearest), one that does not do this scan, slices outside the
+            scan, or of a cone beam; a prior of another modality or other units, a class that it does not know, or
+            either for a solver without a prior; options that have no meaning for a solver object or an operator; a
+            device that is not there.
+        ValueError: a measurement that does not fit its operator, or no slice that can be reconstructed.
         FileNotFoundError: a learned solver without weights.
     """
     request = Request(**options)
@@ -73,11 +75,12 @@ def _solution(A: LinearOperator, y: Measurement, solver: Solver, request: Reques
 def _volume(scan: Scan, solver: str | Solver, request: Request) -> tuple[Volume, dict[str, Any]]:
     job = Job.of(scan, solver, request)
     size = request.batch or _usual_batch(job, request.device)
-    each, began, log, parts = scan.slice_count // len(scan.data), time.perf_counter(), Log(), []
+    each, began, log, parts = scan.slice_count // len(scan.data), time.perf_counter(), Log(job.start, job.stop), []
     for index in job.batches(size):
         on_step = _told(request, index, job.start, job.stop, each)
-        parts.append(_solve(job, index, request.seed, on_step, log))
+        parts.append(_solve_each(job, index, request.seed, on_step, log))
         request.on_progress((index.stop - job.start) * each, (job.stop - job.start) * each)
+    log.warn(job.solver)
     report = {
         "solver": job.name,
         "settings": settings_of(job.solver),
@@ -87,7 +90,7 @@ def _volume(scan: Scan, solver: str | Solver, request: Request) -> tuple[Volume,
         "device": request.device,
         "units": job.problem.units,
         **job.problem.facts,
-        **log.report(job.stop - job.start),
+        **log.report(),
         "seconds": time.perf_counter() - began,
         "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
         "inverse_crime": scan.provenance.get("inverse_crime"),
@@ -116,60 +119,43 @@ def _told(request: Request, index: slice, start: int, stop: int, each: int = 1) 
     return step
 
 
+BAD_DATA = (ValueError, ArithmeticError, RuntimeError)
+"""What a solver raises of data that it cannot do; RuntimeError is torch's, of a matrix that is singular, too."""
+
+
+def _solve_each(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tensor:
+    """One batch; where it fails, each of its slices alone, and those that fail empty and noted."""
+    try:
+        values = _solve(job, index, seed, on_step, log)
+    except torch.OutOfMemoryError:
+        raise
+    except BAD_DATA as error:
+        if job.scan.volumetric or job.stop - job.start == 1:
+            raise
+        if index.stop - index.start > 1:
+            alone = [slice(i, i + 1) for i in range(index.start, index.stop)]
+            return torch.cat([_solve_each(job, one, seed, on_step, log) for one in alone])
+        log.failed[index.start] = error
+        return job.empty()
+    return values
+
+
 def _solve(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tensor:
-    """One batch: values (B, *image_shape) on the CPU."""
+    """One batch: values (B, *image_shape) on the CPU.
+
+    Raises:
+        ValueError: the solver gave NaN or infinite values, or chi^2/m is.
+    """
     A, y = job.problem.operator(index), job.problem.measurement(index)
     before = A.calls.images.copy()
     solution = job.adapted(index)(A, y, generator=torch.Generator().manual_seed(seed), on_step=on_step)
-    _check_finite(solution, index, job.name)
-    log.add(solution, A.calls.images - before)
-    return job.problem.values(solution.image).cpu()
-
-
-def _check_finite(solution: Solution, index: slice, name: str) -> None:
-    """Raises ValueError where a slice came out with NaN or infinite values, or with such a chi^2/m."""
-    for number, image, chi2 in zip(range(index.start, index.stop), solution.image, solution.chi2.tolist(), strict=True):
-        if not math.isfinite(chi2) or not bool(image.isfinite().all()):
-            raise ValueError(
-                f"slice {number}: {name} diverged (chi^2/m {chi2}): its image has NaN or infinite values or does not "
-                "belong to the data; the noise of the scan may be far too low: see `sigma` in the measurement"
-            )
-
-
-class Log:
-    """Gathers what the batches report, per slice."""
-
-    def __init__(self) -> None:
-        self.chi2: list[float] = []
-        self.histories: list[tuple[int, list[float]]] = []
-        self.converged = True
-        self.calls: Counter[str] = Counter()
-        self.network: Counter[str] = Counter()
-
-    def add(self, solution: Solution, calls: Counter[str]) -> None:
-        items = len(solution.image)
-        self.chi2 += solution.chi2.tolist()
-        self.histories.append((items, solution.residuals))
-        self.converged &= solution.converged
-        self.calls += calls
-        for name, number in solution.diagnostics.get("network_calls", {}).items():
-            self.network[name] += number * items
-
-    def report(self, count: int) -> dict[str, Any]:
-        """Return means over slices; of chi^2/m after every step too, a finished slice keeping its last."""
-        longest = max(len(h) for _, h in self.histories)
-        padded = [(n, h + h[-1:] * (longest - len(h))) for n, h in self.histories if h]
-        mean = [sum(n * h[i] for n, h in padded) / sum(n for n, _ in padded) for i in range(longest)]
-        result: dict[str, Any] = {
-            "chi2": sum(self.chi2) / len(self.chi2),
-            "chi2_slices": self.chi2,
-            "residuals": mean,
-            "converged": self.converged,
-            "operator_calls_per_slice": {name: number / count for name, number in sorted(self.calls.items())},
-        }
-        if self.network:
-            result["network_calls_per_slice"] = {name: number / count for name, number in sorted(self.network.items())}
-        return result
+    values = job.problem.values(solution.image).cpu()
+    if not bool(values.isfinite().all() & solution.chi2.isfinite().all()):
+        raise ValueError(
+            f"{job.solver.name} diverged: NaN or infinite values; the noise of the scan may be far too low, see `sigma`"
+        )
+    log.add(index, solution, A.calls.images - before)
+    return values
 
 
 def settings_of(solver: Any) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-import torch
-
+from medrecon.core.device import check_device
 from medrecon.data.manifest import Manifest
 from medrecon.models.store import value_map
 from medrecon.quality.metrics import SSIM_WINDOW
@@ -107,10 +106,6 @@ def _devices(config: TrainConfig) -> Iterator[str]:
     loops = [config.autoencoder_loop, *(e.loop for e in config.diffusion.experts.values())]
     for name in sorted({loop.device for loop in loops}):
         try:
-            kind = torch.device(name).type
-        except RuntimeError:
-            kind = ""
-        if kind not in ("cpu", "cuda"):
-            yield f"device: {name!r} is none of cpu, cuda, cuda:N"
-        elif kind == "cuda" and not torch.cuda.is_available():
-            yield f"device: {name}, but torch finds no GPU here (`medrecon doctor`); say --device cpu"
+            check_device(name)
+        except ValueError as error:
+            yield str(error)

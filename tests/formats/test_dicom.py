@@ -354,7 +354,7 @@ def test_ct_clipping_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture
     volume = read(tmp_path / "s").map(lambda d: torch.where(d == d[0, 0, 1], -1500.0, d))
     with caplog.at_level(logging.WARNING):
         write(volume, tmp_path / "out")
-    assert f"{int((volume.data < -1024).sum())} voxels outside -1024" in caplog.text
+    assert f"{int((volume.data < -1024).sum())} voxels below -1024 HU" in caplog.text
     assert read(tmp_path / "out").data.min() == -1024
 
 

@@ -93,3 +93,30 @@ def test_files_that_a_page_names_exist(page: str) -> None:
         r"(?<![\w/.])((?:tests|benchmarks|medrecon|operators|models|docs)/[\w/]+\.\w+)", (ROOT / page).read_text()
     )
     assert sorted({name for name in named if not (ROOT / name).exists()}) == []
+
+
+def rows(page: str, head: str) -> dict[str, str]:
+    """First cell (in backticks) -> row of the table whose head begins so."""
+    text = (ROOT / page).read_text()
+    table = text[text.index(head) :].split("\n\n")[0].splitlines()[2:]
+    return {line.split("`")[1]: line for line in table}
+
+
+def test_the_tables_of_raw_data_are_whole() -> None:
+    from medrecon.formats.find import raw_readers, scan_writers
+
+    table = rows("docs/guide/raw_data.md", "| format | what it is |")
+    assert list(table) == [f.name for f in raw_readers()]
+    for format in raw_readers():
+        options = set(re.findall(r"--([\w-]+)", table[format.name]))
+        assert options == {name.replace("_", "-") for name in format.uses}, format.name
+    assert list(rows("docs/guide/raw_data.md", "| `medrecon export --format` |")) == [f.name for f in scan_writers()]
+
+
+def test_environment_variables_are_documented() -> None:
+    from medrecon.data.manifest import load_manifest
+
+    named = {load_manifest(path).root_variable for path in ROOT.glob("data_manifests/*.toml")} - {""}
+    named |= set(re.findall(r'environ\.get\("(MEDRECON_\w+)"', (ROOT / "tests" / "conftest.py").read_text()))
+    pages = "".join(path.read_text() for path in ROOT.glob("docs/guide/*.md"))
+    assert named and [name for name in named if name not in pages] == []

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from medrecon.cli.measurement import check_device
 from medrecon.cli.options import Output, UsageError
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note, show_json, show_table
@@ -35,6 +36,7 @@ def demo(
     """
     if output.suffix:
         raise UsageError(f"-o {output}: give a folder")
+    check_device(device)
 
     from medrecon.demo import run_demo
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from medrecon.cli.measurement import check_device
 from medrecon.cli.options import Output, UsageError, Writing
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json
@@ -73,6 +74,7 @@ def diagnose(
         if value < (2 if name == "steps" else 1):
             raise UsageError(f"--{name} {value}: too few")
     check_free(output, writing.overwrite)
+    check_device(how.device)
 
     from medrecon.diagnose import run
     from medrecon.diagnose.base import Settings

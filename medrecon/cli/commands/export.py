@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from medrecon.cli.measurement import load
 from medrecon.cli.options import Output, UsageError, Writing, parse_slices
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -38,7 +39,6 @@ def export(
         A:B, slices A to B-1 only
     """
     from medrecon import formats
-    from medrecon.formats.measurement_file import load_scan
 
     known = formats.exports()
     if format not in known:
@@ -46,7 +46,7 @@ def export(
     if output.suffix != known[format].suffix:
         raise UsageError(f"-o {output}: a {format} file ends in {known[format].suffix}")
     check_free(output, writing.overwrite)
-    scan = load_scan(measurement)
+    scan = load(measurement)
     if slices:
         scan = scan.slices(*parse_slices(slices, scan.slice_count))
     result = {"measurement": str(measurement), "output": str(output), "format": format, "data": list(scan.data.shape)}

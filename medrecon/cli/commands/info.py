@@ -6,22 +6,27 @@ from pathlib import Path
 
 from cyclopts import App
 
-from medrecon.cli.options import Output
-from medrecon.cli.show import show_json, show_tree
+from medrecon.cli.options import MODALITIES, Modality, Output
+from medrecon.cli.show import note, show_json, show_tree
 
 app = App(name="info")
 
 
 @app.default
-def info(path: Path, /, *, out: Output = Output()) -> int:
+def info(path: Path, /, *, modality: Modality | None = None, out: Output = Output()) -> int:
     """What is in a file or folder: series, grid, spacing, units; the content of a measurement file, or of raw data.
 
     Parameters
     ----------
     path
         DICOM folder or file, NIfTI file, measurement file, or raw data of any format medrecon reads
+    modality
+        what a NIfTI file holds that medrecon did not write
     """
     from medrecon import formats
 
-    (show_json if out.json else show_tree)(formats.info(path))
+    found = formats.info(path, MODALITIES[modality] if modality else None)
+    (show_json if out.json else show_tree)(found)
+    if found.get("kind") == "raw data":
+        note(f"raw data of the format {found['format']}: medrecon import {path} -o scan.h5 --dry-run checks them")
     return 0

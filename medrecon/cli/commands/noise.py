@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from medrecon.cli.measurement import load, usage
 from medrecon.cli.options import Maps, Output, UsageError, Writing, parse_slices, solver_settings
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
@@ -66,17 +67,26 @@ def noise(
 
     from medrecon import formats
     from medrecon.core import atomic
-    from medrecon.formats.measurement_file import load_scan
+    from medrecon.pipeline import Request, prepare
     from medrecon.pipeline.noise_map import noise_map
+    from medrecon.pipeline.request import Options
 
-    scan = load_scan(measurement)
+    scan = load(measurement)
     some = parse_slices(how.slices, scan.slice_count) if how.slices else None
-    options = solver_settings(how.settings)
+    settings = solver_settings(how.settings)
+    options: Options = {
+        "slices": some,
+        "device": how.device,
+        "seed": how.seed,
+        "settings": settings,
+        "prior": how.prior,
+        "maps": how.maps,
+    }
     plan = {
         "measurement": str(measurement),
         "output": output,
         "solver": solver,
-        "settings": options,
+        "settings": settings,
         "replicas": how.replicas,
         "seed": how.seed,
     }
@@ -85,21 +95,13 @@ def noise(
         output, (stop - start) * scan.image_shape[-2] * scan.image_shape[-1], overwrite=writing.overwrite
     )
     if writing.dry_run:
+        with usage():
+            prepare(scan, solver, Request(**options))
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
-    with atomic.claimed(Path(output)), progress(f"noise {solver}", out.quiet) as report:
-        volume = noise_map(
-            scan,
-            solver,
-            replicas=how.replicas,
-            slices=some,
-            device=how.device,
-            seed=how.seed,
-            settings=options,
-            prior=how.prior,
-            maps=how.maps,
-            on_progress=report,
-        )
+    with usage(), atomic.claimed(Path(output)), progress(f"noise {solver}", out.quiet) as report:
+        options["on_progress"] = report
+        volume = noise_map(scan, solver, replicas=how.replicas, **options)
         formats.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
     if out.json:
         show_json({**plan, "median": float(volume.data.median()), "max": float(volume.data.max())})

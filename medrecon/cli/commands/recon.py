@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from medrecon.cli.options import Maps, Output, UsageError, Writing, parse_slices, solver_settings
+from medrecon.cli.measurement import load, usage
+from medrecon.cli.options import Maps, Output, Writing, parse_slices, solver_settings
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -72,36 +73,29 @@ def recon(
 
     from medrecon import formats
     from medrecon.core import atomic
-    from medrecon.formats.measurement_file import load_scan
-    from medrecon.pipeline import reconstruct, solver_class
-    from medrecon.pipeline.choose import is_partial
+    from medrecon.pipeline import Request, prepare, reconstruct
     from medrecon.pipeline.job import sources
+    from medrecon.pipeline.request import Options
 
-    scan = load_scan(measurement)
-    if scan.modality == "ct" and how.maps != "auto":
-        raise UsageError(f"--maps {how.maps}: CT has no coils")
+    scan = load(measurement)
     start, stop = parse_slices(how.slices, scan.slice_count)
-    some = (start, stop) if how.slices else None
-    options = solver_settings(how.settings)
-    options |= {"mode": how.mode} if how.mode else {}
-    try:
-        scan.within(some)
-        chosen = solver_class(
-            solver,
-            scan.modality,
-            options,
-            volumetric=scan.volumetric,
-            noncartesian=scan.noncartesian,
-            partial=is_partial(scan),
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    settings = solver_settings(how.settings)
+    options: Options = {
+        "slices": (start, stop) if how.slices else None,
+        "device": how.device,
+        "seed": how.seed,
+        "batch": how.batch,
+        "mode": how.mode,
+        "settings": settings,
+        "prior": how.prior,
+        "label": how.label,
+        "maps": how.maps,
+    }
     plan = {
         "measurement": str(measurement),
         "output": output,
         "solver": solver,
-        "class": chosen.__name__,
-        "settings": options,
+        "settings": settings | ({"mode": how.mode} if how.mode else {}),
         "slices": [start, stop],
         "device": how.device,
         "seed": how.seed,
@@ -112,27 +106,20 @@ def recon(
         output, size, overwrite=writing.overwrite, template=how.template, source=sources(scan), report=True
     )
     if writing.dry_run:
-        (show_json if out.json else show_tree)({**plan, "dry_run": True})
+        with usage():
+            chosen, _ = prepare(scan, solver, Request(**options))
+        (show_json if out.json else show_tree)({**plan, "class": type(chosen).__name__, "dry_run": True})
         return 0
-    with atomic.claimed(Path(output)), progress(f"recon {solver}", out.quiet) as report:
-        volume, result = reconstruct(
-            scan,
-            solver,
-            slices=some,
-            device=how.device,
-            seed=how.seed,
-            batch=how.batch,
-            settings=options,
-            prior=how.prior,
-            label=how.label,
-            maps=how.maps,
-            on_progress=report,
-        )
+    with usage(), atomic.claimed(Path(output)), progress(f"recon {solver}", out.quiet) as report:
+        options["on_progress"] = report
+        volume, result = reconstruct(scan, solver, **options)
         save(volume, {**plan, **result}, output, writing.overwrite, how.template)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g}, {result['seconds']:.1f} s")
     if out.json:
         show_json({**plan, **result})
-    return 0
+    if failed := result.get("failed"):
+        note(f"{len(failed)} of {stop - start} slices failed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 def save(

@@ -32,6 +32,8 @@ class Choices:
     """A:B, slices A to B-1 only; of a DICOM series the others may be damaged"""
     series: str | None = None
     """which series of a folder with several; `medrecon info` lists them"""
+    units: Literal["HU", "1/mm", "1/cm"] | None = None
+    """CT: of the values of a NIfTI file; HU unless given"""
     seed: int = 0
     """seed of the noise, the mask and the coils"""
     matched: Annotated[bool, Parameter(negative="")] = False
@@ -69,16 +71,10 @@ def simulate(
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
 
-    from medrecon import formats
     from medrecon.core import atomic
     from medrecon.formats.measurement_file import save_scan
 
-    volume = formats.read(
-        source,
-        series=what.series,
-        modality="CT" if what.modality == "ct" else "MR",
-        slices=lambda count: parse_slices(what.slices, count),
-    )
+    volume = _read(source, what)
     plan = {
         "source": str(source),
         "output": str(output),
@@ -101,6 +97,22 @@ def simulate(
     if out.json:
         show_json({**plan, "provenance": scan.provenance})
     return 0
+
+
+def _read(source: Path, what: Choices) -> Volume:
+    """The slices asked for, CT in HU; other slices may be damaged."""
+    from medrecon import formats
+    from medrecon.core.units import mu_to_hu
+    from medrecon.formats.base import Slices
+
+    units: Literal["HU", "1/mm"] | None = "HU" if what.units == "HU" else "1/mm" if what.units else None
+    modality: Literal["CT", "MR"] = "CT" if what.modality == "ct" else "MR"
+    some: Slices = lambda count: parse_slices(what.slices, count)  # noqa: E731
+    volume = formats.read(source, series=what.series, modality=modality, units=units, slices=some)
+    if volume.units == "1/mm":
+        scale = 0.1 if what.units == "1/cm" else 1.0
+        volume = volume.map(lambda mu: mu_to_hu(scale * mu), "HU")
+    return volume
 
 
 def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
@@ -165,6 +177,8 @@ GRID_ONLY = {"accel", "mask", "acs", "partial_fourier", "phase_encoding"}
 def _check(what: Choices) -> None:
     """Options of the other modality mean nothing; nor do those of lines on a grid along a trajectory, or its own."""
     mri, other = what.mri, "mri" if what.modality == "ct" else "ct"
+    if what.units is not None and what.modality != "ct":
+        raise UsageError(f"--units {what.units}: only for --modality ct")
     if given := _flags((what.mri if other == "mri" else what.ct).model_fields_set):
         raise UsageError(f"{', '.join(given)}: only for --modality {other}")
     along = mri.trajectory != "cartesian"

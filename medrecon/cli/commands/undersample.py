@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from medrecon.cli.measurement import load
 from medrecon.cli.options import Output, Pattern, UsageError, Writing, parse_slices
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -56,11 +57,11 @@ def undersample(
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
     check_free(output, writing.overwrite)
 
-    from medrecon.formats.measurement_file import load_scan, save_scan
+    from medrecon.formats.measurement_file import save_scan
     from medrecon.sampling.pattern import draw
     from medrecon.simulate.undersample import undersample as leave_out
 
-    scan = load_scan(measurement)
+    scan = load(measurement)
     if how.slices:
         scan = scan.slices(*parse_slices(how.slices, scan.slice_count))
     if scan.modality != "mri" or scan.noncartesian:

@@ -151,8 +151,25 @@ def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, An
         slope, intercept = DSfloat(1), DSfloat(CT_INTERCEPT)
         centre, width, kind = 40.0, 400.0, "HU"
         top = CT_INTERCEPT + 65535
-        if clipped := int(((values < CT_INTERCEPT - 0.5) | (values > top)).sum()):
-            log.warning("%s: %d voxels outside %d..%d HU were clipped", path, clipped, CT_INTERCEPT, top)
+        if below := int((values < CT_INTERCEPT - 0.5).sum()):
+            log.warning(
+                "%s: %d voxels below %d HU (down to %.0f) are written as %d: noise in air, no tissue is lost",
+                path,
+                below,
+                CT_INTERCEPT,
+                low,
+                CT_INTERCEPT,
+            )
+        if above := int((values > top).sum()):
+            log.warning(
+                "%s: %d voxels above %d HU (up to %.0f) are written as %d: no tissue and no metal has so much; "
+                "look at the image before you use it",
+                path,
+                above,
+                top,
+                high,
+                top,
+            )
     else:
         whole = bool((values == values.round()).all()) and high - min(low, 0) < 65536
         slope = DSfloat(1 if whole else max((high - min(low, 0)) / 65535, 1e-30), auto_format=True)

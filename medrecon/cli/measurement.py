@@ -1,0 +1,54 @@
+"""Measurement files as commands take them, and what does not go with them, as wrong usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medrecon.cli.options import UsageError
+
+if TYPE_CHECKING:
+    from medrecon.core.scan import Scan
+
+
+def load(path: Path) -> Scan:
+    """Read a measurement file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file: names it, and the command that makes a measurement of it; or damaged.
+    """
+    from medrecon.formats.find import by_content, unknown
+    from medrecon.formats.measurement_file import load_scan
+
+    format = by_content(path)
+    if format is None or format.name != "measurement":
+        raise unknown(path, "not a measurement file", ["medrecon simulate and medrecon import write them"], format)
+    return load_scan(path)
+
+
+def check_device(name: str) -> None:
+    """Complain of a device that is not there.
+
+    Raises:
+        UsageError: says what there is.
+    """
+    from medrecon.core import device
+
+    try:
+        device.check_device(name)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Turn what does not go together into wrong usage."""
+    from medrecon.pipeline.request import RequestError
+
+    try:
+        yield
+    except RequestError as error:
+        raise UsageError(str(error)) from error
