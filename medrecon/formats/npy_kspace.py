@@ -58,8 +58,14 @@ class NumpyKspace(RawReader):
 def _stack(path: Path) -> NDArray[np.complex64]:
     """(Z, C, H, W) on disk."""
     try:
-        array: NDArray[np.complex64] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.memmap):
+            raise ValueError("no array")
+        if (length := path.stat().st_size) != array.offset + array.nbytes:
+            raise ValueError(f"{length} bytes, and its header says {array.offset + array.nbytes}")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever a damaged header makes of NumPy's parser
         raise ValueError(f"{path}: not a .npy array of numbers, truncated or damaged ({error})") from error
     try:
         _check(array)
