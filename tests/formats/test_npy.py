@@ -72,3 +72,31 @@ def test_bad_files(tmp_path: Path) -> None:
     np.save(tmp_path / "o.npy", np.array([{"run": "me"}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"o.npy: not a .npy array of numbers"):
         read_raw(tmp_path / "o.npy")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"(2, 8, 6)", b"(2, 8, 5)"),  # shorter than the file
+        (b"(2, 8, 6)", b"(-2, 8, 6)"),
+        (b"(2, 8, 6)", b"(2, 8, 6000000000000)"),
+        (b"<c8", b"<c9"),
+        (b"<c8", b"|O8"),
+        (b"{", b"["),
+    ],
+)
+def test_headers_that_do_not_fit_the_file(old: bytes, new: bytes, tmp_path: Path) -> None:
+    path = saved(tmp_path / "k.npy", np.ones((2, 8, 6), np.complex64))
+    raw = path.read_bytes()
+    end = raw.index(b"\n")
+    head = raw[:end].replace(old, new).rstrip().ljust(end)  # of the same length: padded with blanks
+    path.write_bytes(head + raw[end:])
+    with pytest.raises(ValueError, match=r"k\.npy: not a \.npy array of numbers"):
+        read_raw(path)
+
+
+def test_bytes_behind_the_samples(tmp_path: Path) -> None:
+    path = saved(tmp_path / "k.npy", np.ones((2, 8, 6), np.complex64))
+    path.write_bytes(path.read_bytes() + bytes(16))
+    with pytest.raises(ValueError, match=r"k\.npy: not a \.npy array of numbers.* bytes, and its header says"):
+        read_raw(path)
