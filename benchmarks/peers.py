@@ -32,7 +32,7 @@ def ours(size: int, views: int, x: np.ndarray, y: np.ndarray) -> Iterator[Pair]:
     for slices in (1, len(x)):
         A = CTOperator(geometry, grid)
         image, sinogram = torch.from_numpy(x[:slices]), torch.from_numpy(y[:slices])
-        yield f"medrecon ({A.chosen(slices)})", slices, partial(A, image), partial(A.adjoint, sinogram)
+        yield f"medrecon ({A.chosen()})", slices, partial(A, image), partial(A.adjoint, sinogram)
     A = CTOperator(geometry, grid, "astra")
     image, sinogram = torch.from_numpy(x[:1]), torch.from_numpy(y[:1])
     yield "ASTRA (linear)", 1, lambda: A(image), lambda: A.adjoint(sinogram)

@@ -41,6 +41,11 @@ class Diagonal(LinearOperator):
         self._check(y, self.out_shape, self.out_dtype, "prox")
         mu = torch.as_tensor(weight, dtype=z.real.dtype, device=z.device)
         mu = mu.reshape(mu.shape + (1,) * len(self.in_shape)) if mu.ndim else mu
+        lead = z.shape[: z.ndim - len(self.in_shape)]
+        if 0 in lead:
+            return z.new_empty(z.shape)
+        if self.items != 1 and not lead.numel() == self.items == lead[-1:].numel():
+            raise ValueError(f"{self!r} has settings of {self.items} items, but the batch has {lead.numel()}")
         return (self.diagonal.conj() * y + mu * z) / (self.diagonal.abs().square() + mu)
 
     @classmethod

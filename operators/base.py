@@ -66,18 +66,25 @@ class LinearOperator(abc.ABC):
 
     def forward_batch(self, x: Tensor) -> Tensor:
         """Apply A to (B, *in_shape), counted, neither checked nor differentiable: to build operators of."""
-        self.calls.add(len(x), "forward")
-        return self._forward(x)
+        return self._batch(x, self._forward, (self.out_shape, self.out_dtype), "forward")
 
     def adjoint_batch(self, y: Tensor) -> Tensor:
         """Apply A^H to (B, *out_shape), counted, neither checked nor differentiable."""
-        self.calls.add(len(y), "adjoint")
-        return self._adjoint(y)
+        return self._batch(y, self._adjoint, (self.in_shape, self.in_dtype), "adjoint")
 
     def gram_batch(self, x: Tensor) -> Tensor:
         """Apply A^H A to (B, *in_shape), counted as both passes, neither checked nor differentiable."""
-        self.calls.add(len(x), "forward", "adjoint")
-        return self._gram(x)
+        return self._batch(x, self._gram, (self.in_shape, self.in_dtype), "forward", "adjoint")
+
+    def _batch(self, x: Tensor, apply: Apply, result: tuple[tuple[int, ...], torch.dtype], *names: str) -> Tensor:
+        """Count and apply; no items make none, whatever the engine would do with them."""
+        if not len(x):
+            kind = x.dtype.to_complex() if result[1].is_complex else x.dtype.to_real()
+            return x.new_empty((0, *result[0]), dtype=kind)
+        if self.items not in (1, len(x)):
+            raise ValueError(f"{self!r} has settings of {self.items} items, but the batch has {len(x)}")
+        self.calls.add(len(x), *names)
+        return apply(x)
 
     def _check(self, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
         who = f"{type(self).__name__}.{name}"

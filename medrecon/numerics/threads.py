@@ -1,19 +1,38 @@
-"""Compiled loops run on all threads, but on one in a process that was forked after its parent had run them: there GNU
-OpenMP would end the process at the first thread."""
+"""Compiled loops: where they may run, and on how many threads.
+
+On all threads, but on one in a process that was forked after its parent had run them: there GNU OpenMP would end the
+process at the first thread. Not where torch records operations, which would keep the numbers of one run.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 
 def compiled(kernels: ModuleType, name: str) -> Callable[..., Any]:
-    """Return a loop of a module of kernels, or its build for one thread, `<name>_serial`."""
+    """Return a loop of a module of kernels, or its build for one thread, `<name>_serial`.
+
+    Raises:
+        RuntimeError: within a recording of torch's operations, see `check_not_recorded`.
+    """
+    check_not_recorded()
     loop: Callable[..., Any] = getattr(kernels, f"{name}_serial" if forked() else name)
     return loop
+
+
+def check_not_recorded() -> None:
+    """Raise RuntimeError where `torch.func.linearize` or `make_fx` records: it would keep wrong numbers."""
+    recorder = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    if recorder is not None and recorder.get_proxy_mode() is not None:
+        raise RuntimeError(
+            "torch.func.linearize and make_fx cannot record compiled loops: take the linear operator itself in their "
+            "place, or torch.func.jvp, vjp, or torch.compile"
+        )
 
 
 @functools.cache

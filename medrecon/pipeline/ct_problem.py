@@ -29,7 +29,7 @@ class CTProblem:
         self.A = CTOperator(scan.rays, scan.grid)
         self.facts = {
             "mu_water_per_mm": self.mu_water,
-            "projector": f"{self.A.model}, {self.A.chosen(1)}",
+            "projector": f"{self.A.model}, {self.A.chosen()}",
             "noise_model": _summary(noise_values(scan)) or "estimated from the data",
         }
 

@@ -22,8 +22,6 @@ from medrecon.operators.views import ByViews
 
 Backend = Literal["matrix", "joseph", "torch", "astra", "cuda"]
 Model = Literal["linear", "line", "strip"]
-FEW = 32
-"""Slices from which 'auto' prefers our batched loops to the matrix (benchmarks/projectors.py)."""
 MATRIX_LIMIT = 60_000_000
 """Estimated non-zeros up to which 'auto' stores the matrix: 0.48 GB, and as much for its transpose."""
 
@@ -38,17 +36,20 @@ class CTOperator(ByViews):
     over the width of a detector element, for simulating on a finer grid. Arc detectors, cones: 'linear' only.
 
     Backends; all but 'torch' and 'cuda' compute on the CPU, from tensors of any device:
-        'matrix': the projector as a sparse matrix, built at the first use and freed with the object; one product
-            for the whole batch. Takes float64 too. Best for few and small slices. Not for cones.
-        'joseph': our own compiled loops, model 'linear' only; no memory, best for many slices or large ones.
+        'matrix': the projector as a sparse matrix, built at the first use and freed with the object. Best for few
+            and small slices. Not for cones.
+        'joseph': our own compiled loops, model 'linear' only; no memory, best for 32 slices and more, or large
+            ones.
         'torch': the same weights in torch operations, on the device and in the dtype of the data: the exact pair on
             a GPU. Model 'linear' only.
         'astra': ASTRA's CPU projector slice by slice; no memory, slow. Not for cones; 'linear' for parallel rays only.
         'cuda': ASTRA's GPU projector: slices of a parallel beam as one volume, of a fan one by one, cones. Its own
             interpolation whatever the model, and an adjoint that is off by some per cent: needs adjoint='fast'.
-        'auto': on a GPU 'torch' for the model 'linear', or 'cuda' for adjoint='fast' where ASTRA finds the GPU. Else,
-            model 'linear': 'matrix' for batches below `FEW` where it has at most `MATRIX_LIMIT` estimated non-zeros,
-            else 'joseph'. Other models: 'matrix' up to that limit, else 'astra'.
+        'auto': on a GPU 'torch' for the model 'linear', or 'cuda' for adjoint='fast' where ASTRA finds the GPU. Else
+            'matrix' where it has at most `MATRIX_LIMIT` estimated non-zeros, for larger ones 'joseph' for the model
+            'linear' and 'astra' for others. The choice does not depend on the batch, and neither do the bits.
+
+    float64 is computed as such: 'auto' takes 'torch' in place of 'joseph', which refuses it as 'astra' and 'cuda' do.
 
     Args:
         adjoint: 'exact', or 'fast' to let `adjoint` be ASTRA's approximate backprojection on a GPU: good for SIRT, not
@@ -57,6 +58,7 @@ class CTOperator(ByViews):
     Raises:
         ValueError: an unknown setting, a model that the backend, the geometry or the pixels do not allow, a grid that
             does not fit the geometry, a source inside the image.
+        TypeError: float64 data where the backend has float32 only.
         RuntimeError: backend 'cuda' where ASTRA finds no GPU.
     """
 
@@ -82,8 +84,8 @@ class CTOperator(ByViews):
         footprint = 2 / math.pi * sum(self.grid.spacing) / self.geometry.iso_spacing
         return pixels * {"line": footprint, "linear": 1.5 * footprint, "strip": footprint + 2}[self.model]
 
-    def chosen(self, batch: int, device: str | torch.device = "cpu") -> Backend:
-        """Return the backend that serves this many slices or volumes on this device."""
+    def chosen(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Backend:
+        """Return the backend that serves slices or volumes on this device, of this dtype."""
         if self.backend != "auto":
             return self.backend
         if torch.device(device).type == "cuda":
@@ -91,10 +93,11 @@ class CTOperator(ByViews):
                 return "cuda"
             if self.model == "linear":
                 return "torch"
-        small = self.nonzeros() <= MATRIX_LIMIT
-        if self.model == "linear":
-            return "matrix" if small and batch < FEW else "joseph"
-        return "matrix" if small else "astra"
+        if self.nonzeros() <= MATRIX_LIMIT:
+            return "matrix"
+        if self.model != "linear":
+            return "astra"
+        return "torch" if dtype == torch.float64 else "joseph"
 
     @property
     def angles(self) -> Sequence[float] | None:
@@ -116,10 +119,10 @@ class CTOperator(ByViews):
         return fbp(sinogram, self.geometry, self.grid, window)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._projector(self.chosen(len(x), x.device)).forward(x)
+        return self._projector(self.chosen(x.device, x.dtype)).forward(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._projector(self.chosen(len(y), y.device)).adjoint(y)
+        return self._projector(self.chosen(y.device, y.dtype)).adjoint(y)
 
     def _projector(self, backend: Backend) -> Projector:
         if backend not in self._built:

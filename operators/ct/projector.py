@@ -12,7 +12,8 @@ from torch import Tensor
 
 
 class Projector(Protocol):
-    """x (B, *grid.shape) -> y (B, *geometry.shape), of the dtype and on the device that came."""
+    """x (B, *grid.shape) -> y (B, *geometry.shape), of the dtype and on the device that came; TypeError for
+    float64 where that would be rounded."""
 
     def forward(self, x: Tensor) -> Tensor: ...
 
@@ -55,7 +56,16 @@ class CompiledProjector(Generic[R]):
         return replace(self, rays=self.rays.subset(views))
 
 
+def check_precision(x: Tensor, engine: str, others: str) -> None:
+    """Raise TypeError for float64, which an engine of float32 would round without a word."""
+    if x.dtype == torch.float64:
+        raise TypeError(
+            f"CTOperator: {engine} computes in float32, and the data are float64; give data.float(), or take {others}"
+        )
+
+
 def _on_host(x: Tensor, apply: Callable[[NDArray[Any]], NDArray[Any]]) -> Tensor:
-    """A function of float32 arrays on a tensor of any device and real dtype."""
+    """A function of float32 arrays on a tensor of any device."""
+    check_precision(x, "backend 'joseph'", "backend='auto' or 'torch'")
     out = apply(x.detach().to("cpu", torch.float32).resolve_neg().numpy())
     return torch.from_numpy(out).to(x.device, x.dtype)

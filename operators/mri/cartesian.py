@@ -204,6 +204,8 @@ class CartesianMRI(LinearOperator):
         except RuntimeError:
             shapes = [tuple(t) for t in (z.shape[:-2], y.shape[:-3], mu.shape)]
             raise ValueError(f"CartesianMRI.prox: batches of z, y and weight do not fit: {shapes}") from None
+        if 0 in lead:
+            return z.new_empty(*lead, *self.in_shape)
         chosen = self.prox_method(weight) if method is None else method
         if chosen not in self._methods():
             raise ValueError(f"CartesianMRI.prox: method {chosen!r} is not among {self._methods()} of this operator")

@@ -1,6 +1,7 @@
 """Every LinearOperator in medrecon.operators, found by itself, obeys the contract on each of its examples."""
 
 import functools
+import math
 from copy import copy
 
 import pytest
@@ -17,8 +18,8 @@ from medrecon.operators.mri.cartesian import CartesianMRI
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FOUND = classes("medrecon.operators", LinearOperator)
-IN_FLOAT64 = ("matrix", "torch")
-"""Backends of CTOperator that compute in the precision of the data; the others in float32 only."""
+FLOAT32_ONLY = ("joseph", "astra", "cuda")
+"""Backends of CTOperator that refuse float64."""
 
 
 def examples(of: type[LinearOperator]) -> list[LinearOperator]:
@@ -66,8 +67,12 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 def skip_float32_only(A: LinearOperator) -> None:
-    if isinstance(A, CTOperator) and A.chosen(BATCH) not in IN_FLOAT64:
-        pytest.skip(f"backend {A.chosen(BATCH)!r} computes in float32 only")
+    if isinstance(A, CTOperator) and A.chosen(dtype=torch.float64) in FLOAT32_ONLY:
+        with pytest.raises(TypeError, match=r"CTOperator.*float32.*float64"):
+            A(torch.zeros(A.in_shape, dtype=torch.float64))
+        with pytest.raises(TypeError, match=r"CTOperator.*float32.*float64"):
+            A.adjoint(torch.zeros(A.out_shape, dtype=torch.float64))
+        pytest.skip(f"backend {A.backend!r} refuses float64")
 
 
 def test_finds_operators() -> None:
@@ -222,6 +227,77 @@ def test_leading_axes_are_a_batch(A: LinearOperator) -> None:
     assert relative(A.H(y), A.adjoint(y)) == 0
     strided = torch.stack([x, x], dim=-1)[..., 0]
     assert not strided.is_contiguous() and relative(A(strided), A(x)) < 1e-6
+
+
+@every_case
+def test_a_batch_has_the_bits_of_its_items(A: LinearOperator) -> None:
+    """Whatever its size: of one, of a few, of more than any engine takes at once."""
+    x, y = gaussians(A)
+    for apply, data in ((A.forward, x), (A.adjoint, y), (A.gram, x)):
+        if A.items == 1:
+            alone = torch.cat([apply(item[None]) for item in data])
+            assert torch.equal(apply(data[0]), alone[0])
+            for times in (1, 2, 3, 14):
+                batch = apply(data.repeat(times, *(1,) * (data.ndim - 1)))
+                assert torch.equal(batch, alone.repeat(times, *(1,) * (batch.ndim - 1)))
+        else:
+            other = torch.cat([data[:1], 2 * data[1:].flip(0)])
+            assert torch.equal(apply(other)[0], apply(data)[0])
+
+
+@every_case
+def test_an_empty_batch_gives_an_empty_batch(A: LinearOperator) -> None:
+    x, y = gaussians(A)
+    for apply, data, item in ((A.forward, x, A.out_shape), (A.adjoint, y, A.in_shape), (A.gram, x, A.in_shape)):
+        nothing = data[:0].clone().requires_grad_(True)
+        out = apply(nothing)
+        assert out.shape == (0, *item) and out.dtype == apply(data).dtype
+        assert apply(data.new_empty(2, 0, *data.shape[1:])).shape == (2, 0, *item)
+        (gradient,) = torch.autograd.grad(out.abs().sum(), nothing)
+        assert gradient.shape == nothing.shape and gradient.dtype == nothing.dtype
+    assert A.prox(x[:0], y[:0], 1.0).shape == x[:0].shape
+    assert A.prox(x[:0], y[:0], torch.ones(0)).shape == x[:0].shape
+
+
+@every_case
+def test_a_batch_of_other_than_its_items_is_refused(A: LinearOperator) -> None:
+    if A.items == 1:
+        pytest.skip("treats all items alike")
+    x, y = gaussians(A)
+    for apply, data in ((A.forward, x), (A.adjoint, y), (A.gram, x)):
+        for batch in (data[:1], data[:2], torch.cat([data, data])):
+            with pytest.raises(ValueError, match=f"{A.items}.*batch has {len(batch)}"):
+                apply(batch)
+    with pytest.raises(ValueError, match=rf"{A.items}.*(batch has 2|\(2,\))|\(2,\)"):
+        A.prox(x[:2], y[:2], 1.0)
+
+
+@every_case
+def test_what_is_not_finite_stays_in_its_item_and_shows(A: LinearOperator) -> None:
+    x, y = gaussians(A)
+    for apply, data in ((A.forward, x), (A.adjoint, y), (A.gram, x)):
+        for bad in (math.nan, math.inf):
+            spoilt = data.clone()
+            spoilt[1] = bad
+            out = apply(spoilt)
+            assert torch.equal(out[[0, 2]], apply(data)[[0, 2]])
+            assert not bool(torch.isfinite(out[1]).all())
+
+
+RECORDED = [c for c in CASES if str(c.id).endswith("-0") or (c.values[0].__class__ is CTOperator)]
+
+
+@pytest.mark.parametrize("A", [c for c in RECORDED if getattr(c.values[0], "backend", "") != "torch"])
+def test_a_recording_is_right_or_refused(A: LinearOperator) -> None:
+    """`torch.func.linearize` and `make_fx` keep what torch computes; compiled loops, which they do not see, refuse.
+    One case of each, and none of thousands of torch's own operations: recording takes its time."""
+    x, _ = gaussians(A)
+    try:
+        replayed = torch.func.linearize(A, x)[1](2 * x)
+    except RuntimeError as error:
+        assert "linearize and make_fx cannot record" in str(error)  # noqa: PT017 - either is right
+    else:
+        assert relative(replayed, A(2 * x)) < 1e-6
 
 
 @every_case

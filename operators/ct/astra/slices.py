@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.geometry import FanGeometry, Geometry, ImageGrid
+from medrecon.numerics.threads import check_not_recorded
+from medrecon.operators.ct.projector import check_precision
 
 
 class Astra2D:
@@ -60,6 +62,8 @@ class Astra2D:
     def _each(self, items: Tensor, call: str, shape: tuple[int, int]) -> Tensor:
         import astra
 
+        check_precision(items, "ASTRA", "backend='matrix' (every model) or 'torch'")
+        check_not_recorded()
         host = items if self.kind == "cuda" else items.cpu()
         # ASTRA wants contiguous and writable memory, of its input too. NaN shows what it left unwritten.
         given = host.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.geometry import ConeGeometry, ImageGrid, ParallelGeometry, VolumeGrid
+from medrecon.numerics.threads import check_not_recorded
 from medrecon.operators.ct.astra.slices import check_written, require_gpu
+from medrecon.operators.ct.projector import check_precision
 
 
 class Astra3D:
@@ -45,6 +47,8 @@ class Astra3D:
         """(Z, H, W) -> (V, R, D) or back; the rows of ASTRA's volumes run along +y, its sinograms are (R, V, D)."""
         import astra
 
+        check_precision(item, "ASTRA", "backend='torch'")
+        check_not_recorded()
         ahead = call == "direct_FP"
         slices = item.shape[0] if ahead else item.shape[1]
         given = (item.flip(1) if ahead else item.movedim(1, 0)).detach().float().contiguous()

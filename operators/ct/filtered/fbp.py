@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -12,6 +9,7 @@ from medrecon.geometry import FanGeometry, Geometry, ImageGrid
 from medrecon.operators.ct.filtered.backprojection import backproject
 from medrecon.operators.ct.filtered.ramp import Window, ramp_filter
 from medrecon.operators.ct.filtered.rebin import fan_to_parallel
+from medrecon.operators.ct.filtered.shifted import widened
 from medrecon.operators.ct.filtered.weights import angular_weights, parker_weights, ray_weights
 
 __all__ = ["Window", "angular_weights", "fbp", "parker_weights", "ray_weights"]
@@ -34,7 +32,7 @@ def fbp(sinogram: Tensor, geometry: Geometry, grid: ImageGrid, window: Window = 
 
     Raises:
         ValueError: a sinogram of another shape than the geometry says, an unknown window, a fan's source inside the
-            image.
+            image, a shifted detector that hardly reaches beyond the rotation axis.
 
     Source: Kak & Slaney, Principles of Computerized Tomographic Imaging, ch. 3.
     """
@@ -51,21 +49,11 @@ def fbp(sinogram: Tensor, geometry: Geometry, grid: ImageGrid, window: Window = 
             )
     work = sinogram.dtype if sinogram.dtype in (torch.float32, torch.float64) else torch.float32
     rays = sinogram.reshape(-1, *item).to(work)
-    rays, geometry = _both_sides(rays * torch.from_numpy(ray_weights(geometry)).to(rays), geometry)
+    rays = rays * torch.from_numpy(ray_weights(geometry)).to(rays)
+    geometry, lacking = widened(geometry)
+    rays = torch.nn.functional.pad(rays, lacking)  # their weight is 0; filtered, they are not
     angle = 0.0
     if isinstance(geometry, FanGeometry) and geometry.detector == "arc":
         angle = geometry.det_spacing / geometry.source_detector
     image = backproject(ramp_filter(rays, geometry.iso_spacing, window, angle), geometry, grid)
     return image.reshape(*sinogram.shape[:-2], *grid.shape).to(sinogram.dtype)
-
-
-def _both_sides(rays: Tensor, geometry: Geometry) -> tuple[Tensor, Geometry]:
-    """Zeros in place of what a shifted detector lacks on its short side: filtered, they are none."""
-    lack = abs(geometry.positions()[0] + geometry.positions()[-1])
-    count = math.floor(lack / geometry.det_spacing)
-    if count <= 0.05 * geometry.det_count:
-        return rays, geometry
-    left = geometry.det_offset > 0
-    offset = geometry.det_offset - math.copysign(count * geometry.det_spacing / 2, geometry.det_offset)
-    rays = torch.nn.functional.pad(rays, (count, 0) if left else (0, count))
-    return rays, replace(geometry, det_count=geometry.det_count + count, det_offset=offset)

@@ -11,6 +11,7 @@ from medrecon.geometry import ConeGeometry, VolumeGrid
 from medrecon.geometry.cone import check_source_outside
 from medrecon.numerics.threads import compiled
 from medrecon.operators.ct.filtered.ramp import Window, ramp_filter
+from medrecon.operators.ct.filtered.shifted import widened
 from medrecon.operators.ct.filtered.weights import ray_weights
 
 CHUNK = 2**22
@@ -23,8 +24,9 @@ def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: W
     """Reconstruct attenuation (..., Z, H, W) [1/mm] from line integrals (..., V, R, D), on their device.
 
     Full scans, short scans (Parker weights of the fan in the middle, for every row) and any spacing of views; flat
-    and arc detectors. Exact in the plane of the source only; farther away it underestimates, the more the larger the
-    cone angle (Feldkamp's artefact: one circle does not measure all that a volume needs).
+    and arc detectors; in a full turn also those shifted to one side (Wang 2002). Exact in the plane of the source
+    only; farther away it underestimates, the more the larger the cone angle (Feldkamp's artefact: one circle does not
+    measure all that a volume needs).
 
     A voxel that is above or below the beam in some views takes the nearest detector row there, which is right for
     objects that change little along z; a voxel that no view sees is 0. Beyond the detector's ends the object counts
@@ -36,7 +38,7 @@ def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: W
 
     Raises:
         ValueError: projections of another shape than the geometry says, an unknown window, a helical scan, a flying
-            focal spot, or a source inside the volume.
+            focal spot, a source inside the volume, or a shifted detector that hardly reaches beyond the rotation axis.
     """
     _check(projections, geometry, grid)
     items = projections.detach().to("cpu", torch.float32).reshape(-1, *geometry.shape)
@@ -75,9 +77,11 @@ def cone_cosines(geometry: ConeGeometry) -> NDArray[np.float64]:
 
 
 def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[np.float32]:
-    """Weighted and filtered projections (V, D + 2, R), with a column of zeros at both ends."""
-    views, rows, columns = geometry.shape
+    """Weighted and filtered projections (V, D + 2, R) of the detector with two equal sides, a column of zeros at both
+    ends."""
     plane = geometry.plane()
+    wide, lacking = widened(plane)
+    views, rows, columns = len(plane.angles), geometry.det_shape[0], wide.det_count
     angle = plane.det_spacing / plane.source_detector if plane.detector == "arc" else 0.0
     weights = torch.from_numpy(ray_weights(plane)).float()[:, None]
     cosines = torch.from_numpy(cone_cosines(geometry)).float()
@@ -85,7 +89,7 @@ def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[n
     chunk = max(1, CHUNK // (4 * rows * columns))
     for first in range(0, views, chunk):
         part = slice(first, first + chunk)
-        rays = item[part] * weights[part] * cosines
+        rays = torch.nn.functional.pad(item[part] * weights[part] * cosines, lacking)
         out[part, 1:-1] = ramp_filter(rays, plane.iso_spacing, window, angle).mT
     return out.numpy()
 
@@ -95,7 +99,7 @@ def _backproject(
 ) -> None:
     from medrecon.operators.ct.filtered import fdk_kernels
 
-    plane, (x, y) = geometry.plane(), grid.plane().coordinates()
+    (plane, _), (x, y) = widened(geometry.plane()), grid.plane().coordinates()
     scale = plane.source_detector / geometry.source_origin  # detector columns are counted at the rotation axis
     source, pitch = geometry.source_heights()[0], geometry.det_spacing[0]
     run = compiled(fdk_kernels, "backproject")

@@ -8,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medrecon.geometry import FanGeometry, Geometry
+from medrecon.operators.ct.filtered.shifted import check_axis, offset_weights
 
 
 def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
-    """Weight each ray before the filter [rad], (V, D): share of the arc, redundancy, and the fan's obliquity."""
+    """Weight each ray before the filter [rad], (V, D): share of the arc, redundancy, and the fan's obliquity.
+
+    Raises:
+        ValueError: a detector that hardly reaches beyond the rotation axis.
+    """
+    check_axis(geometry.positions())
     angles = np.asarray(geometry.angles)
     share, start, arc = angular_weights(angles, 2 * math.pi)
     sides = np.broadcast_to(offset_weights(geometry.positions()), geometry.shape)
@@ -22,20 +28,6 @@ def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
     gamma = geometry.fan_angles()
     redundancy = sides / 2 if arc >= 2 * math.pi else parker_weights(np.mod(angles - start, 2 * math.pi), gamma, arc)
     return share[:, None] * redundancy * np.cos(gamma)
-
-
-def offset_weights(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return weights (D,) of a full turn whose detector is shifted to widen the field of view.
-
-    A ray and its reverse add up to 2, a ray without reverse gets 2 (Wang, Med. Phys. 29:1634 (2002), eq. 10). All are
-    1 where the sides differ by less than a tenth, such as a quarter offset.
-    """
-    left, right = -float(positions[0]), float(positions[-1])
-    overlap = min(left, right)
-    if overlap <= 0 or overlap > 0.9 * max(left, right):
-        return np.ones_like(positions)
-    inside = np.clip(positions / overlap, -1, 1)
-    return np.asarray(1 + math.copysign(1, right - left) * np.sin(math.pi / 2 * inside))
 
 
 def angular_weights(angles: NDArray[np.float64], period: float) -> tuple[NDArray[np.float64], float, float]:

@@ -77,13 +77,13 @@ def forward(x, y, rays, block, parts):
                             out = y[v, d]
                             low_i, high_i = max(first[v, d] - low, 0), min(last[v, d] - low, block)
                             if batch == 1:
-                                total = np.float32(0)
+                                total = out[0]
                                 for i in range(low_i, high_i):
                                     j = left[i, d - d0]
                                     if 0 <= j < across - 1:
                                         p = (low + i + 1) * step + j * neighbour
                                         total += w0[i, d - d0] * flat[p] + w1[i, d - d0] * flat[p + neighbour]
-                                out[0] += total
+                                out[0] = total
                                 continue
                             for i in range(low_i, high_i):
                                 j, u, w = left[i, d - d0], w0[i, d - d0], w1[i, d - d0]

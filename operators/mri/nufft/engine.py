@@ -8,6 +8,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from medrecon.numerics.threads import check_not_recorded
 from medrecon.operators.mri.nufft.gridding import Gridding, kernel_width
 
 Backend = Literal["auto", "gridding", "finufft"]
@@ -59,6 +60,7 @@ class Finufft:
     def _run(self, kind: int, sign: int, data: Tensor) -> Tensor:
         import finufft
 
+        check_not_recorded()
         # Angles of single precision limit it to some 1e-5 at 320 pixels.
         wide = torch.complex64 if data.dtype == torch.complex64 and self.eps >= 1e-4 else torch.complex128
         host = data.detach().to("cpu", wide).contiguous()

@@ -87,6 +87,34 @@ def test_lengths_are_mm() -> None:
     torch.testing.assert_close(2 * twice, fdk(y, FULL, GRID), rtol=1e-4, atol=1e-6)
 
 
+def between(low: float, high: float, detector: str = "flat") -> ConeGeometry:
+    """A full turn of which the detector sees from `low` to `high` mm at the axis."""
+    count, scale = round((high - low) / 1.44), 1000 / 600
+    offset = (0.0, (low + high) / 2 * scale)
+    return replace(FULL, det_shape=(4, count), det_offset=offset, detector=detector)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("detector", ["flat", "arc"])
+@pytest.mark.parametrize("ends", [(-42, 85), (-85, 42), (-11, 101), (-101, 11), (-90, 101), (-99, 101)])
+def test_a_detector_shifted_to_either_side_is_right(ends: tuple[float, float], detector: str) -> None:
+    """A body that fills what the long side sees, and the air beside it: once up to 409 HU off."""
+    geometry, reach = between(*ends, detector), max(map(abs, ends)) - 3
+    grid = VolumeGrid((1, *GRID.shape[1:]), GRID.spacing)
+    body = Ellipsoid((4.0, 0.0, 0.0), (reach - 6, reach - 25, 500.0))
+    image = mu_to_hu(fdk(body.sinogram(geometry), geometry, grid))[0]
+    inside = image[body.inside(grid, 0.94)[0]]
+    assert abs(float(inside.mean())) < 1 and float(inside.std()) < 3
+    seen = Ellipsoid((0.0, 0.0, 0.0), (reach,) * 3).inside(grid)[0]
+    assert abs(float(image[seen & ~body.inside(grid, 1.1)[0]].mean()) + 1000) < 10
+
+
+@pytest.mark.parametrize("ends", [(-2, 101), (1, 101), (-101, 4), (30, 60)])
+def test_a_detector_that_hardly_passes_the_axis_is_refused(ends: tuple[float, float]) -> None:
+    geometry = between(*ends)
+    with pytest.raises(ValueError, match=r"from the axis, and 6 of them .* must lie beyond.*offset"):
+        fdk(torch.zeros(geometry.shape), geometry, GRID)
+
+
 def test_wrong_parker_sign_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fbp_weights, "parker_weights", lambda b, g, arc: parker_weights(b, -g, arc))
     mean, std = water(SHORT)[2]
