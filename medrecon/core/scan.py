@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medrecon.core import scan_ranges as ranges
 from medrecon.core.noise import CTNoise, MRINoise
-from medrecon.core.volume import Units
+from medrecon.core.volume import Units, check_affine
 from medrecon.geometry import (
     Cartesian,
     ConeGeometry,
@@ -74,7 +74,7 @@ class Scan:
             raise ValueError(f"affine: expected float64 (4, 4), got {self.affine.dtype} {tuple(self.affine.shape)}")
         if self.units not in ("HU", "a.u.", "1/mm"):
             raise ValueError(f"units: unknown {self.units!r}")
-        ranges.check_affine(self.affine)
+        check_affine(self.affine, "affine:")
         if self.modality == "ct":
             self._check_ct()
         else:

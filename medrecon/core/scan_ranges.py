@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from medrecon.geometry import ConeGeometry, KSpace, Rays, Trajectory
 from medrecon.geometry.parallel import ParallelGeometry
@@ -20,23 +19,6 @@ DISTANCE = 1e9
 """The largest length [mm], the source of a beamline."""
 WATER = (1e-4, 1e3)
 """Attenuation of water [1/mm]; from 30 eV to 100 GeV it lies within."""
-
-
-def check_affine(affine: Tensor) -> None:
-    """Raises ValueError where an affine (4, 4) is not of a grid in mm."""
-    matrix = affine.numpy()
-    if not np.isfinite(matrix).all() or matrix[3].tolist() != [0, 0, 0, 1]:
-        raise ValueError("affine: expected finite values, and 0 0 0 1 in the last row")
-    if np.abs(matrix).max() > DISTANCE:
-        raise ValueError(f"affine: {np.abs(matrix).max():.3g} mm is no length of a scanner; check the units")
-    pitch = np.linalg.norm(matrix[:3, :3], axis=0)
-    if not ((pitch >= PITCH[0]) & (pitch <= PITCH[1])).all():
-        raise ValueError(
-            f"affine: voxels of {', '.join(f'{p:.3g}' for p in pitch)} mm; "
-            f"expected {PITCH[0]:g} to {PITCH[1]:g} mm; check the units"
-        )
-    if abs(np.linalg.det(matrix[:3, :3] / pitch)) < 1e-6:
-        raise ValueError("affine: its columns lie in one plane; they span no volume")
 
 
 def check_water(mu_water: float) -> None:

@@ -20,26 +20,26 @@ FLAT = 1e-6
 """Volume of a voxel over that of a box with its edges, below which the three edges lie in a plane."""
 
 
-def check_affine(affine: Tensor) -> None:
+def check_affine(affine: Tensor, whose: str = "Volume: the affine") -> None:
     """Check that a (4, 4) float64 affine, voxel to mm, places the voxels of a scan, however small they are.
 
     Raises:
         ValueError: not finite, singular, no affine, or sizes and distances that no scan has.
     """
     if not bool(torch.isfinite(affine).all()):
-        raise ValueError("Volume: the affine is singular or not finite")
+        raise ValueError(f"{whose} is singular or not finite")
     if affine[3].tolist() != [0, 0, 0, 1]:
-        raise ValueError(f"Volume: the last row of the affine is {affine[3].tolist()}, not 0, 0, 0, 1")
+        raise ValueError(f"{whose} ends in the row {affine[3].tolist()}, not 0, 0, 0, 1")
     sizes = [math.hypot(*column) for column in affine[:3, :3].T.tolist()]
     if not all(VOXELS[0] <= size <= VOXELS[1] for size in sizes) or float(affine[:3, 3].abs().max()) > FARTHEST:
         if not all(sizes):
-            raise ValueError("Volume: the affine is singular or not finite: a voxel has no extent")
+            raise ValueError(f"{whose} is singular or not finite: a voxel has no extent")
         raise ValueError(
-            f"Volume: voxels of {', '.join(f'{size:.3g}' for size in sizes)} mm, the first at "
+            f"{whose} has voxels of {', '.join(f'{size:.3g}' for size in sizes)} mm, the first at "
             f"{', '.join(f'{x:.4g}' for x in affine[:3, 3].tolist())} mm; no scan has these, check the units"
         )
     if abs(float(torch.linalg.det(affine[:3, :3] / torch.tensor(sizes, dtype=torch.float64)))) < FLAT:
-        raise ValueError("Volume: the affine is singular or not finite: the edges of a voxel lie in a plane")
+        raise ValueError(f"{whose} is singular or not finite: the edges of a voxel lie in a plane")
 
 
 @dataclass(frozen=True, eq=False)
