@@ -37,8 +37,9 @@ def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: W
         window: apodisation of the ramp up to the detector's Nyquist frequency.
 
     Raises:
-        ValueError: projections of another shape than the geometry says, or that want a gradient, an unknown window, a helical scan, a flying
-            focal spot, a source inside the volume, or a shifted detector that hardly reaches beyond the rotation axis.
+        ValueError: projections of another shape than the geometry says, or that want a gradient; an unknown window, a
+            helical scan, a flying focal spot, a source inside the volume, or a shifted detector that hardly reaches
+            beyond the rotation axis.
     """
     _check(projections, geometry, grid)
     if torch.is_grad_enabled() and projections.requires_grad:
