@@ -31,7 +31,7 @@ def approximate_inverse(gram: Apply, like: Tensor, stiffness: Tensor, shift: Ten
     point = torch.zeros_like(like)
     point[rows] = 1
     response = gram(point).roll([-n for n in middle], axes)
-    spectrum = (torch.fft.rfftn(response, dim=axes) if real else torch.fft.fftn(response, dim=axes)).real
+    spectrum = (_rfftn(response) if real else torch.fft.fftn(response, dim=axes)).real
     frequencies = _frequencies(like, real)
     spectrum = _isotropic(spectrum, frequencies, max(shape))
     bend = torch.stack([2 - 2 * (2 * torch.pi * f).cos() for f in frequencies]).sum(0)
@@ -48,12 +48,25 @@ def approximate_inverse(gram: Apply, like: Tensor, stiffness: Tensor, shift: Ten
             torch.view_as_real(f).mul_(gain)
             out: Tensor = torch.fft.ifftn(f, dim=axes)
             return out
-        f = torch.fft.rfftn(r * even, dim=axes)
+        f = _rfftn(r * even)
         torch.view_as_real(f).mul_(gain)
-        out = torch.fft.irfftn(f, s=shape, dim=axes).mul_(even)
-        return out
+        return _irfftn(f, shape).mul_(even)
 
     return inverse
+
+
+def _rfftn(x: Tensor) -> Tensor:
+    """Transform real (B, *item), on a CPU one by one: of several MKL may round otherwise."""
+    return torch.stack([torch.fft.rfftn(item) for item in x]) if _alone(x) else torch.fft.rfftn(x, x.shape[1:])
+
+
+def _irfftn(f: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Transform back to (B, *shape)."""
+    return torch.stack([torch.fft.irfftn(item, shape) for item in f]) if _alone(f) else torch.fft.irfftn(f, shape)
+
+
+def _alone(x: Tensor) -> bool:
+    return x.device.type == "cpu" and len(x) > 0
 
 
 def _frequencies(like: Tensor, half: bool) -> list[Tensor]:

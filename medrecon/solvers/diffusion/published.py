@@ -38,14 +38,17 @@ def published_process() -> Process:
 
 
 def timesteps(steps: int, total: int = 1000) -> list[int]:
-    """Return rising timesteps 1, 1 + c, ... with c = total // steps, below `total`.
+    """Return rising timesteps: 1, 1 + c, ... with c = total / steps, as published, where that is a whole number; else
+    evenly from 1 to total - 1, since the process starts at pure noise.
 
     Raises:
-        ValueError: fewer steps than 2, or more than `total`.
+        ValueError: fewer steps than 2, or not fewer than `total`.
     """
-    if not 2 <= steps <= total:
-        raise ValueError(f"ReSample: expected 2 to {total} steps as published, got {steps}")
-    return [min(total - 1, i * (total // steps) + 1) for i in range(steps)]
+    if not 2 <= steps < total:
+        raise ValueError(f"ReSample: expected 2 to {total - 1} steps, got {steps}")
+    if total % steps == 0:
+        return [i * (total // steps) + 1 for i in range(steps)]
+    return [1 + round(i * (total - 2) / (steps - 1)) for i in range(steps)]
 
 
 def stage(index: int, steps: int, skip: int) -> Stage:
@@ -58,7 +61,8 @@ def stage(index: int, steps: int, skip: int) -> Stage:
 
 @dataclass(frozen=True, eq=False)
 class HardConsistency:
-    """Estimates made consistent with the data by AdamW; images count in [-1, 1] over the value range.
+    """Estimates made consistent with the data by AdamW; images count in [-1, 1] over the value range: its weight decay
+    pulls towards the middle of that.
 
     The published step sizes and tolerances are for operators of norm 1, so A and y are brought there.
     """
@@ -75,6 +79,13 @@ class HardConsistency:
         return (values.high - values.low) / 2 / abs(self.space.prior.slope)
 
     @cached_property
+    def middle(self) -> float | Tensor:
+        """The middle of the value range, in image units: with the phase where images have one."""
+        prior = self.space.prior
+        middle = ((prior.values.low + prior.values.high) / 2 - prior.intercept) / prior.slope
+        return middle if prior.phase is None or middle == 0 else middle * prior.phase
+
+    @cached_property
     def unit(self) -> float:
         """What the data of an image of 1 are of the size of."""
         return self.half * max(self.A.norm(device=self.y.data.device), 1e-30)
@@ -86,9 +97,10 @@ class HardConsistency:
 
     def pixel(self, z0: Tensor) -> Tensor:
         """Return the latent of the image near D(z0) that meets the data."""
-        s, half, loss = self.settings, self.half, self.loss(self.unit)
-        x = self.optimise(self.space.decode(z0) / half, lambda v: loss(v * half), s.pixel_lr, s.pixel_iterations, None)
-        return self.space.encode(x * half)
+        s, half, middle, loss = self.settings, self.half, self.middle, self.loss(self.unit)
+        start = (self.space.decode(z0) - middle) / half
+        x = self.optimise(start, lambda v: loss(v * half + middle), s.pixel_lr, s.pixel_iterations, None)
+        return self.space.encode(x * half + middle)
 
     def latent(self, z0: Tensor) -> Tensor:
         """Return the latent near z0 whose image meets the data."""
@@ -178,7 +190,7 @@ class TimeTravel(Sampler):
         end, kind = self.time(index - 1), stage(index, self.settings.steps, self.settings.skip)
         moved, z0 = self.first(guide, self.process.from_engine(z, self.time(index)), index)
         if kind == "none":
-            return self.process.to_engine(moved, end), Estimate(z0, z0, None, sigma)
+            return self.process.to_engine(moved, end), Estimate(z0, z0, guide.hard.space.decode(z0), sigma)
         looked = moved
         for ahead in range(index - 1, max(index - 1 - self.settings.travel, -1), -1):
             looked, z0 = self.ahead(guide, looked, ahead)
@@ -210,7 +222,7 @@ class Published(DiffusionSolver):
     """The published schedule. A variant gives its `stepper`.
 
     Raises:
-        ValueError: fewer steps than 2, or more than 1000.
+        ValueError: fewer steps than 2, or more than 999.
     """
 
     steps: int = 500

@@ -45,15 +45,21 @@ def clip_singular_values(blocks: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]
     """Singular values of (B, n, T, P) matrices clipped at limit (B,), and what that took off them in all, (B,).
 
     What is left over, blocks - clipped, is the singular value threshold: the proximal map of limit * nuclear norm.
+    Each item in memory of its own: products of matrices round by where they lie, and how many.
     """
+    parts = [_clipped(item.clone(), bound) for item, bound in zip(blocks, limit, strict=True)]
+    return torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
+
+
+def _clipped(blocks: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of the matrices (n, T, P) of one item."""
     tall = blocks.shape[-2] > blocks.shape[-1]
     matrix = blocks.mT if tall else blocks
     values, vectors = torch.linalg.eigh(matrix @ matrix.mH)
     values = values.clamp_min(0).sqrt()
-    bound = limit.reshape(-1, 1, 1)
     factor = bound / torch.maximum(values, bound).clamp_min(torch.finfo(values.dtype).tiny)
     clipped = (vectors * factor[..., None, :].to(vectors.dtype)) @ (vectors.mH @ matrix)
-    return (clipped.mT if tall else clipped), (values - bound).clamp_min(0).flatten(1).sum(1)
+    return (clipped.mT if tall else clipped), (values - bound).clamp_min(0).sum()
 
 
 def nuclear_norm(blocks: Tensor) -> Tensor:

@@ -30,17 +30,20 @@ def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: W
 
     A voxel that is above or below the beam in some views takes the nearest detector row there, which is right for
     objects that change little along z; a voxel that no view sees is 0. Beyond the detector's ends the object counts
-    as absent. Computes in float32, on the CPU, and without a gradient: use the operator's adjoint for that. Memory
+    as absent. Computes in float32, on the CPU, and has no gradient: use the operator's adjoint for that. Memory
     beside input and output: one filtered copy of the projections of one item.
 
     Args:
         window: apodisation of the ramp up to the detector's Nyquist frequency.
 
     Raises:
-        ValueError: projections of another shape than the geometry says, an unknown window, a helical scan, a flying
-            focal spot, a source inside the volume, or a shifted detector that hardly reaches beyond the rotation axis.
+        ValueError: projections of another shape than the geometry says, or that want a gradient; an unknown window, a
+            helical scan, a flying focal spot, a source inside the volume, or a shifted detector that hardly reaches
+            beyond the rotation axis.
     """
     _check(projections, geometry, grid)
+    if torch.is_grad_enabled() and projections.requires_grad:
+        raise ValueError("fdk: it has no gradient; give projections.detach(), or use the operator's adjoint")
     items = projections.detach().to("cpu", torch.float32).reshape(-1, *geometry.shape)
     out = np.empty((len(items), *grid.shape), dtype=np.float32)
     for item, volume in zip(items, out, strict=True):

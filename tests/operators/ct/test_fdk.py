@@ -187,6 +187,8 @@ def test_bad_input_is_named() -> None:
         fdk(y, replace(geometry, focal_shifts=((0.0, 0.0, 1.0),) * 9), grid)
     with pytest.raises(ValueError, match=r"\(9, 5, 11\).*\(2, 3, 9, 11, 5\)"):
         fdk(y.mT, geometry, grid)
+    with pytest.raises(ValueError, match=r"no gradient.*detach"):
+        fdk(y.clone().requires_grad_(True), geometry, grid)
     with pytest.raises(ValueError, match="hamming"):
         fdk(y, geometry, grid, "hamming")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="check the units"):
