@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from medrecon.core.atomic import clear
 from medrecon.core.place import check_place
 
 
@@ -100,7 +101,9 @@ def check_free(path: Path, overwrite: bool, need: float = 0) -> None:
         FileExistsError: `path` is there, is not an empty folder, and overwrite is off.
         OSError: a name too long, no permission, no room.
     """
+    check_place(path, need)
+    if path.parent.is_dir():
+        clear(path.parent)  # a run that died may have finished it
     used = any(path.iterdir()) if path.is_dir() else path.exists()
     if used and not overwrite:
         raise FileExistsError(f"{path} exists; give another name or --overwrite")
-    check_place(path, need)

@@ -26,8 +26,9 @@ class Ended(BaseException):
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Raise `Ended` in the block when a signal comes, and ignore those after it; the old handlers return afterwards.
+    """Raise `Ended` in the block when a signal comes; the old handlers return afterwards.
 
+    A library may swallow it, such as one that calls back from compiled code; then it is raised at the end of the block.
     Ignored signals stay ignored (nohup). Threads other than the main one may not install handlers.
     """
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
@@ -36,15 +37,18 @@ def ended_by_signals() -> Iterator[None]:
         before = {}
     ours = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
 
+    came: list[int] = []
+
     def end(number: int, frame: FrameType | None) -> None:
-        for other in ours:
-            signal.signal(other, signal.SIG_IGN)
+        came.append(number)
         raise Ended(number)
 
     try:
         for number in ours:
             signal.signal(number, end)
         yield
+        if came:
+            raise Ended(came[0])
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)

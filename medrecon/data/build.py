@@ -57,6 +57,8 @@ def build_store(
     cases = [case for case in found.cases if case.split is not None]
     if not cases:
         raise ValueError(f"{manifest.path}: no volume is in a split; see [split], train, val and test")
+    if folder.is_dir():
+        atomic.clear(folder)  # a run that died may have finished the index
     if (folder / INDEX).exists():
         if Store(folder).meta["settings"] != settings:
             raise FileExistsError(f"{folder}: holds the store of other data or settings; give another folder")

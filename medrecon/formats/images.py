@@ -147,12 +147,13 @@ def check_output(
         OSError: a name too long, no permission, no room.
     """
     name = os.fspath(path)
-    writer(name).check(Path(name), source or {}, overwrite=overwrite, template=template)
+    format = writer(name)
     check_place(Path(name), voxels / 5 if name.endswith(".gz") else 2 * voxels)
+    format.check(Path(name), source or {}, overwrite=overwrite, template=template)
     if report:
+        check_place(report_path(name))
         atomic.refuse((report_path(name),), overwrite)
         refuse_foreign(report_path(name))
-        check_place(report_path(name))
 
 
 def writer(name: str) -> ImageWriter:

@@ -36,3 +36,23 @@ def test_what_was_begun_is_taken_away(
     assert signal.getsignal(number) is before
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["out"]
     assert capsys.readouterr().err.startswith("medrecon: ")
+
+
+def test_a_signal_that_a_library_swallows_still_ends_with_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """Compiled code that calls back drops what is raised there."""
+    command = App(name="deaf")
+
+    @command.default
+    def deaf() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            return 0
+        return 1
+
+    app.command(command)
+    try:
+        assert main(["deaf"]) == 143
+    finally:
+        del app["deaf"]
+    assert "ended by SIGTERM" in capsys.readouterr().err
