@@ -43,7 +43,7 @@ ALSO = {
     "medrecon/core/measurement.py": "tests/diffusion/test_consistency.py tests/solvers/test_solvers_classical.py",
     "medrecon/diffusion": "tests/solvers/diffusion tests/models/test_pixel_space.py",
     "medrecon/formats": "tests/acquisition/test_helical.py",
-    "medrecon/geometry": "tests/operators/ct tests/formats/test_ct_pd.py tests/pipeline/test_cone_pipeline.py",
+    "medrecon/geometry": "tests/operators/ct tests/formats/ct/test_ct_pd.py tests/pipeline/test_cone_pipeline.py",
     "medrecon/kspace": "tests/solvers/mri",
     "medrecon/coils": "tests/solvers/mri tests/pipeline/test_mri_pipeline.py",
     "medrecon/numerics": "tests/operators/test_operator_contract.py tests/solvers/test_solvers_classical.py "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from medrecon import formats
+from medrecon.core import atomic
 from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
 from medrecon.core.units import hu_to_mu, mu_to_hu
@@ -94,7 +93,6 @@ def run_demo(
     Raises:
         FileExistsError: `folder` holds something that is not a demo's output.
     """
-    refuse_foreign(folder)
     plan = [
         (case, names)
         for case in CASES
@@ -102,19 +100,13 @@ def run_demo(
         if (names := applicable(case.modality, solvers))
     ]
     total = sum(len(names) for _, names in plan)
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".partial-{secrets.token_hex(4)}-{folder.name}"
     rows: list[dict[str, Any]] = []
-    try:
-        temporary.mkdir()
+    with atomic.outputs((folder.absolute(),), lambda: refuse_foreign(folder)) as (made,):
+        made.mkdir()
         for case, names in plan:
             report = partial(_shifted, on_progress, len(rows), total)
-            rows += run_case(case, names, temporary, device, seed, settings or {}, report)
-        (temporary / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
-        swap(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            rows += run_case(case, names, made, device, seed, settings or {}, report)
+        (made / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
     return rows
 
 
@@ -207,17 +199,3 @@ def refuse_foreign(folder: Path) -> None:
     if files and (foreign or not (folder / "results.json").is_file()):
         first = (foreign or files)[0].relative_to(folder)
         raise FileExistsError(f"{folder} holds {str(first)!r}, which is no demo's output; give another folder")
-
-
-def swap(new: Path, target: Path) -> None:
-    """`new` takes the place of `target`, which is removed only once `new` stands."""
-    old = new.with_name(new.name + "-old")
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

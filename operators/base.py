@@ -82,7 +82,9 @@ class LinearOperator(abc.ABC):
             kind = x.dtype.to_complex() if result[1].is_complex else x.dtype.to_real()
             return x.new_empty((0, *result[0]), dtype=kind)
         if self.items not in (1, len(x)):
-            raise ValueError(f"{self!r} has settings of {self.items} items, but the batch has {len(x)}")
+            raise ValueError(
+                f"{self!r} has settings (maps, masks, phases, ...) of {self.items} items, but the batch has {len(x)}"
+            )
         self.calls.add(len(x), *names)
         return apply(x)
 

@@ -15,6 +15,7 @@ import numpy as np
 from medrecon.data import sheets
 from medrecon.data.expressions import check_ends
 from medrecon.data.manifest import SPLITS, Manifest, Rule, Split
+from medrecon.formats.dicom.files import found
 
 NIFTI = (".nii", ".nii.gz")
 NAMED = ("folder", "file", "PatientID", "index.tsv")
@@ -149,9 +150,17 @@ def subject_of(path: Path, folder: Path, key: str) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
+    """The files of a folder that are not hidden, through links too.
+
+    Raises:
+        ValueError: a link to nothing.
+    """
+    for path in found(folder):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if not path.is_file():
+            raise ValueError(f"{path}: a link to nothing; restore what it points to or remove it")
+        yield path
 
 
 def _nifti(folder: Path, manifest: Manifest, unreadable: dict[str, str], passed: Counter[str]) -> Iterator[Case]:

@@ -33,7 +33,7 @@ class MeasurementFile(Format):
 
     def recognises(self, path: Path) -> bool:
         """Look for medrecon's mark in an HDF5 file."""
-        return hdf5.holds(path, lambda h5: h5.attrs.get("format") == FORMAT)
+        return hdf5.holds(path, lambda h5: {"format", "version", "image_shape"} <= set(h5.attrs))
 
     def info(self, path: Path) -> dict[str, Any]:
         """Return shapes, geometry, acceleration, noise and provenance."""

@@ -75,8 +75,6 @@ class OffResonance(LinearOperator):
 
     def _parts(self, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """exp(-z tau_l) and b_l of each segment, on the device and in the precision of the data."""
-        if self._phases.ndim == 4 and self._phases.shape[1] != len(like):
-            raise ValueError(f"OffResonance: {self._phases.shape[1]} field maps, but the batch has {len(like)} items")
         for phase, weight in zip(self._phases, self._weights, strict=True):
             yield phase.to(like.device, like.dtype), weight.to(like.device, like.dtype)
 

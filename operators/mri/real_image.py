@@ -38,16 +38,11 @@ class RealImage(LinearOperator):
         self.phase, self.items = phase, 1 if phase.ndim == 2 else len(phase)
         self.in_shape = self.out_shape = (phase.shape[-2], phase.shape[-1])
 
-    def _factor(self, like: Tensor) -> Tensor:
-        if self.phase.ndim == 3 and len(self.phase) not in (1, len(like)):
-            raise ValueError(f"RealImage: {len(self.phase)} phases were given, but the batch has {len(like)} items")
-        return self.phase.to(like.device)
-
     def _forward(self, x: Tensor) -> Tensor:
-        return self._factor(x) * x
+        return self.phase.to(x.device) * x
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return (self._factor(y).conj() * y).real
+        return (self.phase.to(y.device).conj() * y).real
 
     def _gram(self, x: Tensor) -> Tensor:
         return x.clone()

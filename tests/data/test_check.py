@@ -148,7 +148,8 @@ def test_commands_from_a_folder_to_a_checked_store(tmp_path: Path, capsys: pytes
     rule = load_manifest(m).split
     assert rule is not None and isinstance(rule.val, tuple)
     copied = tmp_path / "d" / rule.val[0] / "x.nii.gz"
-    copied.write_bytes((tmp_path / "d" / rule.train[0] / "x.nii.gz").read_bytes())
+    for name in ("x.nii.gz", "x.json"):
+        copied.with_name(name).write_bytes((tmp_path / "d" / rule.train[0] / name).read_bytes())
     assert main(["data", "check", str(m), "--quiet"]) == 1
     assert "2 exact and 0 near-duplicate pairs of slices across splits" in capsys.readouterr().err
     (tmp_path / "d" / rule.train[1] / "x.nii.gz").write_bytes(b"broken")

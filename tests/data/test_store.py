@@ -277,6 +277,8 @@ def test_a_wrong_index_names_file_and_key(change: Callable[[Any], Any], message:
     with pytest.raises(ValueError, match=message) as error:
         Store(tmp_path / "store")
     assert "index.json: not an index this version reads" in str(error.value)
+
+
 def test_an_index_that_a_dead_run_had_committed_is_finished(tmp_path: Path) -> None:
     """Killed before the last rename: everything is there but the name of index.json."""
     m = mri(tmp_path)

@@ -85,7 +85,7 @@ def test_noise_that_can_be_believed_is_taken_as_it_is(caplog: pytest.LogCaptureF
 
 @dataclass(frozen=True)
 class Diverging(Solver):
-    """Comes out with a NaN in its second slice."""
+    """Comes out with a NaN."""
 
     name: ClassVar[str] = "diverging"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
@@ -95,7 +95,7 @@ class Diverging(Solver):
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
         image = A.adjoint(y.data)
-        image[1:, 0, 0] = torch.nan
+        image[:, 0, 0] = torch.nan
         return Solution(image, [1.0], torch.ones(len(image)), True)
 
     @classmethod
@@ -105,7 +105,7 @@ class Diverging(Solver):
 
 def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
     two = Scan("mri", noisy()[None].repeat(3, 1, 1, 1), (N, N), AFFINE, "a.u.", noise=MRINoise(0.01))
-    with pytest.raises(ValueError, match="slice 1: diverging diverged"):
+    with pytest.raises(ValueError, match="diverging diverged"):
         reconstruct(two, Diverging())
     save_scan(scan(CLEAN["simulated"]), tmp_path / "scan.h5")
     assert main(["recon", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "x.nii.gz"), "--solver", "cg-sense"]) == 0

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
@@ -52,7 +53,7 @@ def test_a_scale_or_offset_is_an_error_and_not_fitted_away() -> None:
     assert float(rmse(reference + 7, reference)[0]) == pytest.approx(7.0, rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.floats(0.1, 100.0), st.integers(0, 2**31 - 1))
 def test_units_do_not_matter_when_the_range_goes_along(scale: float, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)

@@ -81,7 +81,7 @@ def test_what_cannot_be_done(scan: Scan) -> None:
         undersample(scan, torch.ones(SHAPE))
     with pytest.raises(ValueError, match="leaves none of the measured samples"):
         undersample(scan, torch.arange(SHAPE[1]) < PADDING)
-    geometry = Trajectory(torch.zeros(10, 2, dtype=torch.float64))
+    geometry = Trajectory(torch.linspace(-9, 9, 20, dtype=torch.float64).reshape(10, 2))
     spokes = replace(scan, data=scan.data.flatten(2)[..., :10].contiguous(), mask=None, geometry=geometry)
     with pytest.raises(ValueError, match="only Cartesian k-space"):
         undersample(spokes, torch.ones(SHAPE, dtype=torch.bool))

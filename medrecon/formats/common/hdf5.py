@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medrecon.acquisition.options import OptionError
-from medrecon.formats.common.storage import check_stored
+from medrecon.formats.common.storage import check_heaps, check_stored
 
 
 @contextmanager
@@ -21,11 +21,19 @@ def opened(path: Path) -> Iterator[Any]:
         ValueError: not HDF5, truncated or damaged, with links to other files, or an error of the block, with the
             file's name in front.
     """
+    with _opened(path) as h5:
+        check_heaps(path)
+        _refuse_other_files(h5)
+        yield h5
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """As `opened`, without a look at what HDF5 itself does not check: for names and shapes alone."""
     import h5py
 
     try:
         with h5py.File(path, "r") as h5:
-            _refuse_other_files(h5)
             yield h5
     except OptionError as error:
         raise OptionError(f"{path}: {error}") from error
@@ -95,11 +103,11 @@ def is_hdf5(path: Path) -> bool:
 
 
 def holds(path: Path, mark: Callable[[Any], bool]) -> bool:
-    """Tell whether this is an HDF5 file that has the mark of a format; a truncated one has none."""
+    """Tell whether this is an HDF5 file that has the mark of a format, in its names; a truncated one has none."""
     if not is_hdf5(path):
         return False
     try:
-        with opened(path) as h5:
+        with _opened(path) as h5:
             return mark(h5)
     except ValueError:
         return False

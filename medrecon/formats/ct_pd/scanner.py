@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.formats.ct_pd import tags
+from medrecon.formats.dicom.files import check_inflated
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -35,6 +36,7 @@ def dataset_of(path: Path, pixels: bool, only: list[str] | None = None) -> Datas
     from pydicom import dcmread
 
     try:
+        check_inflated(path)
         return dcmread(path, stop_before_pixels=not pixels, specific_tags=only)
     except Exception as error:
         raise ValueError(f"{path}: cannot be read as DICOM, damaged or truncated ({error})") from error

@@ -110,7 +110,7 @@ def parsed(path: Path, pixels: bool = False, content: bytes | None = None) -> Da
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     try:
-        _check_inflated(path)
+        check_inflated(path)
         source = path if content is None else io.BytesIO(content)
         dataset = dcmread(source, stop_before_pixels=not pixels, force=True)
         dataset.filename = str(path)
@@ -137,8 +137,12 @@ def parsed(path: Path, pixels: bool = False, content: bytes | None = None) -> Da
     return dataset
 
 
-def _check_inflated(path: Path) -> None:
-    """Raises ValueError when a deflated file holds more than any image of its size does."""
+def check_inflated(path: Path) -> None:
+    """Look at how much a deflated file holds before it is parsed.
+
+    Raises:
+        ValueError: more than any image of its size does.
+    """
     with path.open("rb") as stream:
         if DEFLATED not in (head := stream.read(2048)):
             return

@@ -9,7 +9,7 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader, RawReader, ScanWriter
-from medrecon.formats.common import hdf5, storage
+from medrecon.formats.common import hdf5
 from medrecon.formats.contents import of_raw
 from medrecon.formats.fastmri import header as fastmri_header
 from medrecon.formats.fastmri.raw import read_kspace
@@ -34,7 +34,6 @@ class FastMRI(ImageReader, RawReader, ScanWriter):
 
     def info(self, path: Path) -> dict[str, Any]:
         """Return shapes of k-space and reference images, and the grid of the header."""
-        storage.check_heaps(path)
         with hdf5.opened(path) as h5:
             found: dict[str, Any] = {"modality": "mri"}
             if "kspace" in h5:

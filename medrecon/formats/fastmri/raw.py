@@ -38,7 +38,6 @@ def read_kspace(path: Path, options: RawOptions) -> Scan:
     Raises:
         ValueError: names file and key: no k-space, another rank, a mask that does not fit, NaN, an impossible header.
     """
-    storage.check_heaps(path)
     with hdf5.opened(path) as h5:
         stored = hdf5.dataset(h5, "kspace", (3, 4), "c")
         storage.check_stored(stored, "kspace")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medrecon.acquisition.kspace_sorting import USES, scan_of
+from medrecon.acquisition.kspace.kspace_sorting import USES, scan_of
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader, ScanWriter

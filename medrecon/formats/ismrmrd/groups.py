@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medrecon.acquisition.choice import contents
+from medrecon.acquisition.kspace.choice import contents
 from medrecon.acquisition.options import OptionError
 from medrecon.formats.ismrmrd.raw import measurement
 

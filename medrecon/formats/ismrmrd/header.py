@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from medrecon.acquisition.readouts import Encoding
+from medrecon.acquisition.kspace.readouts import Encoding
 from medrecon.corrections.ramp_sampling import Trapezoid
 from medrecon.formats.common import hdf5
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medrecon.acquisition.kspace.readouts import Encoding, Index, Readouts
 from medrecon.acquisition.options import OptionError
-from medrecon.acquisition.readouts import Encoding, Index, Readouts
 from medrecon.formats.common import storage
 from medrecon.formats.ismrmrd.header import encoding_of, header_of
 

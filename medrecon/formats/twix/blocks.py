@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.acquisition.readouts import Index, Readouts
+from medrecon.acquisition.kspace.readouts import Index, Readouts
 from medrecon.formats.twix.header import protocol
 
 COUNTERS = {

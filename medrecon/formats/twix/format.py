@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medrecon.acquisition.choice import contents
-from medrecon.acquisition.kspace_sorting import USES, scan_of
+from medrecon.acquisition.kspace.choice import contents
+from medrecon.acquisition.kspace.kspace_sorting import USES, scan_of
+from medrecon.acquisition.kspace.readouts import Encoding, Readouts
 from medrecon.acquisition.options import OptionError, RawOptions
-from medrecon.acquisition.readouts import Encoding, Readouts
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.contents import of_raw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from medrecon.acquisition.readouts import Encoding
+from medrecon.acquisition.kspace.readouts import Encoding
 from medrecon.corrections.ramp_sampling import Trapezoid
 
 CARTESIAN = 1

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_grid import STUDY, Freedoms
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import generate_uid
@@ -69,7 +70,7 @@ def test_the_count_is_as_told() -> None:
     assert sum(1 for form in FORMS for _ in encodings_grid(*form)) == COUNTS["encodings"]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.builds(
         Freedoms,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.acquisition.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.kspace.readouts import Encoding, Index, Readouts
 from medrecon.corrections.epi_ghost import correct_ghost, ghost_phase
 from medrecon.corrections.ramp_sampling import regridding
 from medrecon.corrections.readout_oversampling import remove_readout_oversampling

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.acquisition.dimensions import check_image
+from medrecon.acquisition.kspace.dimensions import check_image
+from medrecon.acquisition.kspace.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.kspace.repeats import check_repeats
+from medrecon.acquisition.kspace.slice_stack import Slice, affine, slice_step
 from medrecon.acquisition.options import RawOptions
-from medrecon.acquisition.readouts import Encoding, Index, Readouts
-from medrecon.acquisition.repeats import check_repeats
-from medrecon.acquisition.slice_stack import Slice, affine, slice_step
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 from medrecon.geometry import Trajectory

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.acquisition.along_trajectory import samples_along
-from medrecon.acquisition.choice import CHOICES, chosen
-from medrecon.acquisition.dead_coils import without_silent_coils
-from medrecon.acquisition.dimensions import check_room, dimensions
+from medrecon.acquisition.kspace.along_trajectory import samples_along
+from medrecon.acquisition.kspace.choice import CHOICES, chosen
+from medrecon.acquisition.kspace.dead_coils import without_silent_coils
+from medrecon.acquisition.kspace.dimensions import check_room, dimensions
+from medrecon.acquisition.kspace.readout_lines import Preparation
+from medrecon.acquisition.kspace.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.kspace.receiver_noise import receiver_covariance
+from medrecon.acquisition.kspace.repeats import check_repeats
+from medrecon.acquisition.kspace.slice_stack import Slice, affine, ordered_slices, slice_step, unplaced
+from medrecon.acquisition.kspace.virtual_coils import virtual_coils
 from medrecon.acquisition.options import RawOptions
-from medrecon.acquisition.readout_lines import Preparation
-from medrecon.acquisition.readouts import Encoding, Index, Readouts
-from medrecon.acquisition.receiver_noise import receiver_covariance
-from medrecon.acquisition.repeats import check_repeats
-from medrecon.acquisition.slice_stack import Slice, affine, ordered_slices, slice_step, unplaced
-from medrecon.acquisition.virtual_coils import virtual_coils
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 from medrecon.geometry import Cartesian

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medrecon.acquisition.readouts import Index, Readouts
+from medrecon.acquisition.kspace.readouts import Index, Readouts
 
 Vector = NDArray[np.float64]
 PARALLEL = 1e-3

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from medrecon.acquisition.readouts import Encoding, Index, Readouts
-from medrecon.acquisition.slice_stack import Slice, unplaced
+from medrecon.acquisition.kspace.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.kspace.slice_stack import Slice, unplaced
 
 SMALL = 2**26
 """Bytes that are always allowed: 64 MiB."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medrecon.acquisition.readouts import Flags, Index, Readouts
+from medrecon.acquisition.kspace.readouts import Flags, Index, Readouts
 
 PLACE = ("slice", "step1", "step2")
 

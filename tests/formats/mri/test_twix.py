@@ -197,7 +197,7 @@ def test_a_real_epi_has_less_of_a_ghost(folder: Path, monkeypatch: pytest.Monkey
         return float(image[outside].mean() / image[inside].mean())
 
     corrected = ghost(epi)
-    monkeypatch.setattr("medrecon.acquisition.readout_lines.correct_ghost", lambda lines, backward, phase: lines)
+    monkeypatch.setattr("medrecon.acquisition.kspace.readout_lines.correct_ghost", lambda lines, backward, phase: lines)
     uncorrected = ghost(read_raw(folder / "epi.dat"))
     assert corrected < 0.11 and uncorrected > 1.5 * corrected
     monkeypatch.setattr("medrecon.formats.twix.header._ramp", lambda meas: None)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medrecon.acquisition.readouts import Encoding, Flags, Index, Readouts
+from medrecon.acquisition.kspace.readouts import Encoding, Flags, Index, Readouts
 from medrecon.coils.whitening import noise_covariance, noise_scale, silent_coils
 
 

@@ -376,9 +376,8 @@ def test_what_ismrmrd_cannot_hold_is_not_written(tmp_path: Path) -> None:
     affine = torch.eye(4, dtype=torch.float64)
     pieces = torch.ones(8, 8, dtype=torch.bool)
     pieces[3, 2] = False
-    for mask, message in ((pieces, "column 2 of slice 0 was measured in pieces"), (pieces & False, "mask is empty")):
-        with pytest.raises(ValueError, match=message):
-            write_ismrmrd(Scan("mri", data, (8, 8), affine, "a.u.", mask=mask), tmp_path / "x.h5")
+    with pytest.raises(ValueError, match="column 2 of slice 0 was measured in pieces"):
+        write_ismrmrd(Scan("mri", data, (8, 8), affine, "a.u.", mask=pieces), tmp_path / "x.h5")
     with pytest.raises(ValueError, match="NaN"):
         write_ismrmrd(Scan("mri", data * float("nan"), (8, 8), affine, "a.u."), tmp_path / "x.h5")
     assert not list(tmp_path.iterdir())

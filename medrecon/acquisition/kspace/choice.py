@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medrecon.acquisition.kspace.readouts import Encoding, Flags, Index, Readouts
+from medrecon.acquisition.kspace.repeats import doubled
 from medrecon.acquisition.options import OptionError, RawOptions
-from medrecon.acquisition.readouts import Encoding, Flags, Index, Readouts
-from medrecon.acquisition.repeats import doubled
 
 CHOICES: tuple[Literal["contrast", "phase", "repetition", "set"], ...] = ("contrast", "phase", "repetition", "set")
 """Counters of which a scan holds one value; the options of the same names choose it."""

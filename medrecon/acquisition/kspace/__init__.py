@@ -1,0 +1,1 @@
+"""Readouts of an MRI scanner: chosen, sorted into k-space, whitened."""
