@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from medrecon.acquisition.kspace.kspace_sorting import USES, scan_of
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader, ScanWriter
-from medrecon.formats.common import hdf5, storage
+from medrecon.formats.common import hdf5
 from medrecon.formats.contents import of_raw
 from medrecon.formats.ismrmrd.groups import choose, describe, groups
 from medrecon.formats.ismrmrd.raw import measurement
@@ -32,7 +30,7 @@ class ISMRMRD(RawReader, ScanWriter):
 
     def info(self, path: Path) -> dict[str, Any]:
         """Return what the header says, and how many readouts there are, group by group; no samples are read."""
-        with _opened(path) as h5:
+        with hdf5.opened(path) as h5:
             names = groups(h5)
             if len(names) > 1:
                 return of_raw(path, self, {"modality": "mri", "groups": {name: describe(h5, name) for name in names}})
@@ -50,7 +48,7 @@ class ISMRMRD(RawReader, ScanWriter):
                 counters that do not fit the header, coils that differ, several groups and no choice.
             ImportError: `ismrmrd` is not installed.
         """
-        with _opened(path) as h5:
+        with hdf5.opened(path) as h5:
             name, others = choose(h5, options.group)
             lines, encoding = measurement(h5, name, (options.where or {}).get("encoding"))
             facts = {"source": path.name, "format": "ismrmrd", "group": name, "readouts": len(lines)}
@@ -59,11 +57,3 @@ class ISMRMRD(RawReader, ScanWriter):
     def write_scan(self, scan: Scan, path: Path, *, overwrite: bool = False) -> Path:
         """Write every measured line as an acquisition; see `write_ismrmrd`."""
         return write_ismrmrd(scan, path, overwrite=overwrite)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a file whose heaps, where the samples lie, can be walked to their end."""
-    storage.check_heaps(path)
-    with hdf5.opened(path) as h5:
-        yield h5
