@@ -22,8 +22,8 @@ DEPTH = 50
 STRINGS = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'")
 
 
-def read_text(path: Path) -> str:
-    """Read a file of UTF-8.
+def read_text(path: Path, kind: str = "text") -> str:
+    """Read a file of UTF-8; `kind` is what errors say is due.
 
     Raises:
         FileNotFoundError: no such file.
@@ -38,9 +38,9 @@ def read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not text ({error})") from error
+        raise ValueError(f"{path}: is a binary file, and {kind} is due") from error
     if "\0" in text:
-        raise ValueError(f"{path}: is not text (it holds zeros)")
+        raise ValueError(f"{path}: is a binary file, and {kind} is due")
     return text
 
 
@@ -50,7 +50,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as `read_text`, or not TOML.
     """
-    text = read_text(path)
+    text = read_text(path, "TOML")
     bare = re.sub(r"#[^\n]*", "", STRINGS.sub("s", text))
     if any(part.count(".") > MOST_PARTS for part in re.split(r"[=\n,{]", bare)):
         raise ValueError(f"{path}: not a TOML file of medrecon's: a key of more than {MOST_PARTS} parts")
@@ -68,7 +68,7 @@ def read_yaml(path: Path) -> Any:
     """
     import yaml
 
-    text = read_text(path)
+    text = read_text(path, "YAML")
     if len(text) > MOST_YAML:
         raise ValueError(f"{path}: {len(text)} characters; a configuration has at most {MOST_YAML}")
     try:
@@ -86,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: as `read_text`, not JSON, or no object.
     """
     try:
-        content = json.loads(read_text(path), parse_constant=_no_number)
+        content = json.loads(read_text(path, "JSON"), parse_constant=_no_number)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from error
     except ValueError as error:

@@ -55,7 +55,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is no file, but a folder, a pipe or a device"):
             read_text(path)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="bytes: is not text"):
+    with pytest.raises(ValueError, match="bytes: is a binary file, and text is due"):
         read_text(tmp_path / "bytes")
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)
