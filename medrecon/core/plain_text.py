@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 MOST_BYTES = 1 << 26
 """Of a text file; the longest real ones are indices of data sets, with some hundred bytes a slice."""
-MOST_YAML = 1 << 18
+MOST_YAML = 1 << 16
 """Characters of a configuration."""
 MOST_PARTS = 64
 """Of a dotted TOML key: the time that the standard library takes grows with their square."""
