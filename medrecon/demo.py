@@ -36,14 +36,14 @@ class Case:
     title: str
     size: int | None = None
 
-    def load(self) -> Volume:
-        """The scan, from pydicom's own test data (never downloaded)."""
+    def path(self) -> Path:
+        """The scan's file, of pydicom's own test data (never downloaded)."""
         from pydicom.data import get_testdata_file
 
         path = get_testdata_file(self.file, download=False)
         if path is None:
             raise FileNotFoundError(f"{self.file} is not in this installation of pydicom; reinstall pydicom")
-        return formats.read(Path(str(path)))
+        return Path(str(path))
 
     def simulate(self, volume: Volume, generator: torch.Generator) -> Scan:
         """60 low-dose fan views, or 4-fold undersampled 8-coil k-space."""
@@ -134,7 +134,7 @@ def run_case(
     on_done: Callable[[float], None],
 ) -> list[dict[str, Any]]:
     """One scan, all solvers: volumes and a picture in `folder`, and the rows."""
-    original = case.load()
+    original = formats.read(case.path())
     scan = case.simulate(original, torch.Generator().manual_seed(seed))
     reference = case.reference(original)
     formats.write(reference, folder / case.name / "reference.nii.gz")
@@ -151,7 +151,8 @@ def run_case(
         scores = evaluate(volume, reference)
         description = f"{case.title}; medrecon {name}"
         formats.write(volume, folder / case.name / f"{name}.nii.gz", description=description)
-        formats.write(volume, folder / case.name / f"{name}_dicom", description=description)
+        series = folder / case.name / f"{name}_dicom"
+        formats.write(volume, series, template=case.path(), description=description)
         rows.append(_row(case, name, scores, report))
         images[name] = volume.data[0]
         captions[name] = f"{rows[-1]['psnr_db']:.1f} dB, SSIM {rows[-1]['ssim']:.3f}"

@@ -53,6 +53,7 @@ class Log:
         names = [f.name for f in settable(type(solver)) if f.name in LENGTHS]
         after = f" in {getattr(solver, names[0])} {names[0]}" if names else ""
         advice = f"raise --settings.{names[0]}" if names else "look at it before you use it"
+        advice = f"that is meant, {solver.early}" if solver.early else advice
         part = len(self.unfinished) < self.stop - self.start
         where = f", slices {self.unfinished[0]} to {self.unfinished[-1]}" if part else ""
         log.warning("%s has not converged%s (chi^2/m %.3g%s): %s", solver.name, after, chi2, where, advice)

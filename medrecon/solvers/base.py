@@ -51,6 +51,7 @@ class Solver(ABC):
         scans: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one end was left
             out (of other Cartesian k-space it makes nothing new); "series" over time, (T, H, W), which no scan holds.
         slow: whether a slice takes many minutes; then it runs only where it is named, not where all do.
+        early: why it ends before it converges, where that is meant.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Solver(ABC):
     summary: ClassVar[str]
     needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "any"
+    early: ClassVar[str] = ""
     slow: ClassVar[bool] = False
 
     @abstractmethod

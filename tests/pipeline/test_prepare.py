@@ -1,6 +1,7 @@
 """What does not go together is refused before anything is computed; what went wrong is named, and the rest kept."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -16,10 +17,12 @@ from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline import Request, RequestError, prepare, reconstruct
+from medrecon.pipeline.log import Log
 from medrecon.pipeline.noise_map import noise_map
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.solvers.base import OnStep, Solution, Solver
 from medrecon.solvers.diffusion.dds import DDS
+from medrecon.solvers.variational.tv import TV
 
 Make = Callable[..., Volume]
 
@@ -194,3 +197,13 @@ def test_what_has_not_converged_says_what_to_raise(ct: Scan, caplog: pytest.LogC
     noise_map(ct, "fbp", replicas=2, slices=(0, 1))
     _, report = reconstruct(ct, "fbp", slices=(0, 1))
     assert report["converged"] is True and caplog.text == ""
+
+
+def test_a_solver_that_ends_early_on_purpose_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Early(TV):
+        early: ClassVar[str] = "few iterations regularise"
+
+    kept = Log(0, 1)
+    kept.add(slice(0, 1), Solution(torch.zeros(1, 2, 2), [1.0], torch.ones(1), False), Counter())
+    kept.warn(Early())
+    assert "that is meant, few iterations regularise" in caplog.text and "raise" not in caplog.text

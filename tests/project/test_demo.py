@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from medrecon import formats
 from medrecon.demo import CASES, applicable, refuse_foreign, run_demo
@@ -23,6 +24,8 @@ def test_the_demo_writes_figures_pictures_and_volumes(tmp_path: Path) -> None:
     nifti = formats.read(folder / "ct_small" / "tv.nii.gz")
     dicom = formats.read(folder / "ct_small" / "tv_dicom")
     assert nifti.units == dicom.units == "HU"
+    derived, source = dcmread(folder / "ct_small" / "tv_dicom" / "medrecon_0001.dcm"), dcmread(CASES[1].path())
+    assert derived.PatientID == source.PatientID and derived.StudyInstanceUID == source.StudyInstanceUID
     assert float((nifti.data.flatten() - dicom.data.flatten()).abs().mean()) < 2
     run_demo(folder, **{**options, "solvers": ["fbp"]})  # an earlier demo is replaced, whole
     assert len(json.loads((folder / "results.json").read_text())) == 1
@@ -44,7 +47,7 @@ def test_it_refuses_what_is_not_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_the_scans_are_in_pydicoms_wheel(case) -> None:  # type: ignore[no-untyped-def]
-    volume = case.load()
+    volume = formats.read(case.path())
     assert volume.modality == ("CT" if case.modality == "ct" else "MR")
     assert case.reference(volume).data.isfinite().all()
 

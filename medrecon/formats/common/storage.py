@@ -29,6 +29,8 @@ def check_stored(dataset: Any, key: str) -> None:
     if dataset.shape is None or not dataset.size:
         return
     size, stored = math.prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if stored > (room := dataset.file.id.get_filesize()):  # of what is not compressed HDF5 says what is claimed
+        raise ValueError(f"{key}: {stored} bytes are claimed, and the file has {room}; truncated or damaged")
     if dataset.chunks is not None:
         chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
         if (written := dataset.id.get_num_chunks()) < chunks:
@@ -40,6 +42,26 @@ def check_stored(dataset: Any, key: str) -> None:
             f"{key}: shape {dataset.shape} of {dataset.dtype} is {size / 2**20:.0f} MiB, the file holds "
             f"{stored / 2**20:.3g} MiB of it; damaged, or made to fill the memory"
         )
+
+
+def check_text(dataset: Any, key: str) -> None:
+    """Check how long a text claims to be before it is read: HDF5 takes the memory first.
+
+    A text of variable length is stored as its length (4 bytes), and an address in a heap (HDF5 File Format
+    Specification, version 3.0, IV.B).
+
+    Raises:
+        ValueError: longer than the file.
+    """
+    offset, room = dataset.id.get_offset(), dataset.file.id.get_filesize()
+    if offset is None or dataset.dtype.kind != "O":
+        return
+    with Path(dataset.file.filename).open("rb") as file:
+        file.seek(offset)
+        stored = file.read(min(16 * math.prod(dataset.shape), room))
+    for at in range(0, len(stored) - 3, 16):
+        if (length := struct.unpack_from("<I", stored, at)[0]) > room:
+            raise ValueError(f"{key}: claims {length} letters, and the file has {room} bytes; truncated or damaged")
 
 
 def check_heaps(path: Path) -> None:

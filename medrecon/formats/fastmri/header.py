@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from medrecon.formats.common import hdf5
+from medrecon.formats.common import hdf5, storage
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 LENGTHS = (1.0, 5000.0)
@@ -65,6 +65,8 @@ def read(h5: Any) -> Header:
         ValueError: as `parse`, or the dataset holds no text.
     """
     stored: Any = h5["ismrmrd_header"]
+    if hdf5.is_dataset(stored):
+        storage.check_text(stored, "ismrmrd_header")
     text: Any = stored[()] if hdf5.is_dataset(stored) else None
     text = text.item() if getattr(text, "size", 0) == 1 else text
     if not isinstance(text, bytes | str):

@@ -8,7 +8,7 @@ import numpy as np
 
 from medrecon.acquisition.kspace.readouts import Encoding
 from medrecon.corrections.ramp_sampling import Trapezoid
-from medrecon.formats.common import hdf5
+from medrecon.formats.common import hdf5, storage
 
 T = TypeVar("T", int, float)
 LONGEST = 2**24
@@ -30,6 +30,7 @@ def header_of(dataset: Any, key: str) -> Any:
         raise ImportError("reading ISMRMRD needs the package ismrmrd: pip install 'medrecon[mri]'") from error
     if not hdf5.is_dataset(dataset) or dataset.dtype.kind not in "OS" or dataset.size != 1:
         raise ValueError(f"{key}: not an ISMRMRD header: expected one text")
+    storage.check_text(dataset, key)
     text = np.ravel(dataset[()])[0]
     raw = text if isinstance(text, bytes) else str(text).encode()
     if len(raw) > LONGEST or b"<!DOCTYPE" in raw or b"<!ENTITY" in raw:

@@ -44,6 +44,7 @@ class SPIRiT(Solver):
     name: ClassVar[str] = "spirit"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "k-space consistent with the samples and with itself, calibrated on the ACS"
+    early: ClassVar[str] = "few iterations regularise"
     scans: ClassVar[str] = "cartesian"
 
     def __post_init__(self) -> None:

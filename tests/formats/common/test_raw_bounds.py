@@ -90,6 +90,19 @@ def test_datasets_that_claim_more_than_the_file_holds(chunked: bool, tmp_path: P
             storage.check_stored(h5["c"], "c")
 
 
+def test_a_text_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "text.h5"
+    with h5py.File(path, "w") as h5:
+        place = h5.create_dataset("text", data="a" * 100, dtype=h5py.string_dtype())
+        storage.check_text(place, "text")
+        offset = place.id.get_offset()
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<I", raw, offset, 2**31)
+    path.write_bytes(raw)
+    with h5py.File(path) as h5, pytest.raises(ValueError, match="text: claims 2147483648 letters, and the file has"):
+        storage.check_text(h5["text"], "text")
+
+
 def broken(change: str, tmp_path: Path) -> Path:
     """A twix file, spoilt."""
     made, yaps = siemens(PLANE), YAPS
