@@ -10,7 +10,7 @@ from medrecon.formats.base import RawReader
 from medrecon.formats.common.naming import naming, require_regular
 from medrecon.formats.find import by_content, hint, raw_readers, unknown
 
-__all__ = ["OptionError", "RawOptions", "read_raw", "recognise"]
+__all__ = ["OptionError", "RawOptions", "read_by", "read_raw", "recognise"]
 
 DEFAULT = RawOptions()
 
@@ -24,9 +24,22 @@ def read_raw(path: str | Path, options: RawOptions = DEFAULT) -> Scan:
             with which file and key.
     """
     path = Path(path)
-    format = recognise(path, options)
+    return read_by(recognise(path, options), path, options)
+
+
+def read_by(format: RawReader, path: Path, options: RawOptions) -> Scan:
+    """Read a raw data file by this format.
+
+    Raises:
+        ValueError: what is wrong with which file and key, or samples that are no numbers, or none in float32.
+    """
     with naming(path):
-        return format.read_scan(path, options)
+        scan = format.read_scan(path, options)
+        good = scan.data.isfinite().flatten(1).all(1)
+        if not bool(good.all()):
+            bad = int((~good).nonzero()[0])
+            raise ValueError(f"NaN or infinite samples, or beyond float32, first in slice {bad}; the file is damaged")
+    return scan
 
 
 def recognise(path: str | Path, options: RawOptions = DEFAULT) -> RawReader:

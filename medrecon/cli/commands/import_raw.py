@@ -78,18 +78,16 @@ def import_raw(
     check_free(output, writing.overwrite)
 
     from medrecon.acquisition.options import OptionError, RawOptions
-    from medrecon.formats.common.naming import naming
     from medrecon.formats.contents import of_scan
     from medrecon.formats.measurement_file import save_scan
-    from medrecon.formats.raw_data import recognise
+    from medrecon.formats.raw_data import read_by, recognise
 
     try:
         given = {**vars(how), "slices": parse_range(how.slices), "direct": how.direct or None}
         options = RawOptions(**given)
         found = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": found.name, "options": options.given()}
-        with naming(raw):
-            scan = found.read_scan(raw, options)
+        scan = read_by(found, raw, options)
     except OptionError as error:
         raise UsageError(str(error)) from error
     result = {**plan, **of_scan(scan)}
