@@ -7,17 +7,15 @@ from damage_targets import BAD, attempt, targets, whole
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = range(1000, 1005)
-FOUND = {"card": [46], "fastmri": [46], "htc2022": [29], "options": [40, 11], "table": [22], "training": [13], "twix": [0, 15]}
-    ("twix", 0),
-    ("twix", 15),
-    ("fastmri", 46),
-    ("card", 46),
-    ("table", 22),
-    ("htc2022", 29),
-    ("training", 13),
-    ("options", 40),
-    ("options", 11),
-)
+FOUND = {
+    "card": [46],
+    "fastmri": [46],
+    "htc2022": [29],
+    "options": [40, 11],
+    "table": [22],
+    "training": [13],
+    "twix": [0, 15],
+}
 """Seeds of faults that the script found."""
 
 
