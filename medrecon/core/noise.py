@@ -15,6 +15,10 @@ MAD = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""
 
 
+MOST_PHOTONS = 1e15
+"""A ray: their counts are exact in float64, and no scanner has as many."""
+
+
 @dataclass(frozen=True, eq=False)
 class CTNoise:
     """Has counts N ~ Poisson(i0 exp(-p)) + Normal(0, sigma_e^2) of a line integral p; p_hat = -ln(max(N, 1) / i0).
@@ -39,9 +43,11 @@ class CTNoise:
     def __post_init__(self) -> None:
         if self.i0 is not None:
             i0 = torch.as_tensor(self.i0)
-            if not i0.numel() or i0.is_complex() or not bool(((i0 > 0) & (i0 < math.inf)).all()):
+            if not i0.numel() or i0.is_complex() or not bool(((i0 > 0) & (i0 <= MOST_PHOTONS)).all()):
                 got = f"{tuple(i0.shape)} with values that are not" if i0.ndim else self.i0
-                raise ValueError(f"noise/i0: expected a positive number of photons, got {got}")
+                raise ValueError(
+                    f"noise/i0: expected a positive number of photons, got {got}; at most {MOST_PHOTONS:g} are taken"
+                )
         for name in ("sigma_e", "model_absolute", "model_relative"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"noise/{name}: expected a number >= 0, got {getattr(self, name)}")

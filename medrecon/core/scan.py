@@ -72,8 +72,9 @@ class Scan:
             raise ValueError(f"data: expected (1, V, R, D), the one scan of a cone beam, got {tuple(self.data.shape)}")
         if tuple(self.affine.shape) != (4, 4) or self.affine.dtype != torch.float64:
             raise ValueError(f"affine: expected float64 (4, 4), got {self.affine.dtype} {tuple(self.affine.shape)}")
-        if self.units not in ("HU", "a.u.", "1/mm"):
-            raise ValueError(f"units: unknown {self.units!r}")
+        known = {"ct": ("HU", "1/mm"), "mri": ("a.u.",)}[self.modality]
+        if self.units not in known:
+            raise ValueError(f"units: {self.modality} has {' or '.join(known)}, got {self.units!r}")
         check_affine(self.affine, "affine:")
         if self.modality == "ct":
             self._check_ct()

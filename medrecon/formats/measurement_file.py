@@ -123,6 +123,8 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
         provenance=json.loads(h5.attrs["provenance"]),
     )
     loaded = {"data": scan.data, "mask": scan.mask, "maps": scan.maps}
+    if scan.mask is not None and bool(torch.where(scan.mask.unsqueeze(-3), 0, scan.data).any()):
+        raise ValueError("data and mask do not fit: samples outside the mask are not 0")
     digest.check(h5, {name: tensor.numpy() for name, tensor in loaded.items() if tensor is not None}, start)
     return scan
 

@@ -59,7 +59,9 @@ def reconstruct(measured: Scan | LinearOperator, y: Any = None, solver: Any = No
     request = Request(**options)
     if isinstance(measured, LinearOperator):
         return _solution(measured, y, solver, request)
-    return _volume(measured, y if solver is None else solver, request)
+    if solver is not None:
+        raise TypeError(f"with a scan, give one solver: reconstruct(scan, solver), not {y!r} and {solver!r}")
+    return _volume(measured, y, request)
 
 
 def _solution(A: LinearOperator, y: Measurement, solver: Solver, request: Request) -> Solution:

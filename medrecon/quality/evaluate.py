@@ -15,7 +15,10 @@ from medrecon.core.volume import Volume
 from medrecon.quality.metrics import CT_WINDOWS, SSIM_WINDOW, Window, ssim
 
 SAME_PLACE = 1e-3
-"""mm: grids closer than this are the same"""
+"""of a voxel: grids closer than this are the same"""
+
+FINEST = 4096
+"""voxels of a reconstruction that are averaged to one of the reference, at most"""
 
 CHUNK = 16
 """slices scored at once, which bounds the memory"""
@@ -81,7 +84,7 @@ def resample_to(volume: Volume, grid: Volume) -> Matched:
     """`volume` (its magnitude) at the voxels of `grid`; a volume covers half a voxel around its outermost centres.
 
     Raises:
-        ValueError: the two do not overlap.
+        ValueError: the two do not overlap, or a voxel of the reference holds too many of the volume's.
     """
     from scipy.ndimage import map_coordinates
 
@@ -91,6 +94,11 @@ def resample_to(volume: Volume, grid: Volume) -> Matched:
     to_volume = (torch.linalg.inv(volume.affine) @ grid.affine).numpy()
     # Sub-points of a reference voxel, so that a finer reconstruction is averaged and not sampled.
     fine = [max(1, round(g / v)) for g, v in zip(grid.spacing, _spacing_along(to_volume, grid), strict=True)]
+    if math.prod(fine) > FINEST:
+        raise ValueError(
+            f"a voxel of the reference, {_mm(grid)}, holds {math.prod(fine)} of the reconstruction, {_mm(volume)}; "
+            "are the lengths of both mm? If they are, bring one to the grid of the other first"
+        )
     points = [(np.arange(n) + 0.5) / n - 0.5 for n in fine]
     depth, height, width = grid.data.shape
     x, y = np.meshgrid(np.arange(width), np.arange(height))
@@ -113,10 +121,10 @@ def resample_to(volume: Volume, grid: Volume) -> Matched:
 
 
 def same_grid(a: Volume, b: Volume) -> bool:
-    """Same shape, and every corner voxel within SAME_PLACE mm."""
+    """Same shape, and every corner voxel within SAME_PLACE of the smallest voxel's size."""
     if a.data.shape != b.data.shape:
         return False
-    return bool(((a.affine - b.affine) @ _corners(a)).abs().max() < SAME_PLACE)
+    return bool(((a.affine - b.affine) @ _corners(a)).abs().max() < SAME_PLACE * min(a.spacing))
 
 
 def _spacing_along(to_volume: np.ndarray, grid: Volume) -> list[float]:
@@ -130,6 +138,10 @@ def _corners(volume: Volume) -> Tensor:
     depth, height, width = volume.data.shape
     corners = [(x, y, z, 1) for x in (0, width - 1) for y in (0, height - 1) for z in (0, depth - 1)]
     return torch.tensor(corners, dtype=torch.float64).T
+
+
+def _mm(volume: Volume) -> str:
+    return " x ".join(f"{s:.3g}" for s in volume.spacing) + " mm"
 
 
 def _extent(volume: Volume) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,6 +19,8 @@ from medrecon.core.volume import Volume
 from medrecon.numerics.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.sampling.pattern import Sampling, draw
 from medrecon.simulate.source import provenance
+
+log = logging.getLogger(__name__)
 
 PhaseEncoding = Literal["horizontal", "vertical"]
 
@@ -68,7 +71,7 @@ def simulate_mri(
     sigma = mean_signal(volume.data) / 10 ** (snr_db / 20)
     noise, count = MRINoise(sigma), volume.data.shape[0]
     data, maps = [], []
-    for index, image in enumerate(volume.data.float().clamp_min(0)):
+    for index, image in enumerate(magnitudes(volume)):
         data.append(noise.simulate(scanner.kspace(image), pattern.mask, generator))
         maps.append(scanner.maps if matched else espirit(data[-1]))
         on_progress(index + 1, count)
@@ -115,6 +118,19 @@ def free_axis(data: Tensor) -> PhaseEncoding:
     sides = max(float(data[..., :2].float().mean()), float(data[..., -2:].float().mean()))
     ends = max(float(data[:, :2].float().mean()), float(data[:, -2:].float().mean()))
     return "vertical" if sides > limit >= ends else "horizontal"
+
+
+def magnitudes(volume: Volume) -> Tensor:
+    """Return the values (Z, Y, X) as magnitudes: negative ones, which no magnitude has, are 0, and said."""
+    data = volume.data.float()
+    if negative := int((data < 0).sum()):
+        log.warning(
+            "%d of %d voxels are below 0, down to %.3g, and are simulated as 0: an MR image to simulate is a magnitude",
+            negative,
+            data.numel(),
+            float(data.min()),
+        )
+    return data.clamp_min(0)
 
 
 def mean_signal(data: Tensor) -> float:

@@ -19,7 +19,7 @@ from medrecon.operators.mri.nufft.density import radial_density
 from medrecon.operators.mri.nufft.transform import NUFFT
 from medrecon.sampling.radial import golden_angles, radial, uniform_angles
 from medrecon.sampling.spiral import spiral
-from medrecon.simulate.mri import Scanner, mean_signal
+from medrecon.simulate.mri import Scanner, magnitudes, mean_signal
 from medrecon.simulate.source import provenance
 
 Pattern = Literal["golden", "uniform", "spiral"]
@@ -95,7 +95,7 @@ def simulate_noncartesian(
     measure = NUFFT(path.trajectory, tuple(scanner.phase.shape), eps=EXACT)
     sigma = mean_signal(volume.data) / 10 ** (snr_db / 20)
     data, maps = [], []
-    for index, image in enumerate(volume.data.float().clamp_min(0)):
+    for index, image in enumerate(magnitudes(volume)):
         y = sampled(scanner, image, measure)
         y = y + sigma * torch.randn(y.shape, dtype=y.dtype, generator=generator)
         data.append(y)

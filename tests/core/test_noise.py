@@ -181,3 +181,11 @@ def test_unknown_photons_are_replaced_by_the_level_of_each_item(
     torch.testing.assert_close(precision, (level**-2).expand_as(precision), rtol=0.05, atol=0)
     with_model = CTNoise(None, model_absolute=0.1, model_relative=0.0).precision(p)
     torch.testing.assert_close(1 / with_model, 1 / precision + 0.01)
+
+
+@pytest.mark.parametrize("i0", [0.0, -1.0, 1e16, 1e300, float("inf"), float("nan")])
+def test_photons_that_no_scanner_has_are_refused(i0: float) -> None:
+    """Above, counts overflow, and an image would be drawn of the rubbish."""
+    with pytest.raises(ValueError, match="noise/i0"):
+        CTNoise(i0, 0.0)
+    assert CTNoise(1e15, 0.0).simulate(torch.ones(1, 3, 4), torch.Generator()).isfinite().all()

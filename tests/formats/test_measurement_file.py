@@ -14,6 +14,7 @@ from scans import AFFINE, cone, ct, mri, radial
 from medrecon.core.noise import CTNoise, MRINoise
 from medrecon.core.scan import Scan
 from medrecon.core.scan_values import geometry_values, noise_values
+from medrecon.core.volume import Units
 from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.geometry import Cartesian, ConeGeometry, FanGeometry, ParallelGeometry, Trajectory
 
@@ -356,3 +357,17 @@ def test_the_keys_in_the_file(
         noise = {"i0", "sigma_e", "model_absolute", "model_relative", "mu_water"} if scan.modality == "ct" else set()
         assert set(h5["noise"].attrs) == noise
         assert set(h5["noise"]) == ({"covariance"} if scan.modality == "mri" else set())
+
+
+def test_samples_outside_the_mask_are_refused(tmp_path: Path) -> None:
+    scan = mri()
+    assert scan.mask is not None
+    path = save_scan(replace(scan, mask=scan.mask.roll(3, 1)), tmp_path / "m.h5")
+    with pytest.raises(ValueError, match=r"m\.h5: .*samples outside the mask are not 0"):
+        load_scan(path)
+
+
+@pytest.mark.parametrize(("scan", "units"), [(ct(), "a.u."), (mri(), "HU"), (mri(), "1/mm")])
+def test_units_are_those_of_the_modality(scan: Scan, units: Units) -> None:
+    with pytest.raises(ValueError, match="units: "):
+        replace(scan, units=units)

@@ -207,3 +207,8 @@ def test_a_solver_that_ends_early_on_purpose_says_so(caplog: pytest.LogCaptureFi
     kept.add(slice(0, 1), Solution(torch.zeros(1, 2, 2), [1.0], torch.ones(1), False), Counter())
     kept.warn(Early())
     assert "that is meant, few iterations regularise" in caplog.text and "raise" not in caplog.text
+
+
+def test_two_solvers_of_one_scan_are_refused(ct: Scan) -> None:
+    with pytest.raises(TypeError, match="one solver"):
+        reconstruct(ct, "fbp", "cgls")  # type: ignore[call-overload]

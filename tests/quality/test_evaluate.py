@@ -49,6 +49,24 @@ def noisy(volume: Volume, sigma: float) -> Volume:
 REFERENCE = field((6, 24, 30), affine((0.8, 0.9, 3.0), (-10, -12, -8)))
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-5])
+def test_grids_that_differ_by_a_voxel_are_never_the_same(size: float) -> None:
+    """However small the voxels are: a shift of the image and its place is no error of it."""
+    image = torch.rand((3, 12, 12), generator=torch.Generator().manual_seed(0)) * 100
+    there = torch.diag(torch.tensor([size, size, size, 1.0], dtype=torch.float64))
+    moved = there.clone()
+    moved[0, 3] = 2 * size
+    result = evaluate(Volume(image.roll(-2, 2), moved, "a.u.", "MR"), Volume(image, there, "a.u.", "MR"))
+    assert result["grid"]["resampled"] and result["rmse"] < 1e-3
+
+
+def test_a_reference_of_huge_voxels_is_refused_at_once() -> None:
+    fine = Volume(torch.rand(4, 16, 16), torch.diag(torch.tensor([0.3, 0.3, 0.3, 1.0]).double()), "a.u.", "MR")
+    huge = Volume(torch.rand(4, 4, 4), torch.diag(torch.tensor([1000.0, 1000, 1000, 1]).double()), "a.u.", "MR")
+    with pytest.raises(ValueError, match="are the lengths of both mm"):
+        evaluate(fine, huge)
+
+
 def test_ct_figures_of_the_same_grid() -> None:
     reference = REFERENCE.map(lambda d: d * 30)
     assert float(reference.data.min()) < -1350 and float(reference.data.max()) > 3071  # every window clips

@@ -83,6 +83,6 @@ def test_a_scan_carries_its_new_dose(disc_volume: Callable[..., Volume], generat
     with pytest.raises(ValueError, match="noise/i0"):
         reduce_dose(replace(scan, noise=None), 0.5, generator)
     kspace = torch.zeros(1, 1, 32, 32, dtype=torch.complex64)
-    mri = replace(scan, modality="mri", geometry=Cartesian(), noise=None, mu_water=None, data=kspace)
+    mri = replace(scan, modality="mri", units="a.u.", geometry=Cartesian(), noise=None, mu_water=None, data=kspace)
     with pytest.raises(ValueError, match="CT scan"):
         reduce_dose(mri, 0.5, generator)

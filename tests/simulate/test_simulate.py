@@ -239,3 +239,11 @@ def test_the_file_says_how_the_mask_was_drawn(direction: str, disc_volume: Make)
     assert (told["acceleration_nominal"], told["acs"], told["partial_fourier"]) == (2, 16, 0.75)
     given = draw("equispaced", (64, 64), 2, 16, seed=0, offset=told["offset"]).partial_fourier(0.75)
     assert torch.equal(given.mask, again.mask)
+
+
+def test_negative_values_of_mr_are_said(disc_volume: Make, caplog: pytest.LogCaptureFixture) -> None:
+    volume = disc_volume("MR", 32)
+    simulate_mri(volume, accel=2, acs=12, generator=torch.Generator().manual_seed(0))
+    assert "below 0" not in caplog.text
+    simulate_mri(volume.map(lambda x: x - 1.0), accel=2, acs=12, generator=torch.Generator().manual_seed(0))
+    assert "voxels are below 0" in caplog.text

@@ -50,13 +50,14 @@ def mri(per_slice_mask: bool = False) -> Scan:
     generator = torch.Generator().manual_seed(1)
     data = torch.randn(3, 2, 6, 8, generator=generator, dtype=torch.complex64)
     mask = torch.rand(3, 6, 8, generator=generator) > 0.5
+    mask = mask if per_slice_mask else mask[0]
     return Scan(
         modality="mri",
-        data=data,
+        data=torch.where(mask.unsqueeze(-3), data, 0),
         image_shape=(6, 8),
         affine=AFFINE,
         units="a.u.",
-        mask=mask if per_slice_mask else mask[0],
+        mask=mask,
         maps=torch.randn(3, 2, 6, 8, generator=generator, dtype=torch.complex64),
         noise=MRINoise(torch.eye(2, dtype=torch.complex64) * 0.1),
     )

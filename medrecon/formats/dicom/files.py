@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import stat
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def found(path: Path) -> list[Path]:
     for name in _walked(path):
         try:
             status = name.stat()
-        except FileNotFoundError:
+        except OSError:  # a link to nothing, or to itself
             files.append(name)
             continue
         if stat.S_ISREG(status.st_mode) and (key := (status.st_dev, status.st_ino)) not in seen:
@@ -164,9 +165,11 @@ def headers(path: Path) -> list[Dataset]:
         ValueError: a file that cannot be parsed, a link to nothing, or no CT or MR image.
     """
     kept: list[Dataset] = []
+    strangers: list[Path] = []
     others: dict[str, list[Path]] = defaultdict(list)
     for name in found(path):
         if not _is_image_file(name):
+            strangers.append(name)
             continue
         dataset = parsed(name)
         try:
@@ -179,12 +182,29 @@ def headers(path: Path) -> list[Dataset]:
             kept.append(dataset)
         if other.startswith("colour"):
             log.warning("%s: left out, a %s: neither HU nor intensities", name, other)
+    _check_strangers(strangers, [Path(str(d.filename)) for d in kept])
     what = ", ".join(f"{len(names)} x {other}, such as {names[0]}" for other, names in others.items())
     if not kept:
         raise ValueError(f"{path}: no CT or MR image here (found: {what or 'no DICOM file'})")
     if others:
         log.info("%s: left out %s", path, what)
     return kept
+
+
+def _check_strangers(strangers: Sequence[Path], images: Sequence[Path]) -> None:
+    """Raises ValueError for a file that is no DICOM, and named as the images beside it: what is left of one."""
+    names = {_alike(path) for path in images}
+    for path in strangers:
+        if _alike(path) in names:
+            raise ValueError(
+                f"{path}: is no DICOM file, though named like the images beside it: empty, damaged or cut short, and a "
+                "slice may be missing; restore or remove it"
+            )
+
+
+def _alike(path: Path) -> tuple[Path, str]:
+    """What the names of a series have in common: all but the numbers."""
+    return path.parent, re.sub(r"[0-9]+", "0", path.name)
 
 
 def _is_image_file(name: Path) -> bool:

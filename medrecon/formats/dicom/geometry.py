@@ -23,6 +23,8 @@ UNEVEN = 0.06  # of the slice step: headers round positions by 3 %
 OFF_LINE = 0.1  # of the slice step
 ROUNDING = 0.02  # of a pixel: what else is rounding
 PLANES = ("sagittal", "coronal", "axial")
+STEEPEST = 45.0
+"""Degrees of tilt up to which slices are those of a tilted gantry, which has 30 at most."""
 
 
 def same_grid(a: Frame, b: Frame) -> bool:
@@ -115,6 +117,11 @@ def affine(ordered: Sequence[Frame]) -> Tensor:
     matrix = np.eye(4)
     matrix[:3] = np.stack([*first.steps, step, places[0]], axis=1)
     tilt = np.degrees(np.arccos(np.clip(step @ first.normal / np.linalg.norm(step), -1, 1)))
+    if tilt > STEEPEST:
+        raise ValueError(
+            f"{first}: the slices lie {tilt:.0f} degrees beside their normal, and no gantry tilts so far; are these "
+            "slices of one volume?"
+        )
     if tilt > 0.1:
         log.info("%s: tilted by %.1f degrees; the affine keeps the shear, nothing is resampled", first, tilt)
     return torch.from_numpy(LPS_TO_RAS @ matrix)

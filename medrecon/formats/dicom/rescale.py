@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 Scale = Callable[["NDArray[Any]"], "NDArray[np.float64]"]
 NAMES = ("RescaleSlope", "RescaleIntercept")
-NOT_HU = ("OD", "HGU", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT")
+HU = ("", "HU", "US")
+"""Rescale types taken as HU: none told, HU, and unspecified, which is warned of."""
 HOW = "add RescaleSlope and RescaleIntercept (1 and 0 where the pixels are HU already), or leave the file out"
 
 
@@ -67,8 +68,11 @@ def _check_hu(frame: Frame, missing: bool) -> None:
     tables = frame.get("ModalityLUTSequence")
     if told is None and tables:
         told = tables[0].get("ModalityLUTType")
-    if str(told or "").strip().upper() in NOT_HU:
+    kind = str(told or "").strip().upper()
+    if kind not in HU:
         raise ValueError(f"{frame}: the values are {told} (RescaleType), not HU")
+    if kind == "US":
+        log.warning("%s: RescaleType says that its values have no unit; they are taken as HU", frame)
 
 
 def _line(slope: float, intercept: float) -> Scale:

@@ -44,6 +44,8 @@ REPEATS = (
     "SliceThickness",
     "DimensionIndexValues",
 )
+# What slices of one volume have in common; it may be missing.
+WHOSE = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
 CLOCKS = ("TriggerTime", "AcquisitionTime")  # may change from slice to slice, too
 AT_MOST = 3  # of them are needed at once
 
@@ -112,10 +114,23 @@ def stacks(headers: list[Dataset]) -> list[Stack]:
         lost = nowhere.pop(uid, "")
         for index, (group, told, problem, part) in enumerate(groups, start=1):
             name = label if len(groups) == 1 else f"{label}.{index}"
-            found.append(Stack(name, group, told, lost or problem, part and not lost))
+            wrong = lost or _mixed(group)
+            found.append(Stack(name, group, told, wrong or problem, part and not wrong))
     for left_out in nowhere.values():
         log.warning("%s; left out", left_out)
     return found
+
+
+def _mixed(frames: Sequence[Frame]) -> str:
+    """Why frames of one stack do not belong together; empty where they may."""
+    for name in WHOSE:
+        first: dict[str, Frame] = {}
+        for frame in frames:
+            first.setdefault(str(frame.get(name) or ""), frame)
+        told = [frame for value, frame in first.items() if value]
+        if len(told) > 1:
+            return f"{told[0]} and {told[1]} are of one series, and differ in {name}: they do not belong together"
+    return ""
 
 
 def _placed(headers: list[Dataset]) -> tuple[list[Frame], dict[str, str]]:

@@ -49,6 +49,29 @@ def test_a_slice_that_is_not_there_does_not_shorten_the_volume(what: str, tmp_pa
     assert str(last) in str(error.value)
 
 
+@pytest.mark.parametrize("rest", [b"", b"\0" * 131, b"rubbish" * 100])
+@pytest.mark.parametrize("pattern", ["IM{:04d}", "1.2.840.{}", "I.{:03d}", "s{}.dcm"])
+def test_what_is_left_of_a_slice_does_not_shorten_the_volume(pattern: str, rest: bytes, tmp_path: Path) -> None:
+    """It is no DICOM file any more; its name tells."""
+    make_series(tmp_path / "s")
+    for i in range(6):
+        file_at(tmp_path / "s", i).rename(tmp_path / "s" / pattern.format(i + 1))
+    (tmp_path / "s" / "LICENSE").write_text("no image")
+    assert read(tmp_path / "s").data.shape[0] == 6
+    last = tmp_path / "s" / pattern.format(6)
+    last.write_bytes(rest)
+    with pytest.raises(ValueError, match="a slice may be missing") as error:
+        read(tmp_path / "s")
+    assert str(last) in str(error.value)
+
+
+def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
+    make_series(tmp_path / "s")
+    (tmp_path / "s" / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="loop: a link to nothing"):
+        read(tmp_path / "s")
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_series(tmp_path / "s" / "a")
     make_series(tmp_path / "s" / "b")

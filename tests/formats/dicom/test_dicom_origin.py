@@ -19,9 +19,10 @@ from medrecon.formats.measurement_file import load_scan, save_scan
 
 def renamed(folder: Path, name: str) -> None:
     """The same images of another patient."""
+    study = pydicom.uid.generate_uid()
     for path in folder.iterdir():
         dataset = pydicom.dcmread(path)
-        dataset.PatientName, dataset.StudyInstanceUID = name, pydicom.uid.generate_uid()
+        dataset.PatientName, dataset.StudyInstanceUID = name, study
         dataset.save_as(path)
 
 

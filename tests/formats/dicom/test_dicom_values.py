@@ -171,3 +171,28 @@ def test_shifted_pixels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bytes left over after the pixels") as error:
         read(tmp_path / "s")
     assert str(bad) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_slices_of_two_patients_studies_or_places_are_no_volume(name: str, tmp_path: Path) -> None:
+    make_series(tmp_path / "s")
+    change(file_at(tmp_path / "s", 3), **{name: "1.2.3"})
+    with pytest.raises(ValueError, match=f"differ in {name}"):
+        read(tmp_path / "s")
+
+
+def test_slices_far_beside_their_normal_are_no_tilted_gantry(tmp_path: Path) -> None:
+    make_series(tmp_path / "s", step=np.array([50.0, 0.0, 1.0]))
+    with pytest.raises(ValueError, match="degrees beside their normal"):
+        read(tmp_path / "s")
+
+
+def test_ct_in_units_of_its_own_is_refused_and_in_none_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_series(tmp_path / "s", RescaleType="1/CM")
+    with pytest.raises(ValueError, match="the values are 1/CM"):
+        read(tmp_path / "s")
+    make_series(tmp_path / "u", RescaleType="US")
+    read(tmp_path / "u")
+    assert "taken as HU" in caplog.text
