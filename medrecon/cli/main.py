@@ -128,6 +128,9 @@ def failure(error: Exception) -> str:
         return "not enough memory; take fewer slices (--slices), a smaller --batch or --size, or check the file's sizes"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return "the GPU is out of memory; give a smaller --batch, or --device cpu"
+    if type(error).__name__ == "ValidationError":  # pydantic's, over several lines, with an address
+        entries: Any = error
+        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in entries.errors())
     if isinstance(error, EXPECTED) and str(error):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]

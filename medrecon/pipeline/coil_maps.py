@@ -34,3 +34,15 @@ def estimate_maps(kspace: Tensor, method: MapMethod) -> Tensor:
 
         return nlinv_maps(kspace)
     raise ValueError(f"maps: unknown method {method!r}; there are: {', '.join(METHODS)}")
+
+
+def missed_energy(maps: Tensor, kspace: Tensor) -> Tensor:
+    """Return which share of the energy of the calibration region (B,) lies where all maps are 0: there the image is 0.
+
+    A calibration region of 8 or 10 lines leaves ESPIRiT's maps without half of the object; of 12, it misses 1 %.
+    """
+    from medrecon.coils.combine import acs_images
+
+    energy = acs_images(kspace).abs().square().sum(1)
+    outside = (maps == 0).all(1)
+    return (energy * outside).flatten(1).sum(1) / energy.flatten(1).sum(1).clamp_min(1e-30)

@@ -21,7 +21,7 @@ from medrecon.numerics.linalg import cg
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.mri.noncartesian import NonCartesianMRI, calibration_kspace
-from medrecon.pipeline.coil_maps import MapMethod, estimate_maps
+from medrecon.pipeline.coil_maps import MapMethod, estimate_maps, missed_energy
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ EMPTY = "the k-space of this scan has no signal: every acquired sample is 0"
 LEVEL = 0.999
 """Quantile of the magnitude that becomes 1 in the units of an MR prior."""
 SCALE_SLICES, SCALE_ITERATIONS = 16, 8
+MISSED = 0.03
+"""Share of the energy that maps may leave out without a word; of 12 calibration lines 0.01, of 10 0.04, of 8 0.9."""
 
 
 class MRIProblem(abc.ABC):
@@ -51,6 +53,7 @@ class MRIProblem(abc.ABC):
         noise = self.scan.noise if isinstance(self.scan.noise, MRINoise) else self._estimated_noise()
         self.whitener, self.sigma = whitening(noise)
         self._latest: tuple[tuple[int, int], Tensor] | None = None
+        self._told = False
         self.scale = 1.0
         self.scale = self._intensity()
         given = scan.maps is not None and maps == "auto"
@@ -111,9 +114,34 @@ class MRIProblem(abc.ABC):
         wanted = index.indices(len(self.scan.data))[:2]
         if self._latest is None or self._latest[0] != wanted:
             given = self.scan.maps if self.method == "auto" else None
-            maps = estimate_maps(self._calibration(index), self.method) if given is None else given[index]
+            if given is not None:
+                maps = given[index].to(self.device)
+                if not self.scan.noncartesian:
+                    self._tell_missed(maps, self._calibration(index), index.start)
+            else:
+                kspace = self._calibration(index)
+                maps = estimate_maps(kspace, self.method)
+                self._tell_missed(maps, kspace, index.start)
             self._latest = wanted, self._white(maps)
         return self._latest[1]
+
+    def _tell_missed(self, maps: Tensor, kspace: Tensor, start: int) -> None:
+        """Say, once, of the first slice where maps leave out much of the object."""
+        if self._told or self.method not in ("auto", "espirit"):  # the others have a map everywhere
+            return
+        try:
+            missed = missed_energy(maps, kspace)
+        except ValueError:  # no calibration region: nothing to compare with
+            return
+        if bool((missed > MISSED).any()):
+            self._told = True
+            first = int((missed > MISSED).nonzero()[0])
+            log.warning(
+                "slice %d: the coil maps leave out %.0f %% of the energy of the calibration region, and the image is 0 "
+                "there: the region is too narrow for them, or the slice is noise. Try --maps walsh or --maps jsense",
+                start + first,
+                100 * float(missed[first]),
+            )
 
     def measurement(self, index: slice) -> Measurement:
         sampled = self._sampled(index)

@@ -79,3 +79,12 @@ def test_an_infinite_slope_is_refused(key: str, tmp_path: Path, capsys: pytest.C
     )
     assert main(["data", "check", str(tmp_path / "set.toml")]) == 1
     assert f"set.toml: key '{key}': Input should be a finite number" in capsys.readouterr().err
+
+
+def test_what_pydantic_says_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.nii").write_bytes(b"")
+    split = ["data", "split", str(tmp_path / "d"), "-o", str(tmp_path / "m.toml"), "--modality", "MR"]
+    assert main([*split, "--val", "nan"]) != 0
+    err = capsys.readouterr().err
+    assert len(err.strip().splitlines()) == 1 and "http" not in err and "val" in err

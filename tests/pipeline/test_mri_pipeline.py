@@ -133,3 +133,18 @@ def test_no_calibration_lines_name_the_way_out(lines: Scan) -> None:
     bare = replace(lines, data=lines.data * hollow, mask=hollow, maps=None)
     with pytest.raises(ValueError, match="ACS"):
         reconstruct(bare, "cg-sense")
+
+
+@pytest.mark.parametrize("acs", [8, 10, 16])
+def test_maps_of_a_narrow_calibration_region_are_told_of(
+    acs: int, disc: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ESPIRiT's maps are then 0 in part of the object, and the image with them."""
+    scan = simulate_mri(disc, accel=4, acs=acs, coils=8, generator=torch.Generator().manual_seed(0))
+    for one in (scan, replace(scan, maps=None)):  # simulated maps are ESPIRiT's, too
+        caplog.clear()
+        reconstruct(one, "cg-sense")
+        assert ("--maps walsh" in caplog.text) is (acs < 12)
+    caplog.clear()
+    reconstruct(scan, "cg-sense", maps="walsh")
+    assert "--maps" not in caplog.text

@@ -16,6 +16,9 @@ from medrecon.cli.show import check_free, note, show_json, show_tree
 if TYPE_CHECKING:
     from medrecon.core.volume import Volume
 
+FAR = 3.0
+"""chi^2/m from which it is said that an image does not explain its data."""
+
 app = App(name="recon")
 
 
@@ -114,7 +117,8 @@ def recon(
         options["on_progress"] = report
         volume, result = reconstruct(scan, solver, **options)
         save(volume, {**plan, **result}, output, writing.overwrite, how.template)
-    note(f"wrote {output}: chi^2/m {result['chi2']:.3g}, {result['seconds']:.1f} s")
+    doubt = " (far above 1: it does not explain the data)" if result["chi2"] > FAR else ""
+    note(f"wrote {output}: chi^2/m {result['chi2']:.3g}{doubt}, {result['seconds']:.1f} s")
     if out.json:
         show_json({**plan, **result})
     if failed := result.get("failed"):
