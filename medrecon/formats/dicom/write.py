@@ -59,7 +59,10 @@ def write_series(
     place = _placement(volume, path)
     sources = find_sources(volume.source, template)
     if volume.source.get("dicom_sha256") and not sources:
-        log.warning("%s: patient and study stay empty; give the folder of the source images as template", path)
+        log.warning(
+            "%s: patient and study stay empty; give the folder of the source images (--template FOLDER, template=)",
+            path,
+        )
     _check_sources(volume, sources, place, path)
     description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
     key = _content_key(volume, sources, description)
