@@ -12,7 +12,6 @@ import argparse
 import torch
 from validation_slices import validation_slices
 
-from medrecon import formats
 from medrecon.core.volume import Volume
 from medrecon.demo import CASES
 from medrecon.models.store import load_prior
@@ -31,7 +30,7 @@ def chests() -> tuple[Volume, Volume]:
 
 def head() -> tuple[Volume, Volume]:
     case = next(c for c in CASES if c.name == "ct_head")
-    volume = formats.read(case.path())
+    volume = case.load()
     return volume, case.reference(volume)
 
 

@@ -45,6 +45,10 @@ class Case:
             raise FileNotFoundError(f"{self.file} is not in this installation of pydicom; reinstall pydicom")
         return Path(str(path))
 
+    def load(self) -> Volume:
+        """The scan."""
+        return formats.read(self.path())
+
     def simulate(self, volume: Volume, generator: torch.Generator) -> Scan:
         """60 low-dose fan views, or 4-fold undersampled 8-coil k-space."""
         if self.modality == "ct":
@@ -134,7 +138,7 @@ def run_case(
     on_done: Callable[[float], None],
 ) -> list[dict[str, Any]]:
     """One scan, all solvers: volumes and a picture in `folder`, and the rows."""
-    original = formats.read(case.path())
+    original = case.load()
     scan = case.simulate(original, torch.Generator().manual_seed(seed))
     reference = case.reference(original)
     formats.write(reference, folder / case.name / "reference.nii.gz")

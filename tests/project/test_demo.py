@@ -47,7 +47,7 @@ def test_it_refuses_what_is_not_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_the_scans_are_in_pydicoms_wheel(case) -> None:  # type: ignore[no-untyped-def]
-    volume = formats.read(case.path())
+    volume = case.load()
     assert volume.modality == ("CT" if case.modality == "ct" else "MR")
     assert case.reference(volume).data.isfinite().all()
 
