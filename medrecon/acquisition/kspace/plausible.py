@@ -25,8 +25,8 @@ def check_grid(matrix: Sequence[int], field_mm: Sequence[float], image_mm: Seque
     """
     hint = "are all lengths in mm? Correct the header"
     pixels = [mm / n for mm, n in zip(field_mm, matrix, strict=True)]
-    told = f"fields of view of {' x '.join(f'{mm:g}' for mm in field_mm)} mm, pixels of "
-    told += f"{' x '.join(f'{mm:.3g}' for mm in pixels)} mm"
+    told = f"fields of view of {' x '.join(f'{mm:g}' for mm in field_mm)} mm over {' x '.join(map(str, matrix))}, "
+    told += f"pixels of {' x '.join(f'{mm:.3g}' for mm in pixels)} mm"
     if not all(FIELDS[0] <= mm <= FIELDS[1] for mm in field_mm[:2]):
         raise ValueError(f"{where}: {told}: no scan has these; {hint}")
     if not all(PIXELS[0] <= mm <= PIXELS[1] for mm in pixels):

@@ -65,6 +65,7 @@ def select(lines: Readouts, encoding: Encoding, options: RawOptions, provenance:
     """
     image, facts = chosen(lines, encoding, options)
     facts = {**provenance, **encoding.facts, **facts}
+    source = facts.get("source", "raw data")
     slices = ordered_slices(lines, image, encoding.mirrored)
     facts["orientation"] = "file" if slices[0].known else "not in the file: taken as axial"
     encoding, flat = dimensions(lines, image, encoding, slices)
@@ -72,7 +73,7 @@ def select(lines: Readouts, encoding: Encoding, options: RawOptions, provenance:
     facts |= flat
     if unplaced(slices):
         facts["positions"] = f"not in the file: slices taken as neighbours of {encoding.image_mm[2]:g} mm without gaps"
-        log.warning("%s: the positions of the slices are %s", facts.get("source", "raw data"), facts["positions"])
+        log.warning("%s: the positions of the slices are %s", source, facts["positions"])
         slices = side_by_side(slices, encoding.image_mm[2])
     navigators, span = np.flatnonzero(lines.navigator), options.slices
     if encoding.matrix[2] > 1:
@@ -83,7 +84,7 @@ def select(lines: Readouts, encoding: Encoding, options: RawOptions, provenance:
         slices = slices[slice(*span)]
         counters = [s.counter for s in slices]
         image, navigators = (own[np.isin(lines.counters["slice"][own], counters)] for own in (image, navigators))
-    facts |= check_places(lines, image, slices)
+    facts |= check_places(lines, image, slices, source)
     if encoding.kind == "cartesian":
         check_repeats(lines, image)
     return Selection(lines, image, navigators, encoding, slices, span, facts)

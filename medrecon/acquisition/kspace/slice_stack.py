@@ -67,10 +67,10 @@ def ordered_slices(lines: Readouts, image: Index, mirrored: bool) -> list[Slice]
     return slices
 
 
-def check_places(lines: Readouts, image: Index, slices: list[Slice]) -> dict[str, Any]:
+def check_places(lines: Readouts, image: Index, slices: list[Slice], source: object) -> dict[str, Any]:
     """Return, for the provenance, how many readouts lie elsewhere than their slice, and warn of them.
 
-    These have a damaged header, or the scanner followed the patient.
+    These have a damaged header, or the scanner followed the patient. `source` is the file's name.
 
     Raises:
         ValueError: a slice whose readouts do not agree for the most part, and which ones.
@@ -91,9 +91,11 @@ def check_places(lines: Readouts, image: Index, slices: list[Slice]) -> dict[str
                 "leave the slice out with slices"
             )
         found[str(s.counter)] = int(far.sum())
-        text = "slice %d: %d of its %d readouts lie elsewhere (%s): a damaged header, or a scanner that followed the "
+        text = (
+            "%s: slice %d: %d of its %d readouts lie elsewhere (%s): a damaged header, or a scanner that followed the "
+        )
         text += "patient; the image lies where most readouts do"
-        log.warning(text, s.counter, found[str(s.counter)], len(own), told)
+        log.warning(text, source, s.counter, found[str(s.counter)], len(own), told)
     return {"readouts_elsewhere": found} if found else {}
 
 

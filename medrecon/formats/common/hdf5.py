@@ -120,8 +120,12 @@ def is_dataset(found: Any) -> bool:
     return isinstance(found, h5py.Dataset)
 
 
-def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> Any:
-    """Return a dataset of real numbers, not read yet; `kinds`: "c" for complex ones, "b" for truth values.
+def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf", whole: bool = True) -> Any:
+    """Return a dataset of real numbers, not read yet.
+
+    Args:
+        kinds: "c" for complex ones, "b" for truth values.
+        whole: check that all of it was written; else `slices` checks those that are read.
 
     Raises:
         ValueError: missing, of another kind or rank, or not written whole.
@@ -134,5 +138,28 @@ def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> An
         raise ValueError(f"{key}: expected a dataset of {'complex ' * (kinds == 'c')}numbers, got {came}")
     if found.ndim not in ranks:
         raise ValueError(f"{key}: expected rank {' or '.join(map(str, ranks))}, got shape {found.shape}")
-    check_stored(found, key)
+    if whole:
+        check_stored(found, key)
     return found
+
+
+def slices(stored: Any, key: str, start: int, stop: int) -> Any:
+    """Read slices of a dataset, an array.
+
+    Raises:
+        ValueError: what is damaged or was never written, and which slice to leave out.
+    """
+    check_stored(stored, key, (start, stop))
+    try:
+        return stored[start:stop]
+    except (OSError, RuntimeError) as error:
+        bad = next((i for i in range(start, stop) if not _readable(stored, i)), start)
+        raise ValueError(f"{key}: slice {bad} is damaged ({error}); leave it out with slices") from error
+
+
+def _readable(stored: Any, index: int) -> bool:
+    try:
+        stored[index]
+    except (OSError, RuntimeError):
+        return False
+    return True

@@ -6,6 +6,7 @@ HDF5 File Format Specification, version 3.0, III.E "Global Heap": texts and arra
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import struct
@@ -19,8 +20,11 @@ RATIO = 100
 COLLECTION = b"GCOL\x01\x00\x00\x00"
 
 
-def check_stored(dataset: Any, key: str) -> None:
+def check_stored(dataset: Any, key: str, rows: tuple[int, int] | None = None) -> None:
     """Check that a dataset was written whole, and is in proportion to what the file holds of it, before it is read.
+
+    Args:
+        rows: (start, stop) along the first axis; what lies outside is not looked at.
 
     Raises:
         ValueError: chunks that were never written, which would read as zeros, or a claimed size that the file does
@@ -33,15 +37,35 @@ def check_stored(dataset: Any, key: str) -> None:
         raise ValueError(f"{key}: {stored} bytes are claimed, and the file has {room}; truncated or damaged")
     if dataset.chunks is not None:
         chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-        if (written := dataset.id.get_num_chunks()) < chunks:
+        written = dataset.id.get_num_chunks()
+        if written < chunks and rows is not None:
+            _check_rows(dataset, key, rows)
+        elif written < chunks:
             raise ValueError(f"{key}: {chunks - written} of {chunks} chunks were never written; the file is incomplete")
     elif not stored:
         raise ValueError(f"{key}: of shape {dataset.shape}, was never written; the file is incomplete")
+    if rows is not None:  # whole chunks are decompressed
+        step = dataset.chunks[0] if dataset.chunks is not None else 1
+        size = size // len(dataset) * min(-(-rows[1] // step) * step - rows[0] // step * step, len(dataset))
     if size > SMALL + RATIO * stored:
         raise ValueError(
             f"{key}: shape {dataset.shape} of {dataset.dtype} is {size / 2**20:.0f} MiB, the file holds "
             f"{stored / 2**20:.3g} MiB of it; damaged, or made to fill the memory"
         )
+
+
+def _check_rows(dataset: Any, key: str, rows: tuple[int, int]) -> None:
+    """Raises ValueError for the first row of these of which a chunk was never written."""
+    steps, there = dataset.chunks, set()
+    dataset.id.chunk_iter(lambda info: there.add(info.chunk_offset))
+    first = range(rows[0] // steps[0] * steps[0], rows[1], steps[0])
+    others = [range(0, n, c) for n, c in zip(dataset.shape[1:], steps[1:], strict=True)]
+    for place in itertools.product(first, *others):
+        if place not in there:
+            raise ValueError(
+                f"{key}: slice {max(place[0], rows[0])} was never written; the file is incomplete: leave it out with "
+                "slices"
+            )
 
 
 def check_text(dataset: Any, key: str) -> None:
