@@ -1,15 +1,14 @@
-"""HDF5 files: opened with errors that name the file, made in memory, datasets of the kind that is expected."""
+"""HDF5 files: opened with errors that name the file, made whatever the disk does, datasets of the kind that is expected."""
 
 from __future__ import annotations
 
-import io
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from medrecon.acquisition.options import OptionError
+from medrecon.formats.common.full_disk import PatientFile
 from medrecon.formats.common.storage import check_heaps, check_stored
 
 
@@ -45,23 +44,22 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def created(path: Path) -> Iterator[Any]:
-    """Give an HDF5 file in memory, which is written to `path` when the block ends.
-
-    HDF5 itself must not meet a full disk: a file whose last flush failed cannot be closed, and the process dies of it.
+    """Give a new HDF5 file, whole at `path` when the block ends.
 
     Raises:
         OSError: it could not be written; the disk is full, say.
     """
     import h5py
 
-    image = io.BytesIO()
-    with h5py.File(image, "w") as h5:
-        yield h5
-    free, size = shutil.disk_usage(path.parent).free, image.getbuffer().nbytes
-    with path.open("wb") as stream:
-        if size > free:
-            raise OSError(28, f"{size / 1e6:.1f} MB to write, {free / 1e6:.1f} MB free", str(path))
-        stream.write(image.getbuffer())
+    file = PatientFile(path)
+    try:
+        with h5py.File(file, "w") as h5:
+            yield h5
+    except (OSError, RuntimeError, ValueError):
+        if file.error is None:
+            raise
+    finally:
+        file.close()  # raises what the disk did
 
 
 def _refuse_other_files(h5: Any) -> None:
