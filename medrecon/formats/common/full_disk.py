@@ -1,4 +1,4 @@
-"""A file for HDF5 to write into that never fails: what the disk refuses is remembered, and told when the file is closed.
+"""A file for HDF5 to write into that never fails: what the disk refuses is remembered, and told when it is closed.
 
 HDF5 must not meet a full disk: a file whose last flush failed cannot be closed, and the process dies of it.
 """

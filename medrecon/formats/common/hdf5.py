@@ -1,4 +1,4 @@
-"""HDF5 files: opened with errors that name the file, made whatever the disk does, datasets of the kind that is expected."""
+"""HDF5 files: opened with errors that name the file, made whatever the disk does, datasets of the kind expected."""
 
 from __future__ import annotations
 
@@ -78,6 +78,8 @@ def _refuse_other_files(h5: Any) -> None:
             if isinstance(link, h5py.ExternalLink):
                 raise ValueError(f"{where}: is in another file, {link.filename!r}; {COPY}")
             if isinstance(link, h5py.SoftLink):
+                if name not in group:
+                    raise ValueError(f"{where}: is a link to {link.path!r}, which is not in the file; copy it whole")
                 continue
             item = group[name]
             if (place := h5py.h5o.get_info(item.id).addr) in seen:

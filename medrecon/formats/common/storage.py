@@ -10,8 +10,11 @@ import itertools
 import math
 import mmap
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 SMALL = 2**26
 """Bytes that any dataset may have: 64 MiB."""
@@ -86,6 +89,47 @@ def check_text(dataset: Any, key: str) -> None:
     for at in range(0, len(stored) - 3, 16):
         if (length := struct.unpack_from("<I", stored, at)[0]) > room:
             raise ValueError(f"{key}: claims {length} letters, and the file has {room} bytes; truncated or damaged")
+
+
+def check_sequences(table: Any, names: tuple[str, ...], key: str) -> None:
+    """Check how long sequences of variable length in the fields of a table claim to be, as `check_text`.
+
+    Chunks that are compressed are not looked at.
+
+    Raises:
+        ValueError: longer than the file, and in which row.
+    """
+    import h5py
+
+    kind, room = table.id.get_type(), table.file.id.get_filesize()
+    fields = [kind.get_member_index(name.encode()) for name in names if name in (table.dtype.names or ())]
+    fields = [i for i in fields if kind.get_member_type(i).get_class() == h5py.h5t.VLEN]
+    size, step = kind.get_size(), table.chunks[0] if table.chunks is not None else len(table)
+    with Path(table.file.filename).open("rb") as file:
+        for first, offset in _plain_chunks(table):
+            file.seek(offset)
+            count = min(step, len(table) - first)
+            rows = np.frombuffer(file.read(count * size)[: count * size], np.uint8)
+            rows = rows[: len(rows) // size * size].reshape(-1, size)
+            for i in fields:
+                at = kind.get_member_offset(i)
+                lengths = np.ascontiguousarray(rows[:, at : at + 4]).view("<u4")[:, 0]
+                if (long := lengths > room).any():
+                    row = int(np.argmax(long))
+                    raise ValueError(
+                        f"{key}: row {first + row} claims {lengths[row]} numbers, and the file has {room} bytes; "
+                        "truncated or damaged"
+                    )
+
+
+def _plain_chunks(table: Any) -> Iterator[tuple[int, int]]:
+    """The first row, and the byte in the file, of each part of a table that lies there as it is."""
+    if table.chunks is None:
+        yield from [(0, table.id.get_offset())] if table.id.get_offset() is not None else []
+    elif not table.id.get_create_plist().get_nfilters():
+        found: list[Any] = []
+        table.id.chunk_iter(found.append)
+        yield from ((info.chunk_offset[0], info.byte_offset) for info in found)
 
 
 def check_heaps(path: Path) -> None:

@@ -114,14 +114,15 @@ def test_a_full_disk_is_an_error_that_names_the_file(
     first = 10**6
     save_scan(scan(), tmp_path / "other.h5")
     (tmp_path / "other.h5").unlink()
-    for first in range(1, writes[0] + 1):
-        writes[0] = 0
+    total = writes[0]
+    assert total > 10
+    for number in range(1, total + 1):
+        first, writes[0] = number, 0
         told = r"m\.h5: .*nothing was written" if isinstance(error, OSError) else None
         with pytest.raises(type(error), match=told) as raised:
             save_scan(scan(), path, overwrite=True)
         assert getattr(raised.value, "errno", errno.ENOSPC) == errno.ENOSPC
         assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.h5"]
-    assert first > 10
 
 
 def test_a_file_is_not_made_in_memory(tmp_path: Path) -> None:
@@ -134,6 +135,16 @@ def test_a_file_is_not_made_in_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < data.nbytes / 4
+
+
+@pytest.mark.parametrize("target", ["/nowhere", "/kspace"])
+@pytest.mark.parametrize("format", ["fastmri", None])
+def test_a_link_to_nothing_is_named(target: str, format: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "k.h5"
+    with h5py.File(path, "w") as h5:
+        h5["kspace"] = h5py.SoftLink(target)
+    with pytest.raises(ValueError, match=rf"{path.name}: /kspace: is a link to '{target}', which is not in the file"):
+        formats.read_raw(path, formats.RawOptions(format=format))
 
 
 def test_an_interrupted_block_writes_nothing(tmp_path: Path) -> None:

@@ -45,6 +45,23 @@ def test_an_ismrmrd_file_with_zeros_anywhere_is_refused_or_right(tmp_path: Path)
     assert stopped > 10
 
 
+def test_samples_that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
+    """HDF5 takes the memory first: 16 GiB for one damaged number."""
+    pytest.importorskip("ismrmrd")
+    path = mrd(tmp_path / "scan.h5", {"dataset": stack(PLANE)})
+    with h5py.File(path) as h5:
+        table = h5["dataset/data"]
+        kind = table.id.get_type()
+        at = kind.get_member_offset(kind.get_member_index(b"data"))
+        offset = table.id.get_chunk_info(0).byte_offset + 7 * kind.get_size() + at
+    raw = bytearray(path.read_bytes())
+    assert struct.unpack_from("<I", raw, offset) == (2 * 3 * 64,)
+    struct.pack_into("<I", raw, offset, 2**32 - 1)
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"scan.h5: dataset/data: row 7 claims 4294967295 numbers, and the file has"):
+        read_raw(path)
+
+
 @pytest.mark.parametrize("matrix", [(60000, 12, 1), (64, 60000, 1), (64, 12, 60000), (60000, 60000, 60000)])
 def test_a_matrix_out_of_proportion(matrix: tuple[int, int, int], tmp_path: Path) -> None:
     pytest.importorskip("ismrmrd")
