@@ -78,7 +78,7 @@ def _refuse_other_files(h5: Any) -> None:
             if isinstance(link, h5py.ExternalLink):
                 raise ValueError(f"{where}: is in another file, {link.filename!r}; {COPY}")
             if isinstance(link, h5py.SoftLink):
-                if name not in group:
+                if not _leads_somewhere(group, name):
                     raise ValueError(f"{where}: is a link to {link.path!r}, which is not in the file; copy it whole")
                 continue
             item = group[name]
@@ -90,6 +90,13 @@ def _refuse_other_files(h5: Any) -> None:
             elif isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
                 kind = "a virtual dataset" if item.is_virtual else "in external storage"
                 raise ValueError(f"{where}: is {kind}, made of other files; {COPY}")
+
+
+def _leads_somewhere(group: Any, name: str) -> bool:
+    try:
+        return group.get(name) is not None
+    except (OSError, RuntimeError):  # round in a circle
+        return False
 
 
 COPY = "links are not followed; copy all into one file first (h5repack, or h5py)"
