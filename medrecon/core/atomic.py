@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PREFIX, LOCK, CLAIM = ".partial-", "lock", ".claim"
 NEW, COMMITTED, OLD = "new", "committed", "old"
+GONE = ".gone"
+"""Within what is committed, names of files that are taken away with it."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -44,13 +46,16 @@ def file(path: Path, *, overwrite: bool = False, beside: Mapping[Path, str] | No
 
 
 @contextmanager
-def files(*paths: Path, overwrite: bool = False) -> Iterator[list[Path]]:
+def files(*paths: Path, overwrite: bool = False, stale: Sequence[Path] = ()) -> Iterator[list[Path]]:
     """Give temporary paths of the same names; they become `paths`, the first of them last, when the block ends.
+
+    Args:
+        stale: files in the same folder that belong to an earlier output; they are taken away in the same commit.
 
     Raises:
         FileExistsError, Busy, OSError: as `file`, of any of them.
     """
-    with outputs(paths, lambda: refuse(paths, overwrite)) as made:
+    with outputs(paths, lambda: refuse((*paths, *stale), overwrite), stale) as made:
         yield made
 
 
@@ -89,13 +94,14 @@ def write_texts(paths: Sequence[Path], texts: Mapping[Path, str]) -> None:
 
 
 @contextmanager
-def outputs(paths: Sequence[Path], check: Callable[[], None]) -> Iterator[list[Path]]:
+def outputs(paths: Sequence[Path], check: Callable[[], None], stale: Sequence[Path] = ()) -> Iterator[list[Path]]:
     """Give temporary paths for files or folders; they become `paths`, the first of them last, when the block ends.
 
     A link stays a link: what it leads to is written.
 
     Args:
         check: raises where they must not be written; called at the beginning, and again before they are.
+        stale: as `files`.
 
     Raises:
         Busy, OSError: as `file`.
@@ -112,6 +118,10 @@ def outputs(paths: Sequence[Path], check: Callable[[], None]) -> Iterator[list[P
         for item in made:
             sync_all(item)
         check()
+        for item in stale:
+            gone = stages[item.parent] / NEW / GONE
+            gone.mkdir(exist_ok=True)
+            (gone / item.name).touch()
         for parent in reversed(names):
             stage = stages[parent]
             os.replace(stage / NEW, stage / COMMITTED)
@@ -204,8 +214,8 @@ def _settle(stage: Path, parent: Path) -> None:
     committed = stage / COMMITTED
     if committed.is_dir():
         since = committed.stat().st_ctime  # what was put there since is not of the dead run
-        stale = [item for item in committed.iterdir() if not _newer(parent / item.name, since)]
-        _move(stage, parent, [item.name for item in stale])
+        names = [item.name for item in committed.iterdir() if item.name != GONE]
+        _move(stage, parent, [name for name in names if not _newer(parent / name, since)])
     _empty(stage)
 
 
@@ -219,7 +229,15 @@ def _empty(stage: Path) -> None:
 
 
 def _move(stage: Path, parent: Path, names: Sequence[str]) -> None:
-    """What was committed to its places; a folder that is there is set aside, and put back where that fails."""
+    """What was committed to its places; a folder that is there is set aside, and put back where that fails.
+
+    What belongs to an earlier output goes first: beside the new one it would be taken for a part of it.
+    """
+    committed = stage / COMMITTED
+    for mark in committed.glob(f"{GONE}/*"):
+        if not _newer(parent / mark.name, committed.stat().st_ctime):
+            (parent / mark.name).unlink(missing_ok=True)
+        mark.unlink()
     for name in names:
         new, target, old = stage / COMMITTED / name, parent / name, stage / OLD
         if not new.exists():

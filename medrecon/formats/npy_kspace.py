@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medrecon.acquisition.options import RawOptions
@@ -49,7 +48,7 @@ class NumpyKspace(RawReader):
         stack = _stack(path)
         try:
             start, stop = options.range(len(stack))
-            kspace = torch.from_numpy(np.array(stack[start:stop], dtype=np.complex64))
+            kspace = cartesian.single("k-space", stack[start:stop], start)
             facts = {"source": path.name, "format": "npy_kspace"}
             return cartesian.bare_scan(kspace, start, len(stack), options.pixel, facts)
         except ValueError as error:
@@ -91,7 +90,12 @@ def _check_length(path: Path) -> None:
 
 def _check(array: NDArray[np.complex64]) -> None:
     if array.dtype.kind != "c":
-        hint = "; coordinates of a trajectory? Cartesian k-space is read" if array.shape[-1:] in {(2,), (3,)} else ""
-        raise ValueError(f"expected complex k-space, got {array.dtype} of shape {array.shape}{hint}")
+        hint = "an image is not k-space"
+        if array.shape[-1:] == (2,):
+            hint = "real and imaginary parts? Save array[..., 0] + 1j * array[..., 1]"
+        if array.shape[-1:] in {(2,), (3,)}:
+            hint += ". Coordinates of a trajectory? Cartesian k-space is read"
+        raise ValueError(f"expected complex k-space, got {array.dtype} of shape {array.shape}; {hint}")
     if array.ndim not in (3, 4) or not array.size:
-        raise ValueError(f"expected (coils, H, W) or (slices, coils, H, W), got shape {array.shape}")
+        hint = "; of one coil save array[None]" if array.ndim == 2 else ""
+        raise ValueError(f"expected (coils, H, W) or (slices, coils, H, W), got shape {array.shape}{hint}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
+from medrecon.formats.common.cartesian import check_scale
 from medrecon.formats.common.naming import naming, require_regular
 from medrecon.formats.find import by_content, hint, raw_readers, unknown
 
@@ -39,6 +40,8 @@ def read_by(format: RawReader, path: Path, options: RawOptions) -> Scan:
         if not bool(good.all()):
             bad = int((~good).nonzero()[0])
             raise ValueError(f"NaN or infinite samples, or beyond float32, first in slice {bad}; the file is damaged")
+        if scan.modality == "mri":
+            check_scale("k-space", float(scan.data.abs().max()))
     return scan
 
 

@@ -24,6 +24,14 @@ TURN = np.array([0.8, 0.2, -0.4, 0.4])
 """A unit quaternion, scalar first."""
 
 
+def rotation() -> Array:
+    """Readout, phase, slice [LPS] in rows, of TURN, which turns (phase, readout, slice)."""
+    w, v = TURN[0], TURN[1:]
+    cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+    turn = (w * w - v @ v) * np.eye(3) + 2 * np.outer(v, v) + 2 * w * cross
+    return np.asarray(turn.T[[1, 0, 2]])
+
+
 def samples(plane: Plane, protocol: Protocol = SMALL, sign: float = -1, partitions: int = 1) -> Array:
     """(partitions, lines, C, readout) complex k-space of a slice, or of a slab whose blob lies in its middle."""
     k = np.arange(protocol.matrix[0]) - protocol.matrix[0] // 2

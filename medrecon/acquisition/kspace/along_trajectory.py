@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.acquisition.kspace.dimensions import check_image
-from medrecon.acquisition.kspace.readouts import Encoding, Index, Readouts
+from medrecon.acquisition.kspace.readouts import Index, Readouts
 from medrecon.acquisition.kspace.repeats import check_repeats
-from medrecon.acquisition.kspace.slice_stack import Slice, affine, slice_step
-from medrecon.acquisition.options import RawOptions
-from medrecon.core.noise import MRINoise
+from medrecon.acquisition.kspace.selection import Selection
+from medrecon.acquisition.kspace.slice_stack import affine, slice_step
 from medrecon.core.scan import Scan
 from medrecon.geometry import Trajectory
 from medrecon.numerics.fourier import centred_ifft
@@ -23,15 +20,7 @@ SLACK = 1e-3
 """By how much a trajectory may reach beyond the edge of k-space, relative: it is float32, and rounded before."""
 
 
-def samples_along(
-    lines: Readouts,
-    image: Index,
-    encoding: Encoding,
-    slices: list[Slice],
-    options: RawOptions,
-    noise: MRINoise | None,
-    facts: dict[str, Any],
-) -> Scan:
+def samples_along(chosen: Selection) -> Scan:
     """A scan of data (Z, C, S), all readouts of a slice one after the other.
 
     Trajectories within +-0.5 count as cycles per pixel, the usual ones, larger ones as cycles per field of view of the
@@ -41,30 +30,29 @@ def samples_along(
     Raises:
         ValueError: no trajectory, a 3D one, one that changes from slice to slice, or in impossible units.
     """
+    lines, image, encoding, slices = chosen.lines, chosen.image, chosen.encoding, chosen.slices
     if lines.trajectory is None:
         raise ValueError(f"a {encoding.kind} measurement without trajectory in its readouts: add it to the file")
-    check_image(lines, image, (encoding.kept(0), encoding.kept(1)))
-    shape, first, stacked = (encoding.kept(0), encoding.kept(1)), slices[0], encoding.matrix[2] > 1
-    if stacked:
-        if len(slices) > 1:
-            raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
+    shape, first = (encoding.kept(0), encoding.kept(1)), slices[0]
+    check_image(lines, image, shape)
+    if chosen.slab:
         count, kept = encoding.matrix[2], encoding.kept(2)
         samples, found, averages = _stacked(
             lines, image, "step2", [encoding.centre[1] - count // 2 + p for p in range(count)]
         )
         samples = centred_ifft(samples, 0)
-        start, stop = options.range(kept)
+        start, stop = chosen.part(kept)
         data, number = samples[count // 2 - kept // 2 :][start:stop], kept // 2 - start
         across = first.axes[2] * encoding.pitch(2) * (-1 if encoding.mirrored else 1)
     else:
-        start, stop = options.range(len(slices))
-        slices, number = slices[start:stop], 0
-        first, across = slices[0], slice_step(slices, encoding.image_mm[2])
+        (start, stop), number = chosen.span or (0, len(slices)), 0
+        across = slice_step(slices, encoding.image_mm[2])
         data, found, averages = _stacked(lines, image, "slice", [s.counter for s in slices])
-    trajectory, density, units = _in_cycles(found, shape, stacked)
+    trajectory, density, units = _in_cycles(found, shape, chosen.slab)
     steps = first.axes[1] * encoding.pitch(1), first.axes[0] * encoding.pitch(0), across
     placed = affine(first.centre, steps, (shape[1] // 2, shape[0] // 2, number))
-    facts = {**facts, "trajectory_units": units, "slices": [start, stop]}
+    facts = {**chosen.facts, "trajectory_units": units, "slices": [start, stop]}
+    noise = chosen.noise
     if averages > 1:
         facts["averages"] = averages
         noise = None if noise is None else noise.scaled(1 / averages)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,22 +10,20 @@ import torch
 from torch import Tensor
 
 from medrecon.acquisition.kspace.along_trajectory import samples_along
-from medrecon.acquisition.kspace.choice import CHOICES, chosen
+from medrecon.acquisition.kspace.choice import CHOICES
 from medrecon.acquisition.kspace.dead_coils import without_silent_coils
-from medrecon.acquisition.kspace.dimensions import check_room, dimensions
+from medrecon.acquisition.kspace.dimensions import check_room
 from medrecon.acquisition.kspace.readout_lines import Preparation
 from medrecon.acquisition.kspace.readouts import Encoding, Index, Readouts
 from medrecon.acquisition.kspace.receiver_noise import receiver_covariance
-from medrecon.acquisition.kspace.repeats import check_repeats
-from medrecon.acquisition.kspace.slice_stack import Slice, affine, ordered_slices, slice_step, unplaced
+from medrecon.acquisition.kspace.selection import Selection, of_coils, select
+from medrecon.acquisition.kspace.slice_stack import affine, slice_step
 from medrecon.acquisition.kspace.virtual_coils import virtual_coils
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 from medrecon.geometry import Cartesian
 from medrecon.numerics.fourier import centred_ifft
-
-log = logging.getLogger(__name__)
 
 USES = ("slices", *CHOICES, "where", "coils")
 """Options that all formats of readouts have a use for."""
@@ -43,81 +40,48 @@ def scan_of(lines: Readouts, encoding: Encoding, options: RawOptions, provenance
     Raises:
         ValueError, OptionError: what is wrong with which readout; slices or a contrast that are not there.
     """
-    image, facts = chosen(lines, encoding, options)
-    facts = {**provenance, **encoding.facts, **facts}
-    slices = ordered_slices(lines, image, encoding.mirrored)
-    facts["orientation"] = "file" if slices[0].known else "not in the file: taken as axial"
-    if encoding.kind == "cartesian":
-        check_repeats(lines, image)
-    encoding, flat = dimensions(lines, image, encoding, slices)
-    facts |= flat
-    if unplaced(slices):
-        facts["positions"] = f"not in the file: slices taken as neighbours of {encoding.image_mm[2]:g} mm without gaps"
-        log.warning("%s: the positions of the slices are %s", facts.get("source", "raw data"), facts["positions"])
-    facts["readout_oversampling"] = encoding.matrix[0] / encoding.kept(0)
-    noise: MRINoise | None = None
-    own, navigators = np.flatnonzero(lines.noise), np.flatnonzero(lines.navigator)
-    lines.check_coils(np.concatenate([image, own, navigators]))
+    chosen = select(lines, encoding, options, dict(provenance))
+    encoding = chosen.encoding
+    chosen.facts["readout_oversampling"] = encoding.matrix[0] / encoding.kept(0)
+    own, image = np.flatnonzero(lines.noise), chosen.image
+    lines.check_coils(np.concatenate([image, own, chosen.navigators]))
     count = int(lines.coils[image[0]])
     numbers = np.arange(count)
     if own.size:
         found = receiver_covariance(lines, own, float(lines.dwell[image[0]]), encoding)
-        noise, facts["noise"] = MRINoise(found.covariance.to(torch.complex64)), found.how
-        lines, numbers = lines.of_coils(found.alive), numbers[found.alive]
-    if encoding.kind != "cartesian":
-        scan = samples_along(lines, image, encoding, slices, options, noise, facts)
-    elif encoding.matrix[2] > 1:
-        scan = _slab(lines, image, encoding, slices, options, noise, facts)
-    else:
-        scan = _stack(lines, image, encoding, slices, options, noise, facts)
-    scan = without_silent_coils(scan, numbers.tolist(), count)
+        chosen = of_coils(chosen, found.alive, MRINoise(found.covariance.to(torch.complex64)), found.how)
+        numbers = numbers[found.alive]
+    read = samples_along if encoding.kind != "cartesian" else _slab if chosen.slab else _stack
+    scan = without_silent_coils(read(chosen), numbers.tolist(), count)
     return scan if options.coils is None else virtual_coils(scan, options.coils)
 
 
-def _stack(
-    lines: Readouts,
-    image: Index,
-    encoding: Encoding,
-    slices: list[Slice],
-    options: RawOptions,
-    noise: MRINoise | None,
-    facts: dict[str, Any],
-) -> Scan:
+def _stack(chosen: Selection) -> Scan:
     """Slices measured one by one."""
-    start, stop = options.range(len(slices))
-    slices = slices[start:stop]
+    lines, encoding, slices = chosen.lines, chosen.encoding, chosen.slices
     numbers = {s.counter: i for i, s in enumerate(slices)}
-    image = image[np.isin(lines.counters["slice"][image], list(numbers))]
-    place = np.array([numbers[c] for c in lines.counters["slice"][image].tolist()])
+    place = np.array([numbers[c] for c in lines.counters["slice"][chosen.image].tolist()])
     columns = encoding.matrix[1]
-    slots = place * columns + _steps(lines, image, encoding, 1)
-    data, count, ghosts = _sorted(lines, image, slots, len(slices) * columns, encoding)
+    slots = place * columns + _steps(chosen, 1)
+    data, count, ghosts = _sorted(chosen, slots, len(slices) * columns)
     data = data.unflatten(0, (len(slices), columns)).permute(0, 2, 3, 1).contiguous()  # (Z, C, H, W)
     count = count.unflatten(0, (len(slices), columns)).transpose(1, 2)
     first, pitch = slices[0], encoding.pitch
     steps = first.axes[1] * pitch(1), first.axes[0] * pitch(0), slice_step(slices, encoding.image_mm[2])
     placed = affine(first.centre, steps, (columns // 2, data.shape[2] // 2, 0))
     kept = data.shape[2], encoding.kept(1)
-    return _finished(data, count, placed, kept, noise, {**facts, **ghosts, "slices": [start, stop]})
+    facts = {**chosen.facts, **ghosts, "slices": list(chosen.span or ())}
+    return _finished(data, count, placed, kept, chosen.noise, facts)
 
 
-def _slab(
-    lines: Readouts,
-    image: Index,
-    encoding: Encoding,
-    slices: list[Slice],
-    options: RawOptions,
-    noise: MRINoise | None,
-    facts: dict[str, Any],
-) -> Scan:
+def _slab(chosen: Selection) -> Scan:
     """A volume with two phase-encode axes, as slices by a transform along the third."""
-    if len(slices) > 1:
-        raise ValueError(f"{len(slices)} slabs of a 3D measurement: only one is read")
+    encoding, slab, noise = chosen.encoding, chosen.slices[0], chosen.noise
     columns, partitions = encoding.matrix[1:]
-    slots = _steps(lines, image, encoding, 2) * columns + _steps(lines, image, encoding, 1)
-    data, count, ghosts = _sorted(lines, image, slots, partitions * columns, encoding)
+    slots = _steps(chosen, 2) * columns + _steps(chosen, 1)
+    data, count, ghosts = _sorted(chosen, slots, partitions * columns)
     data, count = (t.unflatten(0, (partitions, columns)) for t in (data, count))  # (P, W, C, H), (P, W, H)
-    centre, axes, pitch = slices[0].centre, slices[0].axes, encoding.pitch
+    axes, pitch = slab.axes, encoding.pitch
     read, phase, across = axes[0] * pitch(0), axes[1] * pitch(1), axes[2] * pitch(2)
     across = -across if encoding.mirrored else across
     measured = (count > 0).any(2)
@@ -126,30 +90,29 @@ def _slab(
         skip = partitions // 2 - kept // 2
         data = centred_ifft(data, 0)[skip : skip + kept].permute(0, 2, 3, 1)  # (Z, C, H, W)
         count = count.amin(0).T[None].expand(kept, -1, -1)
-        placed = affine(centre, (phase, read, across), (columns // 2, data.shape[2] // 2, kept // 2))
+        placed = affine(slab.centre, (phase, read, across), (columns // 2, data.shape[2] // 2, kept // 2))
         crop, along = (data.shape[2], encoding.kept(1)), "partitions"
     else:
         rows = (count > 0).any(0).any(0)
         noise = None if noise is None else noise.scaled(float(rows.double().mean()))
         data = centred_ifft(data, 3).permute(3, 2, 1, 0)  # (Z, C, W, P)
         count = count.amax(2).T[None].expand(len(rows), -1, -1)
-        placed = affine(centre, (across, phase, read), (partitions // 2, columns // 2, len(rows) // 2))
+        placed = affine(slab.centre, (across, phase, read), (partitions // 2, columns // 2, len(rows) // 2))
         crop, along = (encoding.kept(1), encoding.kept(2)), "readout"
-    start, stop = options.range(len(data))
+    start, stop = chosen.part(len(data))
     placed[:3, 3] += placed[:3, 2] * start
-    facts = {**facts, **ghosts, "slices_along": along, "slices": [start, stop]}
+    facts = {**chosen.facts, **ghosts, "slices_along": along, "slices": [start, stop]}
     return _finished(data[start:stop].contiguous(), count[start:stop], placed, crop, noise, facts)
 
 
-def _sorted(
-    lines: Readouts, image: Index, slots: Index, total: int, encoding: Encoding
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def _sorted(chosen: Selection, slots: Index, total: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """(total, C, H) mean of the lines of each slot, (total, H) how many they were, and what was corrected."""
+    lines, image, encoding = chosen.lines, chosen.image, chosen.encoding
     check_room(lines, image, encoding, total)
     prepare = Preparation(lines, encoding)
     facts: dict[str, Any] = {}
-    if (own := np.flatnonzero(lines.navigator)).size:
-        facts["ghost_correction"] = prepare.find_ghosts(own, int(image[0]))
+    if chosen.navigators.size:
+        facts["ghost_correction"] = prepare.find_ghosts(chosen.navigators, int(image[0]))
     elif lines.reverse[image].any():
         facts["ghost_correction"] = "backward lines, but no navigators: not corrected"
     if encoding.ramp is not None:
@@ -168,8 +131,9 @@ def _sorted(
     return data, count, facts
 
 
-def _steps(lines: Readouts, image: Index, encoding: Encoding, axis: Literal[1, 2]) -> Index:
+def _steps(chosen: Selection, axis: Literal[1, 2]) -> Index:
     """Where encode steps 1 or 2 lie in full k-space, zero frequency at its n//2."""
+    lines, image, encoding = chosen.lines, chosen.image, chosen.encoding
     n, centre = encoding.matrix[axis], encoding.centre[axis - 1]
     steps = lines.counters[f"step{axis}"][image] - centre + n // 2
     if (outside := (steps < 0) | (steps >= n)).any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ DIMENSIONS = (
 """What BART's 16 dimensions mean to its MRI tools."""
 READ, PHS1, PHS2, COIL, SLICE = (DIMENSIONS.index(name) for name in ("READ", "PHS1", "PHS2", "COIL", "SLICE"))
 FIRST_LINE = "# Dimensions"
+CREATOR = "# Creator\nmedrecon\n"
 LONGEST = 2**16
 """Characters of a header that are looked at."""
 NUMBER = re.compile("0*[1-9][0-9]{0,17}")
@@ -90,10 +91,38 @@ def write_cfl(array: NDArray[Any], path: str | Path, *, overwrite: bool = False)
     return write_all({Path(path): array}, overwrite=overwrite)
 
 
+def left_by_another(path: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the pairs NAME_SUFFIX beside the array NAME that an earlier export left, and that it does not replace.
+
+    They would be taken for parts of the new one: coil maps of another scan.
+
+    Raises:
+        FileExistsError: medrecon did not write one of them.
+    """
+    found = []
+    for suffix in suffixes:
+        data, header = pair(path.with_name(path.stem + suffix + ".cfl"))
+        there = [file for file in (data, header) if file.exists()]
+        if there and not (header.is_file() and header.read_bytes()[:LONGEST].endswith(CREATOR.encode())):
+            raise FileExistsError(
+                f"{there[0]}: would be taken for a part of {path.name}, and medrecon did not write it; move it away, "
+                "or choose another name"
+            )
+        found += there
+    return found
+
+
 def write_all(
-    arrays: Mapping[Path, NDArray[Any]], *, overwrite: bool = False, beside: Mapping[Path, str] | None = None
+    arrays: Mapping[Path, NDArray[Any]],
+    *,
+    overwrite: bool = False,
+    beside: Mapping[Path, str] | None = None,
+    stale: Sequence[Path] = (),
 ) -> Path:
     """Write arrays by name as `write_cfl`, and texts, all of them or none; return the path of the first .cfl.
+
+    Args:
+        stale: files of an earlier output, which go as these come.
 
     Raises:
         FileExistsError, ValueError: as `write_cfl`.
@@ -106,9 +135,9 @@ def write_all(
             raise ValueError(f"{data}: BART takes 1 to {limit} axes and no empty array, got shape {array.shape}")
         shape = (*array.shape, *[1] * (len(DIMENSIONS) - array.ndim))
         files[data] = array
-        files[header] = f"{FIRST_LINE}\n{' '.join(map(str, shape))}\n# Creator\nmedrecon\n"
+        files[header] = f"{FIRST_LINE}\n{' '.join(map(str, shape))}\n{CREATOR}"
     files |= beside or {}
-    with atomic.files(*files, overwrite=overwrite) as made:
+    with atomic.files(*files, overwrite=overwrite, stale=stale) as made:
         for place, content in zip(made, files.values(), strict=True):
             if isinstance(content, str):
                 place.write_text(content, encoding="utf-8")

@@ -45,8 +45,8 @@ class Bart(RawReader, ScanWriter, ImageWriter):
     def check(
         self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
     ) -> None:
-        """Look at both files of the pair."""
-        atomic.refuse(cfl.pair(path), overwrite)
+        """Look at both files of the pair, and at what an export of that name left beside it."""
+        atomic.refuse((*cfl.pair(path), *cfl.left_by_another(path, write.PARTS)), overwrite)
 
     def write_image(
         self,
@@ -60,4 +60,5 @@ class Bart(RawReader, ScanWriter, ImageWriter):
     ) -> Path:
         """Write the values alone: the format has no place for more."""
         arrays = {path: write.stacked(volume.data[:, None])}
-        return cfl.write_all(arrays, overwrite=overwrite, beside=beside)
+        stale = cfl.left_by_another(path, write.PARTS)
+        return cfl.write_all(arrays, overwrite=overwrite, beside=beside, stale=stale)

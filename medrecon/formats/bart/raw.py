@@ -6,10 +6,10 @@ rows, PHS1 the columns, PHS2 (three dimensions) or SLICE the slices.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +18,8 @@ from medrecon.core.scan import Scan
 from medrecon.formats.bart import cfl
 from medrecon.formats.common import cartesian
 from medrecon.numerics.fourier import centred_ifft
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.complex64]
 KNOWN = (cfl.READ, cfl.PHS1, cfl.PHS2, cfl.COIL, cfl.SLICE)
@@ -36,14 +38,14 @@ def read_kspace(path: Path, options: RawOptions) -> Scan:
     """
     array = cfl.read_cfl(path)
     try:
-        kspace, first, count, how = _slices(array, options)
+        kspace, first, count, how = _slices(array, options, path)
         facts = {"source": path.name, "format": "bart", "dimensions": list(array.shape), "slices_from": how}
-        return cartesian.bare_scan(kspace, first, count, options.pixel, facts)
+        return cartesian.bare_scan(kspace, first, count, options.pixel, facts, slab=how != "SLICE")
     except ValueError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _slices(array: Array, options: RawOptions) -> tuple[Tensor, int, int, str]:
+def _slices(array: Array, options: RawOptions, path: Path) -> tuple[Tensor, int, int, str]:
     """k-space (Z, C, H, W) of the slices asked for, the first of them, how many there are, and where they are from."""
     sizes = dict(zip(cfl.DIMENSIONS, array.shape, strict=True))
     if more := {name: n for i, (name, n) in enumerate(sizes.items()) if n > 1 and i not in KNOWN}:
@@ -64,8 +66,12 @@ def _slices(array: Array, options: RawOptions) -> tuple[Tensor, int, int, str]:
     volume = ordered.reshape(ordered.shape[: len(KNOWN)])
     if sizes["PHS2"] == 1:
         start, stop = options.range(sizes["SLICE"])
-        return _tensor(volume[start:stop, 0]), start, sizes["SLICE"], "SLICE"
-    kspace, how = _planes(_tensor(volume[0]))
+        return cartesian.single("k-space", volume[start:stop, 0], start), start, sizes["SLICE"], "SLICE"
+    if sizes["COIL"] == 1:
+        log.warning(
+            "%s: PHS2 %d, COIL 1: read as one coil in three dimensions; coils are dimension 3", path, sizes["PHS2"]
+        )
+    kspace, how = _planes(cartesian.single("k-space along PHS2", volume[0], 0))
     start, stop = options.range(len(kspace))
     return kspace[start:stop].contiguous(), start, len(kspace), how
 
@@ -81,7 +87,3 @@ def _planes(kspace: Tensor) -> tuple[Tensor, str]:
         raise ValueError("k-space: the samples differ along READ and along PHS2; one of them must be fully sampled")
     along_read = centred_ifft(kspace, 2).permute(2, 1, 3, 0)
     return along_read, "READ, transformed: PHS1 and PHS2 are undersampled together"
-
-
-def _tensor(array: Array) -> Tensor:
-    return torch.from_numpy(np.array(array, dtype=np.complex64, order="C"))

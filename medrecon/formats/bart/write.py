@@ -15,12 +15,15 @@ from medrecon.formats.bart import cfl
 log = logging.getLogger(__name__)
 
 SUFFIX = ".cfl"
+PARTS = ("_maps", "_mask")
+"""Of a scan, beside its k-space."""
 
 
 def write_kspace(scan: Scan, path: Path, *, overwrite: bool = False) -> Path:
     """Write name.cfl, k-space, and, where the scan has them, name_maps.cfl and name_mask.cfl, for `bart pics`.
 
-    Rows are READ, columns PHS1, slices SLICE. BART has no place for lengths, position, noise and crop.
+    Rows are READ, columns PHS1, slices SLICE. BART has no place for lengths, position, noise and crop. Maps and masks
+    of an earlier export of this name do not stay.
 
     Raises:
         FileExistsError: one of the files exists and `overwrite` is off; nothing is written then.
@@ -37,7 +40,8 @@ def write_kspace(scan: Scan, path: Path, *, overwrite: bool = False) -> Path:
         # `bart pics -p` wants every slice's pattern, only the coils' axis may be 1.
         parts["_mask"] = stacked(scan.mask.expand(len(scan.data), *scan.image_shape)[:, None])
     arrays = {path.with_name(path.stem + suffix + SUFFIX): array for suffix, array in parts.items()}
-    return cfl.write_all(arrays, overwrite=overwrite)
+    stale = cfl.left_by_another(path, [part for part in PARTS if part not in parts])
+    return cfl.write_all(arrays, overwrite=overwrite, stale=stale)
 
 
 def stacked(data: Tensor) -> NDArray[np.complex64]:

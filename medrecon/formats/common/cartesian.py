@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.core.scan import Scan
@@ -14,6 +16,25 @@ from medrecon.formats.common.placement import isocentre_affine, moved
 log = logging.getLogger(__name__)
 
 MOST_COILS = 128
+LEAST_PIXELS = 4
+"""Rows or columns of an image."""
+PEAK = 10.0
+"""Times as much energy as a row beside it the middle of k-space has; coils receive more alike."""
+SCALES = (1e-12, 1e12)
+"""The largest sample that we compute with: its square, and that of its noise, are numbers in single precision."""
+
+
+def single(key: str, samples: NDArray[Any], first: int) -> Tensor:
+    """Return (Z, ...) complex samples of any precision and byte order, of slices `first` on, as complex64.
+
+    Raises:
+        ValueError: samples that are too large or too small for it, by which factor and in which slice; NaN pass.
+    """
+    for index, part in enumerate(samples, first):
+        with np.errstate(invalid="ignore", over="ignore"):
+            sizes = np.abs(part)
+        check_scale(f"{key}: slice {index}", float(sizes[np.isfinite(sizes)].max(initial=0)))
+    return torch.from_numpy(np.array(samples, dtype=np.complex64, order="C"))
 
 
 def acquired(kspace: Tensor) -> Tensor:
@@ -22,19 +43,43 @@ def acquired(kspace: Tensor) -> Tensor:
     return mask[0] if bool((mask == mask[0]).all()) else mask
 
 
-def check_coils(key: str, kspace: Tensor) -> None:
-    """Check that (Z, C, H, W) can be in this order: more coils than any scanner has are rows or columns.
+def check_scale(whose: str, largest: float) -> None:
+    """Check the largest sample of k-space, which may be 0.
 
     Raises:
-        ValueError: too many coils, or rows or columns of a single sample.
+        ValueError: too large or too small to compute with in single precision, and by which factor.
+    """
+    if largest and not SCALES[0] <= largest <= SCALES[1]:
+        raise ValueError(
+            f"{whose}: the largest sample is {largest:.3g}; computed with are numbers from {SCALES[0]:g} to "
+            f"{SCALES[1]:g}: multiply all by {10.0 ** -round(np.log10(largest)):.0e}"
+        )
+
+
+def check_coils(key: str, kspace: Tensor) -> None:
+    """Check that (Z, C, H, W) can be in this order: more coils than any scanner has, and those with k-space's
+    peak in their middle, are rows or columns.
+
+    Raises:
+        ValueError: too many coils, or too few rows or columns.
     """
     coils, height, width = kspace.shape[1:]
-    if coils > MOST_COILS or min(height, width) < 2:
-        hint = "the coils are on the last axis?" if width <= MOST_COILS < coils else "another order of axes?"
+    if coils > MOST_COILS or min(height, width) < LEAST_PIXELS or _rows_for_coils(kspace):
+        last = width <= MOST_COILS < coils or width < min(coils, height)
+        hint = "the coils are on the last axis?" if last else "another order of axes?"
         raise ValueError(
             f"{key}: {coils} coils of {height} x {width} samples; {hint} The order is (slices, coils, "
             f"readout, phase encoding): numpy.moveaxis brings it there"
         )
+
+
+def _rows_for_coils(kspace: Tensor) -> bool:
+    """Whether the energy of (Z, C, H, W) lies in the middle of the many "coils", as k-space along rows does."""
+    coils = kspace.shape[1]
+    if coils < 16 or coils <= kspace.shape[-1]:
+        return False
+    energy = kspace.abs().double().square().nan_to_num(0.0, 0.0, 0.0).sum((0, 2, 3))
+    return int(energy.argmax()) == coils // 2 and bool(energy[coils // 2] > PEAK * energy.median())
 
 
 def check_finite(key: str, kspace: Tensor, first: int) -> None:
@@ -64,10 +109,13 @@ def check_measured(key: str, kspace: Tensor, first: int) -> None:
         )
 
 
-def bare_scan(kspace: Tensor, first: int, count: int, pixel: float | None, facts: dict[str, Any]) -> Scan:
+def bare_scan(
+    kspace: Tensor, first: int, count: int, pixel: float | None, facts: dict[str, Any], slab: bool = False
+) -> Scan:
     """Make a scan of slices `first` on, of `count`, of k-space (Z, C, H, W) from a file that holds numbers only.
 
-    It is centred, shown like an axial slice, with pixels of `pixel` or 1 mm, as the provenance says.
+    It is centred, of a `slab` the zero of its third axis, shown like an axial slice, with pixels of `pixel` or 1 mm, as
+    the provenance says.
 
     Raises:
         ValueError: an axis that cannot be coils, NaN and the slice, nothing measured.
@@ -86,5 +134,5 @@ def bare_scan(kspace: Tensor, first: int, count: int, pixel: float | None, facts
         "pixel_from": "given" if pixel else "not in the file: taken as 1 mm",
         "place": "not in the file: centred, shown like an axial slice",
     }
-    affine = moved(isocentre_affine(shape, (mm, mm), mm, count), first)
+    affine = moved(isocentre_affine(shape, (mm, mm), mm, count, slab), first)
     return Scan("mri", kspace, shape, affine, "a.u.", mask=mask, provenance=provenance)

@@ -1,15 +1,14 @@
-"""HDF5 files: opened with errors that name the file, made in memory, datasets of the kind that is expected."""
+"""HDF5 files: opened with errors that name the file, made whatever the disk does, datasets of the kind expected."""
 
 from __future__ import annotations
 
-import io
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from medrecon.acquisition.options import OptionError
+from medrecon.formats.common.full_disk import PatientFile
 from medrecon.formats.common.storage import check_heaps, check_stored
 
 
@@ -45,23 +44,22 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def created(path: Path) -> Iterator[Any]:
-    """Give an HDF5 file in memory, which is written to `path` when the block ends.
-
-    HDF5 itself must not meet a full disk: a file whose last flush failed cannot be closed, and the process dies of it.
+    """Give a new HDF5 file, whole at `path` when the block ends.
 
     Raises:
         OSError: it could not be written; the disk is full, say.
     """
     import h5py
 
-    image = io.BytesIO()
-    with h5py.File(image, "w") as h5:
-        yield h5
-    free, size = shutil.disk_usage(path.parent).free, image.getbuffer().nbytes
-    with path.open("wb") as stream:
-        if size > free:
-            raise OSError(28, f"{size / 1e6:.1f} MB to write, {free / 1e6:.1f} MB free", str(path))
-        stream.write(image.getbuffer())
+    file = PatientFile(path)
+    try:
+        with h5py.File(file, "w") as h5:
+            yield h5
+    except (OSError, RuntimeError, ValueError):
+        if file.error is None:
+            raise
+    finally:
+        file.close()  # raises what the disk did
 
 
 def _refuse_other_files(h5: Any) -> None:
@@ -80,6 +78,8 @@ def _refuse_other_files(h5: Any) -> None:
             if isinstance(link, h5py.ExternalLink):
                 raise ValueError(f"{where}: is in another file, {link.filename!r}; {COPY}")
             if isinstance(link, h5py.SoftLink):
+                if not _leads_somewhere(group, name):
+                    raise ValueError(f"{where}: is a link to {link.path!r}, which is not in the file; copy it whole")
                 continue
             item = group[name]
             if (place := h5py.h5o.get_info(item.id).addr) in seen:
@@ -90,6 +90,13 @@ def _refuse_other_files(h5: Any) -> None:
             elif isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
                 kind = "a virtual dataset" if item.is_virtual else "in external storage"
                 raise ValueError(f"{where}: is {kind}, made of other files; {COPY}")
+
+
+def _leads_somewhere(group: Any, name: str) -> bool:
+    try:
+        return group.get(name) is not None
+    except (OSError, RuntimeError):  # round in a circle
+        return False
 
 
 COPY = "links are not followed; copy all into one file first (h5repack, or h5py)"
@@ -120,8 +127,12 @@ def is_dataset(found: Any) -> bool:
     return isinstance(found, h5py.Dataset)
 
 
-def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> Any:
-    """Return a dataset of real numbers, not read yet; `kinds`: "c" for complex ones, "b" for truth values.
+def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf", whole: bool = True) -> Any:
+    """Return a dataset of real numbers, not read yet.
+
+    Args:
+        kinds: "c" for complex ones, "b" for truth values.
+        whole: check that all of it was written; else `slices` checks those that are read.
 
     Raises:
         ValueError: missing, of another kind or rank, or not written whole.
@@ -134,5 +145,28 @@ def dataset(h5: Any, key: str, ranks: tuple[int, ...], kinds: str = "iuf") -> An
         raise ValueError(f"{key}: expected a dataset of {'complex ' * (kinds == 'c')}numbers, got {came}")
     if found.ndim not in ranks:
         raise ValueError(f"{key}: expected rank {' or '.join(map(str, ranks))}, got shape {found.shape}")
-    check_stored(found, key)
+    if whole:
+        check_stored(found, key)
     return found
+
+
+def slices(stored: Any, key: str, start: int, stop: int) -> Any:
+    """Read slices of a dataset, an array.
+
+    Raises:
+        ValueError: what is damaged or was never written, and which slice to leave out.
+    """
+    check_stored(stored, key, (start, stop))
+    try:
+        return stored[start:stop]
+    except (OSError, RuntimeError) as error:
+        bad = next((i for i in range(start, stop) if not _readable(stored, i)), start)
+        raise ValueError(f"{key}: slice {bad} is damaged ({error}); leave it out with slices") from error
+
+
+def _readable(stored: Any, index: int) -> bool:
+    try:
+        stored[index]
+    except (OSError, RuntimeError):
+        return False
+    return True

@@ -20,17 +20,19 @@ def rotation_axis_affine(shape: tuple[int, int], pixel: float, slice_pitch: floa
     return _axial((pixel, pixel), slice_pitch, ((height - 1) / 2, (width - 1) / 2), 0.0)
 
 
-def isocentre_affine(shape: tuple[int, int], pixel: tuple[float, float], slice_pitch: float, slices: int) -> Tensor:
+def isocentre_affine(
+    shape: tuple[int, int], pixel: tuple[float, float], slice_pitch: float, slices: int, slab: bool = False
+) -> Tensor:
     """Return the (4, 4) affine of an MR image, the centre of the gradients, pixel n // 2, at x = y = 0.
 
-    The middle of the slices is at z = 0.
+    The middle of the slices is at z = 0; of a slab that a transform made into slices, slice n // 2.
 
     Args:
         pixel: row and column step [mm].
         slice_pitch: [mm].
     """
     height, width = shape
-    return _axial(pixel, slice_pitch, (height // 2, width // 2), (slices - 1) / 2)
+    return _axial(pixel, slice_pitch, (height // 2, width // 2), slices // 2 if slab else (slices - 1) / 2)
 
 
 def moved(affine: Tensor, slices: int) -> Tensor:

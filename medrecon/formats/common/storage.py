@@ -6,11 +6,15 @@ HDF5 File Format Specification, version 3.0, III.E "Global Heap": texts and arra
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 SMALL = 2**26
 """Bytes that any dataset may have: 64 MiB."""
@@ -19,8 +23,11 @@ RATIO = 100
 COLLECTION = b"GCOL\x01\x00\x00\x00"
 
 
-def check_stored(dataset: Any, key: str) -> None:
+def check_stored(dataset: Any, key: str, rows: tuple[int, int] | None = None) -> None:
     """Check that a dataset was written whole, and is in proportion to what the file holds of it, before it is read.
+
+    Args:
+        rows: (start, stop) along the first axis; what lies outside is not looked at.
 
     Raises:
         ValueError: chunks that were never written, which would read as zeros, or a claimed size that the file does
@@ -33,15 +40,35 @@ def check_stored(dataset: Any, key: str) -> None:
         raise ValueError(f"{key}: {stored} bytes are claimed, and the file has {room}; truncated or damaged")
     if dataset.chunks is not None:
         chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-        if (written := dataset.id.get_num_chunks()) < chunks:
+        written = dataset.id.get_num_chunks()
+        if written < chunks and rows is not None:
+            _check_rows(dataset, key, rows)
+        elif written < chunks:
             raise ValueError(f"{key}: {chunks - written} of {chunks} chunks were never written; the file is incomplete")
     elif not stored:
         raise ValueError(f"{key}: of shape {dataset.shape}, was never written; the file is incomplete")
+    if rows is not None:  # whole chunks are decompressed
+        step = dataset.chunks[0] if dataset.chunks is not None else 1
+        size = size // len(dataset) * min(-(-rows[1] // step) * step - rows[0] // step * step, len(dataset))
     if size > SMALL + RATIO * stored:
         raise ValueError(
             f"{key}: shape {dataset.shape} of {dataset.dtype} is {size / 2**20:.0f} MiB, the file holds "
             f"{stored / 2**20:.3g} MiB of it; damaged, or made to fill the memory"
         )
+
+
+def _check_rows(dataset: Any, key: str, rows: tuple[int, int]) -> None:
+    """Raises ValueError for the first row of these of which a chunk was never written."""
+    steps, there = dataset.chunks, set()
+    dataset.id.chunk_iter(lambda info: there.add(info.chunk_offset))
+    first = range(rows[0] // steps[0] * steps[0], rows[1], steps[0])
+    others = [range(0, n, c) for n, c in zip(dataset.shape[1:], steps[1:], strict=True)]
+    for place in itertools.product(first, *others):
+        if place not in there:
+            raise ValueError(
+                f"{key}: slice {max(place[0], rows[0])} was never written; the file is incomplete: leave it out with "
+                "slices"
+            )
 
 
 def check_text(dataset: Any, key: str) -> None:
@@ -62,6 +89,47 @@ def check_text(dataset: Any, key: str) -> None:
     for at in range(0, len(stored) - 3, 16):
         if (length := struct.unpack_from("<I", stored, at)[0]) > room:
             raise ValueError(f"{key}: claims {length} letters, and the file has {room} bytes; truncated or damaged")
+
+
+def check_sequences(table: Any, names: tuple[str, ...], key: str) -> None:
+    """Check how long sequences of variable length in the fields of a table claim to be, as `check_text`.
+
+    Chunks that are compressed are not looked at.
+
+    Raises:
+        ValueError: longer than the file, and in which row.
+    """
+    import h5py
+
+    kind, room = table.id.get_type(), table.file.id.get_filesize()
+    fields = [kind.get_member_index(name.encode()) for name in names if name in (table.dtype.names or ())]
+    fields = [i for i in fields if kind.get_member_type(i).get_class() == h5py.h5t.VLEN]
+    size, step = kind.get_size(), table.chunks[0] if table.chunks is not None else len(table)
+    with Path(table.file.filename).open("rb") as file:
+        for first, offset in _plain_chunks(table):
+            file.seek(offset)
+            count = min(step, len(table) - first)
+            rows = np.frombuffer(file.read(count * size)[: count * size], np.uint8)
+            rows = rows[: len(rows) // size * size].reshape(-1, size)
+            for i in fields:
+                at = kind.get_member_offset(i)
+                lengths = np.ascontiguousarray(rows[:, at : at + 4]).view("<u4")[:, 0]
+                if (long := lengths > room).any():
+                    row = int(np.argmax(long))
+                    raise ValueError(
+                        f"{key}: row {first + row} claims {lengths[row]} numbers, and the file has {room} bytes; "
+                        "truncated or damaged"
+                    )
+
+
+def _plain_chunks(table: Any) -> Iterator[tuple[int, int]]:
+    """The first row, and the byte in the file, of each part of a table that lies there as it is."""
+    if table.chunks is None:
+        yield from [(0, table.id.get_offset())] if table.id.get_offset() is not None else []
+    elif not table.id.get_create_plist().get_nfilters():
+        found: list[Any] = []
+        table.id.chunk_iter(found.append)
+        yield from ((info.chunk_offset[0], info.byte_offset) for info in found)
 
 
 def check_heaps(path: Path) -> None:

@@ -37,7 +37,7 @@ class FastMRI(ImageReader, RawReader, ScanWriter):
         with hdf5.opened(path) as h5:
             found: dict[str, Any] = {"modality": "mri"}
             if "kspace" in h5:
-                found["data"] = list(hdf5.dataset(h5, "kspace", (3, 4), "c").shape)
+                found["data"] = list(hdf5.dataset(h5, "kspace", (3, 4), "c", whole=False).shape)
             found["targets"] = {name: list(hdf5.dataset(h5, name, (3,)).shape) for name in targets(h5)}
             if "ismrmrd_header" in h5:
                 header = fastmri_header.read(h5)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as Xml
 
+from medrecon.acquisition.kspace.plausible import check_grid
 from medrecon.formats.common import hdf5, storage
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
@@ -99,6 +100,7 @@ def parse(text: bytes | str) -> Header:
             for axis in "xyz"
         )
         fields.append((u, v, w))
+    check_grid(matrices[0], fields[0], fields[1], "ismrmrd_header")
     limits, where = None, "encodingLimits/kspace_encoding_step_1"
     if encoding.find(_path(where)) is not None:
         last, centre = (int(_number(encoding, f"{where}/{name}", (0, 1e5))) for name in ("maximum", "center"))

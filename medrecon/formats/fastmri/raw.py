@@ -39,8 +39,7 @@ def read_kspace(path: Path, options: RawOptions) -> Scan:
         ValueError: names file and key: no k-space, another rank, a mask that does not fit, NaN, an impossible header.
     """
     with hdf5.opened(path) as h5:
-        stored = hdf5.dataset(h5, "kspace", (3, 4), "c")
-        storage.check_stored(stored, "kspace")
+        stored = hdf5.dataset(h5, "kspace", (3, 4), "c", whole=False)
         slices = len(stored)
         start, stop = options.range(slices)
         kspace = _kspace(stored, start, stop)
@@ -79,7 +78,7 @@ def _kspace(stored: Any, start: int, stop: int) -> Tensor:
     """(Z, C, H, W) of the slices."""
     if 0 in stored.shape:
         raise ValueError(f"kspace: empty, shape {stored.shape}")
-    kspace = torch.from_numpy(np.asarray(stored[start:stop], dtype=np.complex64))
+    kspace = cartesian.single("kspace", hdf5.slices(stored, "kspace", start, stop), start)
     kspace = kspace if stored.ndim == 4 else kspace[:, None]
     cartesian.check_coils("kspace", kspace)
     cartesian.check_finite("kspace", kspace, start)
@@ -124,7 +123,10 @@ def _mask(h5: Any, shape: tuple[int, int]) -> Tensor:
     if mask.shape not in {shape, shape[1:]}:
         raise ValueError(f"mask: expected {shape[1:]}, one value a column of kspace, or {shape}, got {mask.shape}")
     storage.check_stored(mask, "mask")
-    return torch.from_numpy(np.asarray(mask[()]) != 0)
+    values = np.asarray(mask[()])
+    if len(np.unique(values[values != 0])) > 1 or not np.isfinite(values).all():
+        raise ValueError("mask: expected 0 and 1, not sampled and sampled, got other values; weights are not read")
+    return torch.from_numpy(values != 0)
 
 
 def _plain(value: Any) -> Any:

@@ -76,6 +76,7 @@ def _heads(table: Any, key: str) -> Any:
     if not len(table):
         raise ValueError(f"{key}: holds no acquisitions")
     storage.check_stored(table, key)
+    storage.check_sequences(table, ("data", "traj"), key)
     heads = table["head"]
     if missing := [name for name in FIELDS if name not in (heads.dtype.names or ())]:
         raise ValueError(f"{key}: the headers of the acquisitions lack {', '.join(missing)}")

@@ -3,10 +3,12 @@
 import errno
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from format_laws import example, scan
 from scans import ct
@@ -94,19 +96,55 @@ def test_soft_links_and_rings_within_the_file_are_followed(tmp_path: Path) -> No
         assert hdf5.dataset(h5, "data", (1,))[1] == 2.0
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_full_disk_is_an_error_that_names_the_file(
-    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HDF5's own writing to a full disk ended the process with a segmentation fault."""
+    """At whichever write it fails; HDF5's own writing to a full disk ended the process with a segmentation fault."""
     path = save_scan(ct(), tmp_path / "m.h5")
-    before, room = path.read_bytes(), int(share * path.stat().st_size)
-    real = hdf5.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(hdf5.shutil, "disk_usage", lambda _: real._replace(free=room))
-    with pytest.raises(OSError, match=r"m\.h5: .*nothing was written") as error:
-        save_scan(scan(), path, overwrite=True)
-    assert error.value.errno == errno.ENOSPC
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.h5"]
+    before, real, writes = path.read_bytes(), os.pwrite, [0]
+
+    def write(descriptor: int, data: memoryview, start: int) -> int:
+        writes[0] += 1
+        if writes[0] >= first:
+            raise error
+        return real(descriptor, data, start)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    first = 10**6
+    save_scan(scan(), tmp_path / "other.h5")
+    (tmp_path / "other.h5").unlink()
+    total = writes[0]
+    assert total > 10
+    for number in range(1, total + 1):
+        first, writes[0] = number, 0
+        told = r"m\.h5: .*nothing was written" if isinstance(error, OSError) else None
+        with pytest.raises(type(error), match=told) as raised:
+            save_scan(scan(), path, overwrite=True)
+        assert getattr(raised.value, "errno", errno.ENOSPC) == errno.ENOSPC
+        assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.h5"]
+
+
+def test_a_file_is_not_made_in_memory(tmp_path: Path) -> None:
+    data = np.ones((64, 256, 256), np.float32)
+    tracemalloc.start()
+    try:
+        with hdf5.created(tmp_path / "x.h5") as h5:
+            h5.create_dataset("data", data=data, chunks=(1, 256, 256))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < data.nbytes / 4
+
+
+@pytest.mark.parametrize("target", ["/nowhere", "/kspace"])
+@pytest.mark.parametrize("format", ["fastmri", None])
+def test_a_link_to_nothing_is_named(target: str, format: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "k.h5"
+    with h5py.File(path, "w") as h5:
+        h5["kspace"] = h5py.SoftLink(target)
+    with pytest.raises(ValueError, match=rf"{path.name}: /kspace: is a link to '{target}', which is not in the file"):
+        formats.read_raw(path, formats.RawOptions(format=format))
 
 
 def test_an_interrupted_block_writes_nothing(tmp_path: Path) -> None:

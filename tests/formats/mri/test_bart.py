@@ -1,5 +1,8 @@
 """BART files: the array itself, k-space in two and three dimensions, against BART where it is installed; bad files."""
 
+import contextlib
+import dataclasses
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from medrecon import formats
 from medrecon.acquisition.options import RawOptions
+from medrecon.core import atomic
+from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl, write_cfl
 from medrecon.formats.bart.format import Bart
@@ -164,6 +170,69 @@ def test_writing_is_both_files_or_none(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["k.hdr"] and (tmp_path / "k.hdr").read_text() == "mine"
     write_cfl(np.ones(3), tmp_path / "k", overwrite=True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["k.cfl", "k.hdr"]
+
+
+def exported(maps: bool) -> Scan:
+    stack = torch.from_numpy(maker.kspace(2, 3, (16, 12)))
+    affine = torch.eye(4, dtype=torch.float64)
+    return Scan("mri", stack, (16, 12), affine, "a.u.", maps=0.5 * stack if maps else None)
+
+
+def test_maps_of_an_earlier_export_do_not_stay(tmp_path: Path) -> None:
+    """They would be taken for those of the new k-space."""
+    path, names = tmp_path / "k.cfl", lambda: sorted(f.name for f in tmp_path.iterdir())
+    formats.export(exported(True), path, "bart")
+    assert names() == ["k.cfl", "k.hdr", "k_maps.cfl", "k_maps.hdr"]
+    path.unlink()
+    with pytest.raises(FileExistsError, match=r"k\.hdr: exists already"):
+        formats.export(exported(False), path, "bart")
+    (tmp_path / "k.hdr").unlink()
+    with pytest.raises(FileExistsError, match=r"k_maps\.cfl: exists already"):
+        formats.export(exported(False), path, "bart")
+    formats.export(exported(False), path, "bart", overwrite=True)
+    assert names() == ["k.cfl", "k.hdr"]
+    formats.export(exported(True), path, "bart", overwrite=True)
+    image = Volume(torch.ones(1, 2, 3), torch.eye(4, dtype=torch.float64), "a.u.", "MR")
+    Bart().write_image(image, path, overwrite=True)
+    assert names() == ["k.cfl", "k.hdr"]
+
+
+def test_maps_of_another_program_are_not_deleted(tmp_path: Path) -> None:
+    formats.export(exported(False), tmp_path / "k.cfl", "bart")
+    (tmp_path / "k_maps.hdr").write_text("# Dimensions\n1 \n# Creator\nBART v0.8\n")
+    (tmp_path / "k_maps.cfl").write_bytes(bytes(8))
+    with pytest.raises(
+        FileExistsError, match=r"k_maps\.cfl: would be taken for a part of k\.cfl, and medrecon did not"
+    ):
+        formats.export(exported(False), tmp_path / "k.cfl", "bart", overwrite=True)
+    assert (tmp_path / "k_maps.cfl").read_bytes() == bytes(8)
+
+
+def test_a_kill_leaves_no_maps_beside_other_k_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off between any two of the moves; the next run in the folder finishes them."""
+    real = os.replace
+    for number in range(4):
+        folder = tmp_path / str(number)
+        formats.export(exported(True), folder / "k.cfl", "bart")
+        left = [number]
+
+        def replace(source: object, target: object, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            real(source, target)  # type: ignore[arg-type]
+
+        new = exported(False)
+        new = dataclasses.replace(new, data=2 * new.data)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            patch.setattr(atomic, "_settle", lambda stage, parent: None)  # nor does it clear up behind itself
+            patch.setattr(atomic, "_leave", lambda stage: None)
+            with contextlib.suppress(KeyboardInterrupt):
+                formats.export(new, folder / "k.cfl", "bart", overwrite=True)
+        atomic.clear(folder)
+        same = torch.equal(read_raw(folder / "k.cfl").data, new.data)
+        assert same != (folder / "k_maps.cfl").exists() and same == (number > 0)
 
 
 def test_an_image_is_not_written_over_another(tmp_path: Path) -> None:

@@ -239,6 +239,25 @@ def test_bad_files(change: Callable[[h5py.File], None], message: str, file: Path
         read_raw(spoil(change, file, tmp_path / "bad.h5"), RawOptions(format="fastmri"))
 
 
+@pytest.mark.parametrize("how", ["broken", "never written"])
+def test_a_damaged_slice_costs_no_other(how: str, stack: maker.Complex, tmp_path: Path) -> None:
+    path = tmp_path / "k.h5"
+    with h5py.File(path, "w") as h5:
+        kspace = h5.create_dataset("kspace", stack.shape, "c8", chunks=(1, *stack.shape[1:]), fletcher32=True)
+        for z in (0, 1, 2) if how == "broken" else (0, 2):
+            kspace[z] = stack[z]
+        offset = kspace.id.get_chunk_info(1).byte_offset
+    if how == "broken":
+        raw = bytearray(path.read_bytes())
+        raw[offset + 999] ^= 64
+        path.write_bytes(raw)
+    told = "slice 1 is damaged .*; leave it out" if how == "broken" else "slice 1 was never written.*: leave it out"
+    with pytest.raises(ValueError, match=f"k.h5: kspace: {told} with slices"):
+        read_raw(path)
+    for z in (0, 2):
+        assert np.array_equal(read_raw(path, RawOptions(slices=(z, z + 1))).data.numpy(), stack[z : z + 1])
+
+
 def test_bad_targets(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bad.h5: reconstruction_rss: NaN or infinite values, first in slice 2"):
         formats.read(spoil(poisoned, file, tmp_path / "bad.h5"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from examples import examples
-from mri_raw_files import SMALL, TURN, YAPS, acquisition, dat, mrd, samples
+from mri_raw_files import SMALL, TURN, YAPS, acquisition, dat, mrd, rotation, samples
 from mri_raw_maker import COILS, Plane, block, header
 
 from medrecon.acquisition.options import RawOptions
@@ -199,14 +199,6 @@ def check_twix(scan: Scan, made: dict[str, Any], plane: Plane) -> None:
         [-8.0 * plane.axes[1], -2.5 * plane.axes[0], (7.0 if made["slices"] > 1 else 5.0) * plane.axes[2]], 1
     )
     assert np.allclose(scan.affine[:3, :3].numpy(), np.array([-1, -1, 1])[:, None] * steps, atol=1e-4)
-
-
-def rotation() -> np.ndarray:
-    """Readout, phase, slice [LPS] in rows, of TURN, which turns (phase, readout, slice)."""
-    w, v = TURN[0], TURN[1:]
-    cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    turn = (w * w - v @ v) * np.eye(3) + 2 * np.outer(v, v) + 2 * w * cross
-    return np.asarray(turn.T[[1, 0, 2]])
 
 
 def test_the_grid_is_as_large_as_it_says() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from blobs import images, places
+from mri_raw_files import TURN, rotation
 from mri_raw_maker import AXES, COILS, Plane, Protocol, block, twix
 
 from medrecon.acquisition.options import OptionError, RawOptions
@@ -20,8 +21,6 @@ from medrecon.pipeline import reconstruct
 pytest.importorskip("twixtools")
 pytestmark = pytest.mark.usefixtures("one_thread")
 P = Protocol()
-TURN = np.array([0.8, 0.2, -0.4, 0.4])
-"""A unit quaternion, scalar first."""
 YAPS = """sKSpace.lBaseResolution = 48
 sKSpace.lPhaseEncodingLines = 40
 sKSpace.lPartitions = 1
@@ -33,15 +32,7 @@ sSliceArray.asSlice[0].dReadoutFOV = 120.0
 sRXSPEC.alDwellTime[0] = 5000"""
 
 
-def columns() -> np.ndarray:
-    """Readout, phase, slice [LPS] in rows, of TURN, which turns (phase, readout, slice)."""
-    w, v = TURN[0], TURN[1:]
-    cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    turn = (w * w - v @ v) * np.eye(3) + 2 * np.outer(v, v) + 2 * w * cross
-    return turn.T[[1, 0, 2]]
-
-
-PLANE = Plane(np.array([12.0, -34.0, 56.0]), columns())
+PLANE = Plane(np.array([12.0, -34.0, 56.0]), rotation())
 
 
 def blocks(plane: Plane = PLANE, ve: bool = True, **counters: int) -> list[Any]:
@@ -213,4 +204,4 @@ def test_a_real_scan_goes_through_ismrmrd_and_is_reconstructed(folder: Path, tmp
 
 
 def test_directions_are_a_rotation() -> None:
-    assert np.allclose(columns() @ columns().T, np.eye(3)) and not np.allclose(columns(), AXES)
+    assert np.allclose(rotation() @ rotation().T, np.eye(3)) and not np.allclose(rotation(), AXES)
