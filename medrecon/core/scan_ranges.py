@@ -83,9 +83,10 @@ def _steps_of_degrees(angles: Angles, fed: bool) -> bool:
     if len(angles) < 4 or turns <= TURNS:
         return False
     step = float(np.median(np.abs(np.diff(angles))))
-    if step < 1e-9 or _golden(step):
+    views = 2 * math.pi / max(step, 1e-9)  # a turn
+    if step < 1e-9 or _golden(step) or (views > 2 and abs(views - round(views)) < 1e-3):
         return False
-    return step > 1 or (not fed and turns > 4 * TURNS and 2 * math.pi / step < COARSE)
+    return step > 1 or (not fed and turns > 4 * TURNS and views < COARSE)
 
 
 def _golden(step: float) -> bool:

@@ -77,7 +77,7 @@ def scaled(stored: NDArray[Any], slope: float | None, inter: float | None) -> ND
             )
         if finite.any():
             low, high = min(low, float(parts[finite].min())), max(high, float(parts[finite].max()))
-            error = max(error, float(np.abs(parts - out[index].view(np.float32))[finite].max()))
+            error = max(error, float(np.abs(parts[finite] - out[index].view(np.float32)[finite]).max()))
     if 0 < max(abs(low), abs(high)) < SINGLE.tiny:
         raise ValueError(f"values up to {max(high, -low):.3g}, below what single precision holds; scale the image")
     if high > low and error > COARSE * (high - low):

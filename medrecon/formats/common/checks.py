@@ -25,7 +25,7 @@ IN_MM = {
     "nanometer": 1e-6,
 }
 TURNS = 4
-"""As many a scan makes at most: angles that span less, and have no units, may be in rad, and those of more are not."""
+"""As many a scan makes at most: angles of more are not in rad, and those of a whole number up to it may be."""
 PITCHES = (1e-5, 10.0)
 """Detector elements of real scanners [mm]: from 10 nm to 10 mm."""
 SOURCES = (1.0, 3e3)
@@ -71,7 +71,9 @@ def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
         return angles
     if units and not units.lower().startswith("deg"):
         raise ValueError(f"{key}: unknown units {units!r}; degrees or radians")
-    if count > 1 and span < TURNS * 2 * math.pi and not units:
+    turns = span * count / max(1, count - 1) / (2 * math.pi)
+    whole = turns < TURNS + 0.5 and abs(turns - round(turns)) < 1e-3
+    if count > 1 and not units and (span < 2.01 * math.pi or whole):
         raise ValueError(f"{key}: spans {span:g} and has no units; check them: radians? then say so in the file")
     return np.deg2rad(angles)
 

@@ -67,7 +67,7 @@ def created(path: Path) -> Iterator[Any]:
 def _refuse_other_files(h5: Any) -> None:
     """External links, external storage and virtual datasets would bring in what other files hold.
 
-    Soft links stay within the file, and what they lead to is found where it is.
+    Soft links stay within the file, and what they lead to is found where it is, if it is there.
     """
     import h5py
 
@@ -80,6 +80,8 @@ def _refuse_other_files(h5: Any) -> None:
             if isinstance(link, h5py.ExternalLink):
                 raise ValueError(f"{where}: is in another file, {link.filename!r}; {COPY}")
             if isinstance(link, h5py.SoftLink):
+                if group.get(name) is None:
+                    raise ValueError(f"{where}: is a link to {link.path!r}, which is not in the file; it is incomplete")
                 continue
             item = group[name]
             if (place := h5py.h5o.get_info(item.id).addr) in seen:
