@@ -126,7 +126,7 @@ class Scan:
             if tuple(self.maps.shape) != expected:
                 raise ValueError(f"maps: expected {expected} as data and image, got {tuple(self.maps.shape)}")
         noise = self.noise if isinstance(self.noise, MRINoise) else None
-        ranges.check_samples(self.data, noise)
+        ranges.check_samples(self.data)
         covariance, coils = noise.covariance if noise else None, self.data.shape[1]
         if isinstance(covariance, Tensor) and len(covariance) != coils:
             raise ValueError(f"noise/covariance: expected ({coils}, {coils}) as in data, got {tuple(covariance.shape)}")

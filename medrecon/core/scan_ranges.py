@@ -120,21 +120,21 @@ def check_kspace(kspace: KSpace) -> None:
         raise ValueError("geometry/density: all weights are 0")
 
 
-def check_samples(data: Tensor, noise: MRINoise | None) -> None:
-    """Raises ValueError where k-space is too small or too large for single precision, or lies below its noise."""
+def check_samples(data: Tensor) -> None:
+    """Raises ValueError where k-space is too small or too large for single precision."""
     most = float(data.abs().max()) if data.numel() else 0.0
-    if not most:
-        return
-    if not SAMPLES[0] <= most <= SAMPLES[1]:
+    if most and not SAMPLES[0] <= most <= SAMPLES[1]:
         raise ValueError(
             f"data: the largest sample is {most:.3g}; the squares of the noise leave single precision: scale the data "
             f"into {SAMPLES[0]:g} to {SAMPLES[1]:g}"
         )
-    if noise is None:
-        return
-    covariance = noise.covariance
+
+
+def check_noise(data: Tensor, noise: MRINoise) -> None:
+    """Raises ValueError where no sample of k-space is as large as its noise, which cannot be."""
+    most, covariance = float(data.abs().max()) if data.numel() else 0.0, noise.covariance
     found = covariance.diagonal().abs().max().sqrt() if isinstance(covariance, Tensor) else covariance
-    if (sigma := float(found)) > most:
+    if 0 < most < (sigma := float(found)):
         name = "covariance" if isinstance(covariance, Tensor) else "sigma"
         raise ValueError(
             f"noise/{name}: noise of {sigma:.3g}, and no sample of the data is above {most:.3g}: check its scale"

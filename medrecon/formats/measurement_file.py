@@ -12,7 +12,9 @@ from torch import Tensor
 
 from medrecon.acquisition.line_integrals import check_line_integrals
 from medrecon.core import atomic
+from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan, moved, noise_of, within
+from medrecon.core.scan_ranges import check_noise
 from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
 from medrecon.formats.base import Format
 from medrecon.formats.common import digest, hdf5
@@ -123,12 +125,14 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
         mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
         provenance=_provenance(h5.attrs["provenance"]),
     )
-    if "pixel_spacing" in geometry and modality == "ct":
-        _check_spacing(geometry["pixel_spacing"], scan)
     loaded = {"data": scan.data, "mask": scan.mask, "maps": scan.maps}
     if scan.mask is not None and bool(torch.where(scan.mask.unsqueeze(-3), 0, scan.data).any()):
         raise ValueError("data and mask do not fit: samples outside the mask are not 0")
     digest.check(h5, {name: tensor.numpy() for name, tensor in loaded.items() if tensor is not None}, start)
+    if isinstance(scan.noise, MRINoise):
+        check_noise(scan.data, scan.noise)
+    if modality == "ct" and "pixel_spacing" in geometry:
+        _check_spacing(geometry["pixel_spacing"], scan)
     if modality == "ct":
         check_line_integrals(scan.data, Path(h5.filename))
     return scan

@@ -9,7 +9,7 @@ import torch
 from scans import UPRIGHT, cone, ct, mri
 
 from medrecon.core.noise import MRINoise
-from medrecon.core.scan_ranges import check_rays, check_right_angles, check_samples
+from medrecon.core.scan_ranges import check_noise, check_rays, check_right_angles, check_samples
 from medrecon.geometry import ConeGeometry, FanGeometry, ParallelGeometry
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -107,12 +107,13 @@ def test_kspace_that_single_precision_cannot_weigh() -> None:
             replace(mri(), data=factor * data, noise=None)
     for factor in (1e-8, 1e8):
         replace(mri(), data=factor * data, noise=None)
-    check_samples(torch.zeros_like(data), MRINoise(1.0))
+    check_samples(torch.zeros_like(data))
 
 
 @pytest.mark.parametrize("noise", [MRINoise(1e15), MRINoise(5.0), MRINoise(25 * torch.eye(2))])
 def test_noise_above_all_samples(noise: MRINoise) -> None:
     assert 2 < float(mri().data.abs().max()) < 4
     with pytest.raises(ValueError, match=r"noise/(sigma|covariance): noise of .* no sample .* above .*check its scale"):
-        replace(mri(), noise=noise)
-    replace(mri(), noise=MRINoise(1.0))
+        check_noise(mri().data, noise)
+    check_noise(mri().data, MRINoise(1.0))
+    check_noise(torch.zeros(1, 2, 6, 8), MRINoise(1.0))
