@@ -95,6 +95,8 @@ class Scan:
     def _check_ct(self) -> None:
         self.rays.check_data(tuple(self.data.shape[1:]))
         ranges.check_rays(self.rays)
+        stack = (len(self.data), *self.image_shape)[-3:]
+        ranges.check_right_angles(self.affine, stack, slices=self.volumetric)
         if self.mu_water is not None:
             ranges.check_water(self.mu_water)
         i0 = self.noise.i0 if isinstance(self.noise, CTNoise) else None
@@ -123,8 +125,9 @@ class Scan:
             _expect("maps", self.maps, torch.complex64, [4])
             if tuple(self.maps.shape) != expected:
                 raise ValueError(f"maps: expected {expected} as data and image, got {tuple(self.maps.shape)}")
-        covariance = self.noise.covariance if isinstance(self.noise, MRINoise) else None
-        coils = self.data.shape[1]
+        noise = self.noise if isinstance(self.noise, MRINoise) else None
+        ranges.check_scale("data", float(self.data.abs().max()) if self.data.numel() else 0.0)
+        covariance, coils = noise.covariance if noise else None, self.data.shape[1]
         if isinstance(covariance, Tensor) and len(covariance) != coils:
             raise ValueError(f"noise/covariance: expected ({coils}, {coils}) as in data, got {tuple(covariance.shape)}")
 

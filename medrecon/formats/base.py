@@ -73,6 +73,18 @@ class ImageReader(Format):
         return volume.slices(*slices(len(volume.data)))
 
 
+class BareImageReader(ImageReader):
+    """Reads images whose files do not say what their values mean: the user says modality and units."""
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return what is in a file, its modality taken as the reader takes it."""
+        return self.info_as(path, None)
+
+    @abstractmethod
+    def info_as(self, path: Path, modality: Modality | None) -> dict[str, Any]:
+        """Return what is in a file that holds an image of this modality; see `info`."""
+
+
 class ImageWriter(Format):
     """Writes images.
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from medrecon.core.discover import named
 from medrecon.core.volume import Modality
-from medrecon.formats.base import Format, ImageReader, ImageWriter, RawReader, ScanWriter
+from medrecon.formats.base import BareImageReader, Format, ImageReader, ImageWriter, RawReader, ScanWriter
 from medrecon.formats.common import hdf5
 from medrecon.formats.common.naming import naming, require_regular
-from medrecon.formats.nifti import Nifti
 
 
 def found() -> list[Format]:
@@ -58,7 +57,7 @@ def info(path: str | Path, modality: Modality | None = None) -> dict[str, Any]:
     """Return what is in a file or folder of any format, as JSON values; no patient data.
 
     Args:
-        modality: what a NIfTI file holds, which does not say it itself.
+        modality: what a file holds that does not say it itself, such as NIfTI.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -72,9 +71,10 @@ def info(path: str | Path, modality: Modality | None = None) -> dict[str, Any]:
     with naming(path):
         if modality is None:
             return format.info(path)
-        if not isinstance(format, Nifti):
-            raise ValueError(f"{path}: {format.summary}: says its modality itself; --modality is for NIfTI")
-        return format.info(path, modality)
+        if not isinstance(format, BareImageReader):
+            bare = ", ".join(f.name for f in image_readers() if isinstance(f, BareImageReader))
+            raise ValueError(f"{path}: {format.summary}: says its modality itself; --modality is for {bare}")
+        return format.info_as(path, modality)
 
 
 def unknown(path: Path, what: str, known: Sequence[str], format: Format | None = None) -> ValueError:

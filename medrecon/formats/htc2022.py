@@ -105,7 +105,7 @@ def _scan(path: Path, sinogram: checks.Array, values: dict[str, Any], units: str
         )
     size, pixel = options.grid(SIZE, effective)
     rays = FanGeometry(tuple(angles), detectors, pitch, source_origin=source, origin_detector=distance - source)
-    data = torch.from_numpy(checks.line_integrals("sinogram", sinogram))[None]
+    data = torch.from_numpy(checks.finite("sinogram", sinogram, checks.NO_COUNTS).astype(np.float32))[None]
     return Scan(
         "ct",
         data,

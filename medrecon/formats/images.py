@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,16 +10,12 @@ from typing import Any
 
 from medrecon.core import atomic
 from medrecon.core.place import check_place
-from medrecon.core.volume import Modality, Units, Volume
-from medrecon.formats.base import ImageReader, ImageWriter, Slices
+from medrecon.core.volume import Modality, Volume
+from medrecon.formats.base import BareImageReader, ImageReader, ImageWriter, Slices
+from medrecon.formats.common.ct_values import PER_MM, CTUnits, check_units
 from medrecon.formats.common.naming import naming
 from medrecon.formats.common.ours import refuse_foreign
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
-
-log = logging.getLogger(__name__)
-
-NO_AIR = -200
-"""HU: a CT image without a voxel below this shows no air, no lung and no table, or is not in HU."""
 
 
 def read(
@@ -29,7 +24,7 @@ def read(
     series: str | None = None,
     modality: Modality | None = None,
     slices: Slices | None = None,
-    units: Units | None = None,
+    units: CTUnits | None = None,
 ) -> Volume:
     """Read a NIfTI file, a DICOM file, a folder with a DICOM series, or the reference image of a fastMRI file.
 
@@ -41,11 +36,12 @@ def read(
             so when medrecon wrote it, else MR. DICOM says it itself.
         slices: from the number of slices there are, which to read (first, last + 1): in a DICOM series those left out
             may be damaged.
-        units: of a NIfTI file, "1/mm" for CT in attenuation; HU unless given.
+        units: of a NIfTI file, "1/mm" or "1/cm" for CT in attenuation, which is returned in 1/mm; HU unless given.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: unknown format, units for one that says them, or what is wrong with which file.
+        ValueError: unknown format, units for one that says them, values that the units cannot have, or what is wrong
+            with which file.
     """
     path = Path(path)
     format = by_content(path)
@@ -60,19 +56,24 @@ def read(
 
     with naming(path):
         volume = format.read_slices(path, chosen, series, modality)
-    if units is not None and units != volume.units:
-        if format.name != "nifti":
-            raise ValueError(f"{path}: {format.summary}: says itself that its values are {volume.units}, not {units}")
-        volume = replace(volume, units=units)
-    elif units is None and modality == "CT" and volume.units == "HU" and bool((volume.data > NO_AIR).all()):
-        log.warning(
-            "%s: no voxel is below %d, and air has -1000 HU: are the values in HU? If they are, --units HU says so; "
-            "if they are attenuation, --units 1/mm or 1/cm",
-            path,
-            NO_AIR,
-        )
     _check_finite(volume, path, first)
+    if not isinstance(format, BareImageReader):
+        if units not in (None, volume.units):
+            raise ValueError(f"{path}: {format.summary}: says itself that its values are {volume.units}, not {units}")
+    elif units is not None or (modality == "CT" and volume.units == "HU"):
+        check_units(volume.data, units, path)
+        if units is not None:
+            volume = _converted(volume, units, path)
     return volume
+
+
+def _converted(volume: Volume, units: CTUnits, path: Path) -> Volume:
+    """The volume in the units the user said, attenuation in 1/mm."""
+    if volume.modality != "CT":
+        raise ValueError(f"{path}: units={units!r} are of CT, and it is read as {volume.modality}; give modality='CT'")
+    if units == "HU":
+        return replace(volume, units="HU")
+    return replace(volume, units="1/mm", data=volume.data * PER_MM[units])
 
 
 def _check_finite(volume: Volume, path: Path, first: int) -> None:

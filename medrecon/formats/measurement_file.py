@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.acquisition.line_integrals import check_line_integrals
 from medrecon.core import atomic
+from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan, moved, noise_of, within
+from medrecon.core.scan_ranges import check_noise
 from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
 from medrecon.formats.base import Format
 from medrecon.formats.common import digest, hdf5
@@ -105,7 +108,7 @@ def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Sca
 
 
 def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
-    image_shape, modality = tuple(int(n) for n in h5.attrs["image_shape"]), h5.attrs["modality"]
+    image_shape, modality = _image_shape(h5.attrs["image_shape"]), h5.attrs["modality"]
     volumetric = len(image_shape) == 3
     start, stop = within(slices, len(h5["data"]), volumetric)
     geometry, noise = _load_values(h5["geometry"]), _load_values(h5["noise"])
@@ -120,13 +123,47 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
         maps=_load(h5, "maps", start, stop) if "maps" in h5 else None,
         noise=noise_of(noise_model(modality, noise, h5["data"].shape), start, stop),
         mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
-        provenance=json.loads(h5.attrs["provenance"]),
+        provenance=_provenance(h5.attrs["provenance"]),
     )
     loaded = {"data": scan.data, "mask": scan.mask, "maps": scan.maps}
     if scan.mask is not None and bool(torch.where(scan.mask.unsqueeze(-3), 0, scan.data).any()):
         raise ValueError("data and mask do not fit: samples outside the mask are not 0")
     digest.check(h5, {name: tensor.numpy() for name, tensor in loaded.items() if tensor is not None}, start)
+    if isinstance(scan.noise, MRINoise):
+        check_noise(scan.data, scan.noise)
+    if modality == "ct" and "pixel_spacing" in geometry:
+        _check_spacing(geometry["pixel_spacing"], scan)
+    if modality == "ct":
+        check_line_integrals(scan.data, Path(h5.filename))
     return scan
+
+
+def _image_shape(value: Any) -> tuple[int, ...]:
+    found = np.asarray(value)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ValueError(f"image_shape: expected whole numbers (H, W) or (Z, H, W), got {value!r} of {found.dtype}")
+    return tuple(int(n) for n in found)
+
+
+def _provenance(text: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"provenance: expected a JSON object ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"provenance: expected a JSON object, got {type(found).__name__}")
+    return found
+
+
+def _check_spacing(value: Any, scan: Scan) -> None:
+    """The pixel is told twice, in the affine too: where they differ one of them is wrong."""
+    expected = scan.grid.spacing[-2:]
+    found = np.asarray(value, dtype=float)
+    if found.shape != (2,) or not np.allclose(found, expected, rtol=1e-4, atol=0):
+        raise ValueError(
+            f"geometry/pixel_spacing: {found.tolist()} mm (row, column), and the affine has {list(expected)}: one of "
+            "them is wrong"
+        )
 
 
 def _require_ours(h5: Any) -> None:

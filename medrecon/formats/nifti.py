@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medrecon import RESEARCH_USE_ONLY, __version__
 from medrecon.core import atomic, checksum
 from medrecon.core.volume import Modality, Units, Volume
-from medrecon.formats import nifti_header
-from medrecon.formats.base import ImageReader, ImageWriter
+from medrecon.formats import nifti_header, nifti_values
+from medrecon.formats.base import BareImageReader, ImageWriter
 from medrecon.formats.common.ours import refuse_foreign
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ SUFFIXES = (".nii.gz", ".nii")
 UNITS: dict[Modality, Units] = {"CT": "HU", "MR": "a.u."}
 
 
-class Nifti(ImageReader, ImageWriter):
+class Nifti(BareImageReader, ImageWriter):
     """NIfTI-1 and -2, with a JSON file beside it."""
 
     name = "nifti"
@@ -36,8 +37,8 @@ class Nifti(ImageReader, ImageWriter):
         """Look at the name."""
         return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
-    def info(self, path: Path, modality: Modality | None = None) -> dict[str, Any]:
-        """Return grid, spacing, units and range; as `modality` where the file does not say it."""
+    def info_as(self, path: Path, modality: Modality | None) -> dict[str, Any]:
+        """Return grid, spacing, units and range."""
         volume = self.read_image(path, modality=modality)
         values = volume.data.abs() if volume.data.is_complex() else volume.data
         return {
@@ -88,30 +89,45 @@ def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     NIfTI does not say what the values mean: `modality` does, else our sidecar, else they are taken as MR in a.u.
 
     Raises:
-        ValueError: damaged, 4D, colour; or `series` given.
+        ValueError: damaged, 4D, no image but labels, vectors or colours, values that single precision does not hold; or
+            `series` given.
     """
     if series is not None:
         raise ValueError(f"{path}: a NIfTI file holds one image; series={series!r} is for DICOM folders")
     try:
-        header, array = nifti_header.read(path)
+        header, stored = nifti_header.read(path)
+        slope, inter = header.get_slope_inter()
     except FileNotFoundError:
         raise
     except Exception as error:
         raise ValueError(f"{path}: damaged or not NIfTI ({error})") from error
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"{path}: expected grey values, got {array.dtype}")
-    size = array.shape
+    try:
+        nifti_values.check_meaning(header)
+        array = nifti_values.scaled(_three(stored), slope, inter)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    affine = nifti_header.voxel_to_ras(header, path)
+    units, modality = _meaning(path, modality)
+    if modality == "CT" and np.iscomplexobj(array):
+        raise ValueError(f"{path}: complex values are not CT; write its magnitude, or read it as MR")
+    log.info("%s: %s %s, %s, voxel to RAS mm", path, modality, array.shape, units)
+    return Volume(torch.from_numpy(array), affine, units, modality, {"nifti": str(path)})
+
+
+def _three(stored: NDArray[Any]) -> NDArray[Any]:
+    """(x, y, z) of one picture or one volume.
+
+    Raises:
+        ValueError: several of them, or no numbers.
+    """
+    if stored.dtype.kind not in "iufc":
+        raise ValueError(f"expected grey values, got {stored.dtype}")
+    array = stored
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or not array.size:
-        raise ValueError(f"{path}: expected a 3D image, got size {size}; take one volume of it first")
-    array = array.reshape(array.shape[0], array.shape[1], -1).transpose(2, 1, 0)  # (x, y, z) to (Z, Y, X)
-    with np.errstate(over="ignore"):  # infinite then, and refused
-        array = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
-    affine = nifti_header.voxel_to_ras(header, path)
-    units, modality = _meaning(path, modality)
-    log.info("%s: %s %s, %s, voxel to RAS mm", path, modality, array.shape, units)
-    return Volume(torch.from_numpy(np.ascontiguousarray(array)), affine, units, modality, {"nifti": str(path)})
+        raise ValueError(f"expected a 3D image, got size {stored.shape}; take one volume of it first")
+    return array.reshape(array.shape[0], array.shape[1], -1)
 
 
 def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts: Mapping[Path, str]) -> Path:

@@ -44,7 +44,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def read(path: Path) -> tuple[Any, NDArray[Any]]:
-    """Read the header and the scaled values, indices (x, y, z, ...), to the last byte, so that checksums are compared.
+    """Read the header and the stored values, indices (x, y, z, ...), to the last byte, so that checksums are compared.
 
     Raises:
         ValueError, OSError, EOFError: damaged, cut short, or longer than its header says.
@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[Any, NDArray[Any]]:
         room = path.stat().st_size * (DEFLATED if isinstance(stream, gzip.GzipFile) else 1)
         if start + size > room:
             raise ValueError(f"it claims {size} bytes of voxels, {shape} of {kind}, and cannot hold them: cut short?")
-        values = header.data_from_fileobj(stream)
+        values = header.raw_data_from_fileobj(stream)
         stream.seek(start + size)
         if extra := len(stream.read(1 << 20)):
             raise ValueError(

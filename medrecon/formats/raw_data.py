@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medrecon.acquisition.line_integrals import check_line_integrals
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
-from medrecon.formats.common.cartesian import check_scale
 from medrecon.formats.common.naming import naming, require_regular
 from medrecon.formats.find import by_content, hint, raw_readers, unknown
 
@@ -32,7 +32,8 @@ def read_by(format: RawReader, path: Path, options: RawOptions) -> Scan:
     """Read a raw data file by this format.
 
     Raises:
-        ValueError: what is wrong with which file and key, or samples that are no numbers, or none in float32.
+        ValueError: what is wrong with which file and key, or samples that are no numbers, none in float32, or no line
+            integrals.
     """
     with naming(path):
         scan = format.read_scan(path, options)
@@ -40,8 +41,8 @@ def read_by(format: RawReader, path: Path, options: RawOptions) -> Scan:
         if not bool(good.all()):
             bad = int((~good).nonzero()[0])
             raise ValueError(f"NaN or infinite samples, or beyond float32, first in slice {bad}; the file is damaged")
-        if scan.modality == "mri":
-            check_scale("k-space", float(scan.data.abs().max()))
+        if scan.modality == "ct":
+            check_line_integrals(scan.data, path)
     return scan
 
 

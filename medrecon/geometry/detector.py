@@ -35,8 +35,8 @@ def check_elements(key: Size, size: Any, spacing: Any, offset: Any) -> None:
             found = np.array(math.nan)
         if found.shape != shape or not np.isfinite(found).all():
             raise ValueError(f"geometry/{name}: expected {numbers}, got {value}")
-        if name == key and ((found < 1) | (found % 1 != 0)).any():
-            raise ValueError(f"geometry/{name}: expected at least 1 element, got {value}")
+        if name == key and (np.asarray(value).dtype.kind not in "iu" or (found < 1).any()):
+            raise ValueError(f"geometry/{name}: expected whole numbers of elements, at least 1, got {value}")
         if name == "det_spacing" and (found <= 0).any():
             raise ValueError(f"geometry/{name}: expected mm > 0, got {value}")
 

@@ -19,7 +19,8 @@ from medrecon.core.volume import Volume
 from medrecon.corrections.field_of_view import remove_couch
 from medrecon.geometry import ImageGrid, Rays, VolumeGrid
 from medrecon.operators.ct.operator import CTOperator
-from medrecon.simulate.ct_rays import Kind, arc_of, scan_rays
+from medrecon.simulate.checks import check_ct
+from medrecon.simulate.ct_rays import WHOLE, Kind, arc_of, scan_rays
 from medrecon.simulate.source import provenance
 from medrecon.simulate.tube_current import TubeCurrent
 from medrecon.simulate.tube_current import tube_current as modulated
@@ -69,14 +70,13 @@ def simulate_ct(
         couch: False puts air where the image shows something outside the body (`corrections/field_of_view.py`).
 
     Raises:
-        ValueError: not a CT volume in HU, a size that is not in the range 8 .. native rows, an image that reaches the
-            source, or an arc for a helix.
+        ValueError: not a CT volume in HU, pixels (of a cone beam slices) not at right angles, a size that is not in the
+            range 8 .. native rows, an image that reaches the source, or an arc for a helix.
     """
-    if volume.units != "HU" or volume.data.is_complex():
-        raise ValueError(f"simulate_ct: needs a CT volume in HU, got {volume.modality} in {volume.units}")
+    check_ct(volume, whole=geometry in WHOLE)
     plane, affine = reconstruction_grid(volume, size)
     grid: ImageGrid | VolumeGrid = plane
-    if geometry in ("cone", "helix"):
+    if geometry in WHOLE:
         grid = VolumeGrid((len(volume.data), *plane.shape), (volume.spacing[2], *plane.spacing))
     rays = scan_rays(geometry, views, arc, grid)
     hu = volume.data.float() if couch else remove_couch(volume.data.float(), volume.spacing[:2][::-1])

@@ -8,6 +8,8 @@ from typing import Literal
 from medrecon.geometry import ConeGeometry, FanGeometry, ImageGrid, ParallelGeometry, Rays, VolumeGrid
 
 Kind = Literal["fan", "parallel", "cone", "helix"]
+WHOLE = ("cone", "helix")
+"""Kinds that measure a volume as a whole, not slice by slice."""
 SOURCE_ORIGIN = 595.0
 """Source to isocentre [mm], as in common clinical scanners."""
 ORIGIN_DETECTOR = 490.6

@@ -18,6 +18,7 @@ from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.numerics.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.sampling.pattern import Sampling, draw
+from medrecon.simulate.checks import check_mri
 from medrecon.simulate.source import provenance
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,10 @@ def simulate_mri(
             the left or right edge and not at the top and bottom, because it would fold over there.
 
     Raises:
-        ValueError: a complex volume, one in HU, no signal at all, or a mask that cannot be made.
+        ValueError: a complex volume, one in HU, pixels not at right angles, no signal at all, or a mask that cannot be
+            made.
     """
-    if volume.units == "HU" or volume.data.is_complex():
-        raise ValueError(f"simulate_mri: needs an MR magnitude volume, got {volume.modality} in {volume.units}")
+    check_mri(volume)
     shape = (volume.data.shape[-2], volume.data.shape[-1])
     direction = free_axis(volume.data) if phase_encoding == "auto" else phase_encoding
     pattern = sampling(mask, shape, accel, acs, partial_fourier, direction, generator)

@@ -19,6 +19,7 @@ from medrecon.operators.mri.nufft.density import radial_density
 from medrecon.operators.mri.nufft.transform import NUFFT
 from medrecon.sampling.radial import golden_angles, radial, uniform_angles
 from medrecon.sampling.spiral import spiral
+from medrecon.simulate.checks import check_mri
 from medrecon.simulate.mri import Scanner, magnitudes, mean_signal
 from medrecon.simulate.source import provenance
 
@@ -84,10 +85,7 @@ def simulate_noncartesian(
     Raises:
         ValueError: a complex volume, one in HU, no signal at all, or a trajectory that cannot be made.
     """
-    if volume.units == "HU" or volume.data.is_complex():
-        raise ValueError(
-            f"simulate_noncartesian: needs an MR magnitude volume, got {volume.modality} in {volume.units}"
-        )
+    check_mri(volume)
     shape = (volume.data.shape[-2], volume.data.shape[-1])
     mm = max(shape) * torch.linalg.vector_norm(volume.affine[:3, 0])
     path = Sampling.of(pattern, shape, float(mm), readouts, samples)

@@ -1,6 +1,7 @@
 """Images on the command line: units and modality that the file does not say, bad slices, tables for people."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,10 +42,15 @@ def test_attenuation_is_simulated_as_such(
         assert simulated(bare(tmp_path / "mu.nii", values), tmp_path / "mu.h5", "--units", units, "--overwrite") == 0
         assert "no voxel is below -200" not in caplog.text
         torch.testing.assert_close(load_scan(tmp_path / "mu.h5").data, truth, rtol=0, atol=0.05)
-    assert simulated(str(tmp_path / "mu.nii"), tmp_path / "as_hu.h5") == 0
-    assert "mu.nii: no voxel is below -200" in caplog.text and "--units 1/mm" in caplog.text
+    for said in ((), ("--units", "HU")):
+        capsys.readouterr()
+        assert simulated(str(tmp_path / "mu.nii"), tmp_path / "as_hu.h5", *said, "--dry-run") == 1
+        assert re.search(r"mu\.nii: .*0 to 0\.3072 are not HU", capsys.readouterr().err)
+    bare(tmp_path / "soft.nii", hu.clamp_min(-50))
+    assert simulated(str(tmp_path / "soft.nii"), tmp_path / "soft.h5") == 0
+    assert "soft.nii: no voxel is below -200" in caplog.text and "--units 1/mm" in caplog.text
     caplog.clear()
-    assert simulated(str(tmp_path / "mu.nii"), tmp_path / "as_hu.h5", "--units", "HU", "--overwrite") == 0
+    assert simulated(str(tmp_path / "soft.nii"), tmp_path / "soft.h5", "--units", "HU", "--overwrite") == 0
     assert "no voxel" not in caplog.text
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from scans import AFFINE, cone, ct, mri, radial
+from scans import AFFINE, UPRIGHT, cone, ct, mri, radial
 
 from medrecon.core.noise import CTNoise, MRINoise
 from medrecon.core.scan import Scan
@@ -98,8 +98,8 @@ def test_the_crop_keeps_the_middle_of_k_space_in_the_middle() -> None:
 
 
 def test_the_grid_has_the_pitch_of_the_affine() -> None:
-    column, row, step = torch.linalg.vector_norm(AFFINE[:3, :3], dim=0).tolist()
-    assert ct().grid == ImageGrid((12, 10), (row, column))
+    column, row, step = torch.linalg.vector_norm(UPRIGHT[:3, :3], dim=0).tolist()
+    assert replace(ct(), affine=UPRIGHT).grid == ImageGrid((12, 10), (row, column))
     assert cone().grid == VolumeGrid((5, 6, 7), (step, row, column))
 
 

@@ -114,6 +114,12 @@ def _retype(h5: h5py.File) -> None:
         (lambda h5: h5.attrs.__delitem__("units"), "'units'"),
         (lambda h5: h5.attrs.__setitem__("version", 3), "'version' is 3"),
         (lambda h5: h5.attrs.__setitem__("format", "other"), "not a medrecon measurement"),
+        (_attribute("geometry", "det_count", 9.0), "geometry/det_count: expected whole numbers of elements"),
+        (_attribute("/", "image_shape", [12.0, 10.0]), "image_shape: expected whole numbers .* of float64"),
+        (_attribute("/", "image_shape", [12.5, 10]), "image_shape: expected whole numbers"),
+        (_attribute("/", "image_shape", 12), "image_shape: expected whole numbers"),
+        (_attribute("/", "provenance", "[1]"), "provenance: expected a JSON object, got list"),
+        (_attribute("/", "provenance", "{"), "provenance: expected a JSON object"),
         (_nan, "data: NaN or infinite samples in slice 2"),
         (_retype, "data: expected torch.float32"),
     ],
@@ -371,3 +377,36 @@ def test_samples_outside_the_mask_are_refused(tmp_path: Path) -> None:
 def test_units_are_those_of_the_modality(scan: Scan, units: Units) -> None:
     with pytest.raises(ValueError, match="units: "):
         replace(scan, units=units)
+
+
+def test_counts_and_noise_out_of_range_in_a_file(tmp_path: Path) -> None:
+    """As other programs write them, without our digest."""
+
+    def change(path: Path, key: str, factor: float) -> Path:
+        with h5py.File(path, "r+") as h5:
+            del h5.attrs["sha256"], h5["sha256"]
+            h5[key][...] = factor * h5[key][...]
+        return path
+
+    counts = change(save_scan(ct(), tmp_path / "counts.h5"), "data", 1e4)
+    with pytest.raises(ValueError, match=r"counts\.h5: slice 0: .*are they counts"):
+        load_scan(counts)
+    noisy = save_scan(replace(mri(), noise=MRINoise(1.0)), tmp_path / "noisy.h5")
+    with h5py.File(noisy, "r+") as h5:
+        del h5.attrs["sha256"]
+        h5["noise"].attrs["sigma"] = 1e15
+    with pytest.raises(ValueError, match=r"noisy\.h5: noise/sigma: noise of 1e\+15"):
+        load_scan(noisy)
+    small = change(save_scan(replace(mri(), noise=None), tmp_path / "small.h5"), "data", 1e-20)
+    with pytest.raises(ValueError, match=r"small\.h5: data: the largest sample is"):
+        load_scan(small)
+
+
+@pytest.mark.parametrize("spacing", [[0.9, 1.2], [0.9], [-1.0, 1.0]])
+def test_a_pixel_that_differs_from_the_affine(spacing: list[float], tmp_path: Path) -> None:
+    path = save_scan(ct(), tmp_path / "m.h5")
+    with h5py.File(path, "r+") as h5:
+        del h5.attrs["sha256"]
+        h5["geometry"].attrs["pixel_spacing"] = spacing
+    with pytest.raises(ValueError, match=r"m\.h5: geometry/pixel_spacing: .* and the affine has"):
+        load_scan(path)

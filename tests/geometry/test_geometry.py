@@ -15,7 +15,7 @@ from medrecon.geometry import Cartesian, ConeGeometry, FanGeometry, ImageGrid, P
     [
         (lambda: ParallelGeometry((), 9, 1.0), "geometry/angles: expected at least one view"),
         (lambda: ParallelGeometry((math.nan,), 9, 1.0), "geometry/angles: NaN or infinite"),
-        (lambda: ParallelGeometry((0.0,), 0, 1.0), "geometry/det_count: expected at least 1 element, got 0"),
+        (lambda: ParallelGeometry((0.0,), 0, 1.0), "geometry/det_count: expected whole numbers of elements"),
         (lambda: ParallelGeometry((0.0,), 8.5, 1.0), "geometry/det_count"),
         (lambda: ParallelGeometry((0.0,), 9, (1.0, 1.0)), "geometry/det_spacing: expected one number"),
         (lambda: FanGeometry((0.0,), 9, 1.0, -5.0, 5.0), "geometry/source_origin: expected mm > 0, got -5.0"),

@@ -1,6 +1,8 @@
 """Laws that every file format keeps, whatever it can do. A law is a function of a format, a file of it and a folder."""
 
+import contextlib
 import importlib
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import torch
 
 from medrecon import formats
 from medrecon.acquisition.options import RawOptions
+from medrecon.cli import main
 from medrecon.core import atomic
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
@@ -134,6 +137,20 @@ def is_told_by_info(format: Format, file: Path, folder: Path) -> None:
         assert found["format"] == format.name and found["modality"] == formats.read_raw(file).modality
 
 
+def raw_data_lead_to_import(format: Format, file: Path, folder: Path) -> None:
+    """`info` names the format and the command that checks the data; `simulate` and `recon` name it too."""
+    if not isinstance(format, RawReader) or not formats.recognise(file):
+        return
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+        assert main(["info", str(file)]) == 0
+    assert f"raw data of the format {format.name}: medrecon import {file} -o scan.h5 --dry-run" in told.getvalue()
+    recon = ["recon", str(file), "-o", str(folder / "x.nii"), "--solver", "tv", "--dry-run"]
+    with contextlib.redirect_stderr(told := io.StringIO()):
+        assert main(recon) != 0
+    assert f"medrecon import {file}" in told.getvalue() and "Traceback" not in told.getvalue()
+
+
 def damage_is_named(format: Format, file: Path, folder: Path) -> None:
     """A file cut short, anywhere, is refused with its name: it never becomes a shorter or an emptier image."""
     part = max((p for p in file.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size) if file.is_dir() else file
@@ -252,6 +269,7 @@ LAWS: tuple[Law, ...] = (
     leaves_other_things_alone,
     is_read,
     is_told_by_info,
+    raw_data_lead_to_import,
     damage_is_named,
     what_it_is_not_is_named,
     another_name_does_no_harm,

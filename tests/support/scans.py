@@ -9,6 +9,8 @@ from medrecon.core.scan import Scan
 from medrecon.geometry import ConeGeometry, FanGeometry, ParallelGeometry, Trajectory
 
 AFFINE = torch.tensor([[-1.0, 0, 0.2, 5], [0, 0.9, 0, -7], [0, 0.1, 2.5, 3], [0, 0, 0, 1]], dtype=torch.float64)
+"""Tilted, as by a gantry: the slices are not straight above one another."""
+UPRIGHT = torch.tensor([[-1.0, 0, 0, 5], [0, 0.9, 0, -7], [0, 0, 2.5, 3], [0, 0, 0, 1]], dtype=torch.float64)
 ANGLES = tuple(torch.linspace(0, 6.2, 7, dtype=torch.float64).tolist())
 
 
@@ -17,7 +19,7 @@ def ct(fan: bool = True) -> Scan:
     rays = FanGeometry(ANGLES, 9, 1.5, 570.0, 500.0, 0.25) if fan else ParallelGeometry(ANGLES, 9, 1.5, 0.25)
     return Scan(
         modality="ct",
-        data=torch.arange(4 * 7 * 9, dtype=torch.float32).reshape(4, 7, 9),
+        data=torch.arange(4 * 7 * 9, dtype=torch.float32).reshape(4, 7, 9) / 100,
         image_shape=(12, 10),
         affine=AFFINE,
         units="HU",
@@ -41,8 +43,8 @@ def cone() -> Scan:
         detector="arc",
         focal_shifts=tuple((0.001 * (-1) ** i, 0.0, 0.5 * (i % 2)) for i in range(7)),
     )
-    data = torch.arange(7 * 4 * 9, dtype=torch.float32).reshape(1, 7, 4, 9)
-    return replace(ct(), data=data, image_shape=(5, 6, 7), geometry=rays)
+    data = torch.arange(7 * 4 * 9, dtype=torch.float32).reshape(1, 7, 4, 9) / 100
+    return replace(ct(), data=data, image_shape=(5, 6, 7), affine=UPRIGHT, geometry=rays)
 
 
 def mri(per_slice_mask: bool = False) -> Scan:

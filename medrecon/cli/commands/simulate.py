@@ -100,18 +100,23 @@ def simulate(
 
 
 def _read(source: Path, what: Choices) -> Volume:
-    """The slices asked for, CT in HU; other slices may be damaged."""
+    """The slices asked for, CT in HU, once they can be simulated; other slices may be damaged."""
     from medrecon import formats
     from medrecon.core.units import mu_to_hu
     from medrecon.formats.base import Slices
+    from medrecon.formats.common.naming import naming
+    from medrecon.simulate.checks import check_ct, check_mri
+    from medrecon.simulate.ct_rays import WHOLE
 
-    units: Literal["HU", "1/mm"] | None = "HU" if what.units == "HU" else "1/mm" if what.units else None
     modality: Literal["CT", "MR"] = "CT" if what.modality == "ct" else "MR"
     some: Slices = lambda count: parse_slices(what.slices, count)  # noqa: E731
-    volume = formats.read(source, series=what.series, modality=modality, units=units, slices=some)
-    if volume.units == "1/mm":
-        scale = 0.1 if what.units == "1/cm" else 1.0
-        volume = volume.map(lambda mu: mu_to_hu(scale * mu), "HU")
+    volume = formats.read(source, series=what.series, modality=modality, units=what.units, slices=some)
+    volume = volume.map(mu_to_hu, "HU") if volume.units == "1/mm" else volume
+    with naming(source):
+        if what.modality == "ct":
+            check_ct(volume, whole=what.ct.geometry in WHOLE)
+        else:
+            check_mri(volume)
     return volume
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medrecon.core.scan import Scan
+from medrecon.core.scan_ranges import check_scale
 from medrecon.formats.common.placement import isocentre_affine, moved
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,6 @@ LEAST_PIXELS = 4
 """Rows or columns of an image."""
 PEAK = 10.0
 """Times as much energy as a row beside it the middle of k-space has; coils receive more alike."""
-SCALES = (1e-12, 1e12)
-"""The largest sample that we compute with: its square, and that of its noise, are numbers in single precision."""
 
 
 def single(key: str, samples: NDArray[Any], first: int) -> Tensor:
@@ -41,19 +40,6 @@ def acquired(kspace: Tensor) -> Tensor:
     """Find where any coil has a sample other than 0: (H, W) if all slices of (Z, C, H, W) agree, else (Z, H, W)."""
     mask = (kspace != 0).any(1)
     return mask[0] if bool((mask == mask[0]).all()) else mask
-
-
-def check_scale(whose: str, largest: float) -> None:
-    """Check the largest sample of k-space, which may be 0.
-
-    Raises:
-        ValueError: too large or too small to compute with in single precision, and by which factor.
-    """
-    if largest and not SCALES[0] <= largest <= SCALES[1]:
-        raise ValueError(
-            f"{whose}: the largest sample is {largest:.3g}; computed with are numbers from {SCALES[0]:g} to "
-            f"{SCALES[1]:g}: multiply all by {10.0 ** -round(np.log10(largest)):.0e}"
-        )
 
 
 def check_coils(key: str, kspace: Tensor) -> None:

@@ -24,8 +24,8 @@ IN_MM = {
     "nm": 1e-6,
     "nanometer": 1e-6,
 }
-OPAQUE = 100.0
-"""A line integral that none is: one photon in e^100."""
+TURNS = 4
+"""As many a scan makes at most: angles of more are not in rad, and those of a whole number up to it may be."""
 PITCHES = (1e-5, 10.0)
 """Detector elements of real scanners [mm]: from 10 nm to 10 mm."""
 SOURCES = (1.0, 3e3)
@@ -43,20 +43,6 @@ def finite(key: str, values: Array, hint: str = "") -> Array:
         first = np.argwhere(bad)[0].tolist()
         raise ValueError(f"{key}: {int(bad.sum())} NaN or infinite values, the first at {first}{hint}")
     return values
-
-
-def line_integrals(key: str, values: Array) -> NDArray[np.float32]:
-    """Return line integrals of attenuation in single precision.
-
-    Raises:
-        ValueError: NaN or infinite ones among them, or what no ray attenuates.
-    """
-    finite(key, values, NO_COUNTS)
-    if values.size and (most := float(np.abs(values).max())) > OPAQUE:
-        raise ValueError(
-            f"{key}: values up to {most:.3g}; line integrals after the logarithm stay far below {OPAQUE:g}"
-        )
-    return values.astype(np.float32)
 
 
 def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
@@ -80,12 +66,14 @@ def radians(key: str, values: ArrayLike, count: int, units: str) -> Array:
         )
     span = float(np.ptp(angles))
     if units.lower().startswith("rad"):
-        if span > 8 * math.pi:
+        if span > TURNS * 2 * math.pi:
             raise ValueError(f"{key}: spans {span:g} rad, {span / 2 / math.pi:.0f} turns; check the units, degrees?")
         return angles
     if units and not units.lower().startswith("deg"):
         raise ValueError(f"{key}: unknown units {units!r}; degrees or radians")
-    if count > 1 and span < 2.01 * math.pi and not units:
+    turns = span * count / max(1, count - 1) / (2 * math.pi)
+    whole = turns < TURNS + 0.5 and abs(turns - round(turns)) < 1e-3
+    if count > 1 and not units and (span < 2.01 * math.pi or whole):
         raise ValueError(f"{key}: spans {span:g} and has no units; check them: radians? then say so in the file")
     return np.deg2rad(angles)
 

@@ -65,7 +65,7 @@ def created(path: Path) -> Iterator[Any]:
 def _refuse_other_files(h5: Any) -> None:
     """External links, external storage and virtual datasets would bring in what other files hold.
 
-    Soft links stay within the file, and what they lead to is found where it is.
+    Soft links stay within the file, and what they lead to is found where it is, if it is there.
     """
     import h5py
 

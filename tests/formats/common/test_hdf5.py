@@ -39,6 +39,11 @@ def virtual(h5: h5py.File, name: str, other: Path) -> None:
     h5.create_virtual_dataset(name, layout)
 
 
+def dangling(h5: h5py.File, name: str, other: Path) -> None:
+    del h5[name]
+    h5[name] = h5py.SoftLink("/nothing")
+
+
 def never_written(h5: h5py.File, name: str, other: Path) -> None:
     shape, dtype = h5[name].shape, h5[name].dtype
     del h5[name]
@@ -55,7 +60,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("format", [format for format in found() if format.name in DATA], ids=lambda f: f.name)
-@pytest.mark.parametrize("change", [external_link, external_storage, virtual, never_written])
+@pytest.mark.parametrize("change", [external_link, external_storage, virtual, never_written, dangling])
 def test_no_reader_leaves_the_file_or_takes_zeros_for_data(
     format: formats.base.Format, change: Callable[[h5py.File, str, Path], None], tmp_path: Path
 ) -> None:
@@ -68,11 +73,11 @@ def test_no_reader_leaves_the_file_or_takes_zeros_for_data(
     other = Path(shutil.copy(path, tmp_path / "other.h5"))
     with h5py.File(path, "r+") as h5:
         change(h5, DATA[format.name], other)
-    with pytest.raises(ValueError, match=r"never written|links are not followed") as error:
+    with pytest.raises(ValueError, match=r"never written|links are not followed|is a link to '/nothing'") as error:
         load_scan(path) if format.name == "measurement" else formats.read_raw(path)
     assert path.name in str(error.value) and DATA[format.name] in str(error.value)
     if change is not never_written:
-        with pytest.raises(ValueError, match="links are not followed"):
+        with pytest.raises(ValueError, match=r"links are not followed|is a link to|nothing medrecon reads"):
             formats.info(path)
 
 

@@ -111,6 +111,7 @@ BROKEN = [
     ({"angles": ANGLES[1:]}, "angles: expected 360 angles, one per view, got 359"),
     ({"angles": np.roll(ANGLES, 9)}, "angles: the angles are not monotone: 359 is followed by 0"),
     ({"angles": np.deg2rad(ANGLES)}, r"angles: spans 6\.2.* radians\?"),
+    ({"angles": np.arange(360) * 4 * np.pi / 360}, r"angles: spans 12\.5.* radians\?"),
     ({"angles": ANGLES * np.nan}, "angles: 360 NaN"),
     ({"numDetectorsPost": 2240.0}, "numDetectorsPost: 2240, but the sinogram has 560"),
     ({"sinogram": np.full((360, 560), np.inf)}, "sinogram: 201600 NaN or infinite.*zero counts"),
