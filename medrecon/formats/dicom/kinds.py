@@ -1,4 +1,4 @@
-"""What kind of image a frame is: its echo, component, contrast, energy. Images of two kinds are no slices of one volume.
+"""What kind of image a frame is: its echo, component, contrast, energy. Two kinds are never slices of one volume.
 
 What legitimately varies along a stack is not looked at: numbers, times, acquisitions (a sweep may be measured in two,
 the odd slices after the even ones), tube current, places.
@@ -53,6 +53,8 @@ NUMBERS = {
 """How much of its value two slices of one kind may differ by: scanners round, and repetitions follow the heart."""
 POSITIONS = ("TemporalPositionIdentifier", "TemporalPositionIndex", "DimensionIndexValues")
 """Which of several volumes; a counter of slices where it is another for every slice."""
+NESTED = {"MonoenergeticEnergyEquivalent": "MultienergyCTCharacteristicsSequence"}
+"""Where single slices have them."""
 NAMES = (*TEXTS, *NUMBERS, *POSITIONS)
 
 
@@ -60,11 +62,18 @@ def of(frames: Sequence[Frame]) -> list[tuple[int, ...]]:
     """Return what is the same for frames of one kind, and for no others, for each frame."""
     columns = []
     for name in NAMES:
-        values = [frame.get(name) for frame in frames]
-        classes = _classes(values, NUMBERS[name]) if name in NUMBERS else _numbered([_text(name, v) for v in values])
+        found = [value(frame, name) for frame in frames]
+        classes = _classes(found, NUMBERS[name]) if name in NUMBERS else _numbered([_text(name, v) for v in found])
         if name not in POSITIONS or len(set(classes)) < len(frames):
             columns.append(classes)
     return list(zip(*columns, strict=True))
+
+
+def value(frame: Frame, name: str) -> Any:
+    """Return an attribute of a frame as `Frame.get` does, also where single slices have it in a sequence."""
+    if name in NESTED and not frame.is_multiframe and (items := frame.get(NESTED[name])):
+        return items[0].get(name)
+    return frame.get(name)
 
 
 def _text(name: str, value: Any) -> str:

@@ -89,7 +89,7 @@ def choose(stacks: list[Stack], series: str | None, where: Path) -> Stack:
             s for s in stacks if s.label.startswith(series) or s.frames[0].get("SeriesInstanceUID") == series
         ]
     problem = found[0].problem if len({s.problem for s in found}) == 1 else ""
-    if len(found) == 1 and (not problem or found[0].part):
+    if len(found) == 1 and (not problem or (found[0].part and series is not None)):
         return found[0]
     if problem and not found[0].part:
         raise ValueError(f"{where}: {problem}")
@@ -114,8 +114,9 @@ def stacks(headers: list[Dataset]) -> list[Stack]:
         lost = nowhere.pop(uid, "")
         for index, (group, told, problem, part) in enumerate(groups, start=1):
             name = label if len(groups) == 1 else f"{label}.{index}"
-            wrong = lost or _mixed(group)
-            found.append(Stack(name, group, told, wrong or problem, part and not wrong))
+            mixed = _mixed(group)
+            rest = part if problem else bool(lost)  # what is whole may be read, asked for by its label
+            found.append(Stack(name, group, told, mixed or lost or problem, rest and not mixed))
     for left_out in nowhere.values():
         log.warning("%s; left out", left_out)
     return found
@@ -140,10 +141,13 @@ def _placed(headers: list[Dataset]) -> tuple[list[Frame], dict[str, str]]:
     frames: list[Frame] = []
     nowhere: dict[str, str] = {}
     for header in headers:
+        uid = str(header.get("SeriesInstanceUID") or "")
         try:
-            frames += dicom_frames.of(header)
+            found, lost = dicom_frames.of(header)
+            frames += found
+            if lost:
+                nowhere.setdefault(uid, lost)
         except ValueError as error:
-            uid = str(header.get("SeriesInstanceUID") or "")
             page = "Rows" in header and not header.get("ImagePositionPatient") and not files.is_multiframe(header)
             if not page or not UID(uid).is_valid:  # damaged: any series may lack it
                 raise
@@ -199,7 +203,7 @@ def _volumes(ordered: list[Frame]) -> Iterator[tuple[list[Frame], str, str, bool
 
 def _texts(frames: Sequence[Frame], names: Iterable[str]) -> dict[str, list[str]]:
     """The attributes in which frames differ, as texts."""
-    told = {name: [kinds.written(frame.get(name)) for frame in frames] for name in dict.fromkeys(names)}
+    told = {name: [kinds.written(kinds.value(frame, name)) for frame in frames] for name in dict.fromkeys(names)}
     return {name: texts for name, texts in told.items() if len(set(texts)) > 1}
 
 
