@@ -118,24 +118,40 @@ def parsed(path: Path, pixels: bool = False, content: bytes | None = None) -> Da
         meta = dataset.file_meta
         if not len(dataset):
             raise ValueError("nothing after the meta information")
+        other = _is_other(dataset)
         for name in ("SOPClassUID", "SOPInstanceUID"):
             if not dataset.get(name) and meta.get(f"MediaStorage{name}"):
                 setattr(dataset, name, meta[f"MediaStorage{name}"].value)
-        told = {dataset.get("SOPClassUID"), meta.get("MediaStorageSOPClassUID")} - {None, ""}
-        others = told - {*SLICES, *MULTIFRAME}
-        if not told or (others and others != told):
-            raise ValueError(f"SOPClassUID and MediaStorageSOPClassUID say {' and '.join(sorted(told)) or 'nothing'}")
         if not meta.get("TransferSyntaxUID"):
             if pixels and "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
                 raise ValueError("the pixels are compressed, and TransferSyntaxUID does not say how")
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-        if not others and not meta.TransferSyntaxUID.is_transfer_syntax:
+        if not other and not meta.TransferSyntaxUID.is_transfer_syntax:
             raise ValueError(f"unknown TransferSyntaxUID {meta.TransferSyntaxUID}")
     except Exception as error:
         raise ValueError(f"{path}: damaged DICOM file ({error}); restore or remove it") from error
     return dataset
+
+
+def _is_other(dataset: Dataset) -> bool:
+    """Tell whether a file says, without contradiction, that it is no CT or MR image; raises ValueError if damaged."""
+    from pydicom.uid import UID
+
+    own = dataset.get("SOPClassUID")
+    told = {str(uid) for uid in (own, dataset.file_meta.get("MediaStorageSOPClassUID")) if uid}
+    kinds = {SLICES.get(uid) or MULTIFRAME.get(uid) or uid for uid in told}
+    if len(kinds) != 1:
+        raise ValueError(f"SOPClassUID and MediaStorageSOPClassUID say {' and '.join(sorted(told)) or 'nothing'}")
+    if (what := kinds.pop()) in ("CT", "MR"):
+        if (modality := dataset.get("Modality")) in ("CT", "MR") and modality != what:
+            raise ValueError(f"SOPClassUID is that of {what}, and Modality says {modality}")
+        return False
+    private = own and UID(what).is_valid and not what.startswith("1.2.840.10008.")
+    if UID(what).name == what and not private:
+        raise ValueError(f"unknown SOP class {what}")
+    return True
 
 
 def check_inflated(path: Path) -> None:

@@ -188,6 +188,8 @@ def _check_pixels(dataset: Dataset) -> None:
     wanted = row * int(dataset.Rows) * int(dataset.get("NumberOfFrames") or 1)
     if (size := len(dataset.PixelData)) >= wanted + max(row, 2):
         raise ValueError(f"{size} bytes of pixels, and {wanted} expected")
+    if size > wanted and (size % 2 or dataset.PixelData[wanted:].strip(b"\0")):
+        raise ValueError(f"{size} bytes of pixels, and {wanted} expected: they may be shifted")
     if not dataset.file_meta.TransferSyntaxUID.is_deflated:
         _check_end(dataset)
 

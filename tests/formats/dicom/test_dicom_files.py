@@ -220,6 +220,51 @@ def test_damage_is_refused_by_name_or_changes_nothing(enhanced: bool, tmp_path: 
     assert refused > 30
 
 
+@pytest.mark.parametrize(
+    ("own", "meta"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.299", None),
+        ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"),
+        (None, "1.2.84010008.5.1.4.1.1.2"),
+        (None, "1.2.826.0.1.3680043"),
+    ],
+)
+def test_a_slice_whose_class_is_damaged_is_not_left_out(own: str | None, meta: str | None, tmp_path: Path) -> None:
+    """It is the last one, and its class is not known, another than its meta information says, or said there alone."""
+    make_series(tmp_path / "s")
+    dataset = pydicom.dcmread(path := file_at(tmp_path / "s", 5))
+    for holder, name, value in (
+        (dataset, "SOPClassUID", own),
+        (dataset.file_meta, "MediaStorageSOPClassUID", meta or "1.2.3"),
+    ):
+        delattr(holder, name)
+        if value is not None:
+            setattr(holder, name, value)
+    if meta is None:
+        del dataset.file_meta.MediaStorageSOPClassUID
+    pydicom.dcmwrite(path, dataset, enforce_file_format=False)
+    with pytest.raises(ValueError, match="restore or remove it") as error:
+        read(tmp_path / "s")
+    assert f"{path}: damaged DICOM file" in str(error.value)
+
+
+def test_objects_of_known_and_of_private_classes_are_left_out(tmp_path: Path) -> None:
+    make_series(tmp_path / "s")
+    for name, uid in (("sr", "1.2.840.10008.5.1.4.1.1.88.33"), ("csa", "1.3.12.2.1107.5.9.1")):
+        make_series(tmp_path / "t", count=1, prefix=name)
+        dataset = pydicom.dcmread(next((tmp_path / "t").glob(f"{name}*")))
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = uid
+        dataset.save_as(tmp_path / "s" / name)
+    assert len(read(tmp_path / "s").data) == 6
+
+
+def test_modality_and_class_agree(tmp_path: Path) -> None:
+    make_series(tmp_path / "s", modality="MR", Modality="CT")
+    with pytest.raises(ValueError, match="SOPClassUID is that of MR, and Modality says CT") as error:
+        read(tmp_path / "s")
+    assert str(tmp_path / "s") in str(error.value)
+
+
 DAMAGES = ("cut at 0", "cut at 100", "cut at 131", "magic", "lost", "header", "start", "rubbish")
 
 

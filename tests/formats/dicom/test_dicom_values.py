@@ -161,6 +161,18 @@ def test_more_pixels_than_the_image_has_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "s")
 
 
+def test_bytes_of_pixels_too_many_are_refused_unless_they_are_zero(tmp_path: Path) -> None:
+    """A damaged length that takes in what lies before the pixels: three of their bytes are left over."""
+    path = next(grid.write(Freedoms("MR", count=1), tmp_path / "s").iterdir())
+    change(path, PixelData=pydicom.dcmread(path).PixelData + b"\0\0")
+    with pytest.warns(UserWarning, match="excess padding"):
+        assert len(read(path).data) == 1
+    change(path, PixelData=b"\7\7" + pydicom.dcmread(path).PixelData[:-2])
+    with pytest.raises(ValueError, match="2306 bytes of pixels, and 2304 expected: they may be shifted") as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
 def test_shifted_pixels_are_refused(tmp_path: Path) -> None:
     """Four bytes too many before them: their last ones are left over at the end of the file."""
     make_series(tmp_path / "s")
