@@ -64,7 +64,14 @@ class Freedoms:
     def exists(self) -> bool:
         """Whether the standard and the encoders know it."""
         unused = self.padding != "unused bits" or (self.bits[:2] == (16, 12) and self.syntax in (*NATIVE, RLELossless))
-        return unused and (self.bits[0] < 32 or (self.syntax in NATIVE and self.padding == "none"))
+        table = self.slopes not in ("table", "both") or self.bits[1] <= 12
+        room = self.bits == (16, 12, 11) and self.padding != "unused bits" and self.syntax in (*NATIVE, RLELossless)
+        return (
+            unused
+            and table
+            and (room or not self.overlay)
+            and (self.bits[0] < 32 or (self.syntax in NATIVE and self.padding == "none"))
+        )
 
     @property
     def refused(self) -> bool:
@@ -121,7 +128,7 @@ class Freedoms:
         stored = self.stored()
         values = stored * scales[:, 0] + scales[:, 1]
         if self.slopes == "table":
-            values = self.table()[stored - self.limits()[0]].astype(float)
+            values = self.table().take(stored - self.limits()[0], mode="clip").astype(float)
         values = np.where(self.outside(), -1024.0 if self.modality == "CT" else 0.0, values)
         return np.maximum(values, -1024.0) if self.modality == "CT" else values
 

@@ -70,7 +70,14 @@ def of(frames: Sequence[Frame]) -> list[tuple[int, ...]]:
 
 
 def value(frame: Frame, name: str) -> Any:
-    """Return an attribute of a frame as `Frame.get` does, also where single slices have it in a sequence."""
+    """Return an attribute of a frame, also where single slices have it in a sequence; a damaged one as its bytes."""
+    try:
+        return _value(frame, name)
+    except ValueError:  # anonymised to a text, say: the same in all slices it tells none apart
+        return repr(getattr(frame.header.get_item(name), "value", None))
+
+
+def _value(frame: Frame, name: str) -> Any:
     if name in NESTED and not frame.is_multiframe and (items := frame.get(NESTED[name])):
         return items[0].get(name)
     return frame.get(name)

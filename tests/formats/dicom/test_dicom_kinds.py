@@ -136,6 +136,22 @@ def test_a_position_in_time_that_counts_slices_splits_nothing(tmp_path: Path) ->
     np.testing.assert_array_equal(Dicom().read_image(tmp_path / "s").data.numpy(), f.expected())
 
 
+@pytest.mark.parametrize("bad", [range(COUNT), [1]])
+def test_an_attribute_that_is_no_number_is_a_kind_like_others(bad: Sequence[int], tmp_path: Path) -> None:
+    """Anonymised in all slices it tells none apart; damaged in one it does."""
+    f = write(tmp_path / "s", "EchoTime", [12.5] * COUNT)
+    for i in bad:
+        path = tmp_path / "s" / f"im{COUNT - i}"
+        data = path.read_bytes()
+        at = data.index(b"\x18\0\x81\0DS\4\0") + 8
+        path.write_bytes(data[:at] + b"ANON" + data[at + 4 :])
+    if len(bad) == COUNT:
+        np.testing.assert_array_equal(Dicom().read_image(tmp_path / "s").data.numpy(), f.expected())
+    else:
+        with pytest.raises(ValueError, match="3 image stacks"):
+            Dicom().read_image(tmp_path / "s")
+
+
 def test_every_slice_of_another_echo_is_no_volume(tmp_path: Path) -> None:
     write(tmp_path / "s", "EchoTime", [10 * (i + 1) for i in range(COUNT)])
     with pytest.raises(ValueError, match="4 image stacks"):

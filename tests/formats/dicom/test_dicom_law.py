@@ -88,12 +88,13 @@ def test_the_count_is_as_told() -> None:
         st.booleans(),
         st.sampled_from(grid.BITS),
         st.sampled_from(grid.PADDINGS),
-        st.sampled_from(grid.SLOPES),
+        st.sampled_from((*grid.SLOPES, *grid.OTHER_SCALES)),
         st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
         st.sampled_from(grid.SYNTAXES),
         st.sampled_from(grid.WRAPPINGS),
         st.sampled_from(list(grid.PLANES)),
         st.integers(2, 4),
+        st.booleans(),
     ).filter(lambda f: f.exists)
 )
 def test_any_combination_is_right_or_refused(tmp_path_factory: pytest.TempPathFactory, freedoms: Freedoms) -> None:
