@@ -254,12 +254,21 @@ def _move(stage: Path, parent: Path, names: Sequence[str]) -> None:
     sync(parent)
 
 
+def final(path: Path) -> Path:
+    """Return where a temporary path, or one inside it, will be: what a message names. Other paths are as they are."""
+    parts = path.parts
+    at = next((i for i, part in enumerate(parts) if part.startswith(PREFIX)), None)
+    if at is None or parts[at + 1 : at + 2] not in ((NEW,), (COMMITTED,)):
+        return path
+    return Path(*parts[:at], *parts[at + 2 :])
+
+
 KEPT = "nothing was written, what was there before is kept. Make space first"
 
 
 @contextmanager
 def named(path: Path, state: str = KEPT) -> Iterator[None]:
-    """Say of a full disk what could not be written, and in which state it is.
+    """Say of a full disk what could not be written, and in which state it is; of other errors, no temporary path.
 
     Raises:
         OSError: with the name.
@@ -267,7 +276,10 @@ def named(path: Path, state: str = KEPT) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL or str(path) in str(error):
+        temporary = PREFIX in str(error)
+        if error.errno not in FULL and temporary and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.errno not in FULL or (str(path) in str(error) and not temporary):
             raise
         raise OSError(error.errno, f"{path}: {error.strerror}; {state}") from error
 

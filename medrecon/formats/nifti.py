@@ -137,7 +137,7 @@ def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts:
     affine = volume.affine.numpy()
     image = nib.Nifti1Image(volume.data.detach().cpu().float().permute(2, 1, 0).numpy(), affine)
     header: Any = image.header
-    nifti_header.set_forms(header, affine, image.shape, path)
+    nifti_header.set_forms(header, affine, image.shape, atomic.final(path))
     header.set_slope_inter(1, 0)
     header["descrip"] = f"medrecon {__version__} {RESEARCH_USE_ONLY}".encode()
     meaning = {

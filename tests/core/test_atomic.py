@@ -1,6 +1,7 @@
 """Outputs appear whole or not at all, and nothing of others is ever deleted."""
 
 import errno
+import os
 import subprocess
 import sys
 import time
@@ -210,3 +211,29 @@ def test_a_full_disk_is_told_with_the_name_of_the_output(tmp_path: Path) -> None
     with pytest.raises(OSError, match="a: No space left on device; nothing was written") as error:
         write()
     assert error.value.errno == errno.ENOSPC and (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]
+
+
+def test_what_becomes_of_a_temporary_path(tmp_path: Path) -> None:
+    """Also where one output is written inside another."""
+    target = tmp_path / "out"
+    with atomic.outputs((target,), lambda: None) as (made,):
+        assert atomic.final(made) == target and atomic.final(made / "a" / "b") == target / "a" / "b"
+        made.mkdir()
+        with atomic.file(made / "a") as inner:
+            inner.write_text("x")
+            assert atomic.final(atomic.final(inner)) == target / "a"
+    assert atomic.final(target) == target and atomic.final(Path("a/.partial-1/lock")) == Path("a/.partial-1/lock")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOSPC, errno.ENAMETOOLONG])
+def test_no_error_names_a_temporary_path(number: int, tmp_path: Path) -> None:
+    """Also where the name of the output is a part of it."""
+    target = tmp_path / "out"
+
+    def fail() -> None:
+        with atomic.file(target) as made:
+            raise OSError(number, os.strerror(number), str(made))
+
+    with pytest.raises(OSError, match="out") as error:
+        fail()
+    assert str(target) in str(error.value) and ".partial" not in str(error.value) and error.value.errno == number

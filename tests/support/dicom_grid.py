@@ -30,6 +30,8 @@ BITS = ((8, 8, 7), (16, 12, 11), (16, 16, 15), (32, 32, 31), (16, 12, 15))
 """Allocated, stored, high bit; the last pixels lie at the high end, which is refused."""
 PADDINGS = ("none", "high", "low", "range", "other sign", "unused bits")
 SLOPES = ("plain", "half", "mixed", "negative", "none")
+OTHER_SCALES = ("table", "both", "mapping")
+"""A Modality LUT, with a slope too, and real world values beside HU or alone."""
 WRAPPINGS = ("whole", "no preamble", "no syntax", "class in meta")
 TURNED = np.array([[0.96, 0.28, 0.0], [-0.28 * 0.8, 0.96 * 0.8, 0.6]])
 PLANES = {
@@ -55,22 +57,38 @@ class Freedoms:
     wrapping: str = "whole"
     plane: str = "axial"
     count: int = 2
+    overlay: bool = False
+    """Whether the bits that are not stored hold something else, as old overlays do."""
 
     @property
     def exists(self) -> bool:
         """Whether the standard and the encoders know it."""
         unused = self.padding != "unused bits" or (self.bits[:2] == (16, 12) and self.syntax in (*NATIVE, RLELossless))
-        return unused and (self.bits[0] < 32 or (self.syntax in NATIVE and self.padding == "none"))
+        table = self.slopes not in ("table", "both") or self.bits[1] <= 12
+        room = self.bits == (16, 12, 11) and self.padding != "unused bits" and self.syntax in (*NATIVE, RLELossless)
+        return (
+            unused
+            and table
+            and (room or not self.overlay)
+            and (self.bits[0] < 32 or (self.syntax in NATIVE and self.padding == "none"))
+        )
 
     @property
     def refused(self) -> bool:
-        """Whether there is no right value: CT without a rescale, pixels at the high end of their words."""
-        return (self.modality == "CT" and self.slopes == "none") or self.bits[2] != self.bits[1] - 1
+        """Whether there is no right value: CT without a rescale, MR or CT with two, pixels at the high end of words."""
+        scales = (self.modality == "CT" and self.slopes == "none") or self.slopes == "both"
+        return scales or self.bits[2] != self.bits[1] - 1
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether there are slope and intercept."""
+        return self.slopes not in ("none", "table") and (self.modality, self.slopes) != ("MR", "mapping")
 
     def scales(self) -> list[tuple[float, float]]:
         """Slope and intercept of every slice."""
         plain = (1.0, -1024.0 if self.modality == "CT" else 0.0)
         one = {"plain": plain, "none": (1.0, 0.0), "half": (0.5, -100.0), "negative": (-1.0, 2000.0)}
+        one |= dict.fromkeys(OTHER_SCALES, plain)
         return [(0.5 + z, 10.0 * z) if self.slopes == "mixed" else one[self.slopes] for z in range(self.count)]
 
     def limits(self) -> tuple[int, int]:
@@ -107,9 +125,17 @@ class Freedoms:
     def expected(self) -> NDArray[np.float64]:
         """Values in HU or a.u., in order along the normal."""
         scales = np.array(self.scales())[:, :, None, None]
-        values = self.stored() * scales[:, 0] + scales[:, 1]
+        stored = self.stored()
+        values = stored * scales[:, 0] + scales[:, 1]
+        if self.slopes == "table":
+            values = self.table().take(stored - self.limits()[0], mode="clip").astype(float)
         values = np.where(self.outside(), -1024.0 if self.modality == "CT" else 0.0, values)
         return np.maximum(values, -1024.0) if self.modality == "CT" else values
+
+    def table(self) -> NDArray[np.int64]:
+        """Values of all stored ones there can be."""
+        low, high = self.limits()
+        return np.arange(high - low + 1) * 3 % 4000
 
     def positions(self) -> NDArray[np.float64]:
         """LPS mm of the first pixel of every slice."""
@@ -136,6 +162,8 @@ def write(f: Freedoms, folder: Path) -> Path:
         dataset.SOPClassUID = CTImageStorage if f.modality == "CT" else MRImageStorage
         for group in (_place(f, z), _measures(), _scale(f, z)):
             dataset.update(group)
+        if f.slopes == "mapping":
+            dataset.RealWorldValueMappingSequence = [mapping("mm2/s", 2.0, 5.0)]
         _save(dataset, f, folder / f"{f.count - z}")
     return folder
 
@@ -163,6 +191,12 @@ def _common(f: Freedoms, stored: NDArray[np.int64]) -> Dataset:
             dataset.add_new("PixelPaddingRangeLimit", vr, limit)
     order = ">" if f.syntax == ExplicitVRBigEndian else "<"
     words = stored << 4 if f.bits[2] != f.bits[1] - 1 else stored
+    if f.overlay:
+        unused = np.arange(stored.size).reshape(stored.shape) * 7919 << f.bits[1]
+        words = (words & (1 << f.bits[1]) - 1 | unused) & (1 << f.bits[0]) - 1
+        words = words - (words >> f.bits[0] - 1 << f.bits[0]) if f.signed else words
+    if f.slopes in ("table", "both"):
+        dataset.ModalityLUTSequence = [_lookup(f)]
     data = words.astype(f"{order}{'i' if f.signed else 'u'}{f.bits[0] // 8}").tobytes()
     dataset.add_new("PixelData", "OB" if f.bits[0] == 8 else "OW", data + b"\0" * (len(data) % 2))
     return dataset
@@ -183,9 +217,29 @@ def _measures() -> Dataset:
 
 def _scale(f: Freedoms, z: int) -> Dataset:
     group = Dataset()
-    if f.slopes != "none":
+    if f.rescaled:
         group.RescaleSlope, group.RescaleIntercept = f.scales()[z]
     return group
+
+
+def _lookup(f: Freedoms) -> Dataset:
+    item, table, low = Dataset(), f.table(), f.limits()[0]
+    first = low % 0x10000 if f.signed and f.photometric == "MONOCHROME1" else low  # as scanners write it, too
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(table), first, 16])
+    item.ModalityLUTType = "HU" if f.modality == "CT" else "US"
+    order = ">" if f.syntax == ExplicitVRBigEndian else "<"
+    item.add_new("LUTData", "OW", table.astype(f"{order}u2").tobytes())
+    return item
+
+
+def mapping(unit: str, slope: float, intercept: float) -> Dataset:
+    """An item of RealWorldValueMappingSequence."""
+    item, code = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = unit, "UCUM", unit
+    item.MeasurementUnitsCodeSequence, item.LUTLabel, item.LUTExplanation = [code], "x", "x"
+    item.RealWorldValueFirstValueMapped, item.RealWorldValueLastValueMapped = 0, 4095
+    item.RealWorldValueSlope, item.RealWorldValueIntercept = slope, intercept
+    return item
 
 
 def _enhanced(f: Freedoms) -> Dataset:
@@ -201,7 +255,9 @@ def _enhanced(f: Freedoms) -> Dataset:
         orientation.ImageOrientationPatient = place.ImageOrientationPatient
         del place.ImageOrientationPatient
         frame.PlanePositionSequence, frame.PlaneOrientationSequence = [place], [orientation]
-        if f.slopes != "none":
+        if f.slopes == "mapping":
+            frame.RealWorldValueMappingSequence = [mapping("mm2/s", 2.0, 5.0)]
+        if f.rescaled:
             frame.PixelValueTransformationSequence = [_scale(f, z)]
         frames.append(frame)
     dataset.SharedFunctionalGroupsSequence, dataset.PerFrameFunctionalGroupsSequence = [shared], frames

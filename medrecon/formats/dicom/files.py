@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import stat
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from medrecon.formats.dicom.strangers import SUFFIXES, check_strangers
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -27,7 +28,6 @@ MULTIFRAME = {
 }
 STORAGE = b"1.2.840.10008.5.1.4.1.1."  # how the SOP class of every image begins
 DEFLATED = b"1.2.840.10008.1.2.1.99"
-SUFFIXES = (".dcm", ".ima")
 GREY = ("MONOCHROME1", "MONOCHROME2", "")
 COLOUR = ("PALETTE COLOR", "RGB", "YBR_")
 
@@ -118,24 +118,40 @@ def parsed(path: Path, pixels: bool = False, content: bytes | None = None) -> Da
         meta = dataset.file_meta
         if not len(dataset):
             raise ValueError("nothing after the meta information")
+        other = _is_other(dataset)
         for name in ("SOPClassUID", "SOPInstanceUID"):
             if not dataset.get(name) and meta.get(f"MediaStorage{name}"):
                 setattr(dataset, name, meta[f"MediaStorage{name}"].value)
-        told = {dataset.get("SOPClassUID"), meta.get("MediaStorageSOPClassUID")} - {None, ""}
-        others = told - {*SLICES, *MULTIFRAME}
-        if not told or (others and others != told):
-            raise ValueError(f"SOPClassUID and MediaStorageSOPClassUID say {' and '.join(sorted(told)) or 'nothing'}")
         if not meta.get("TransferSyntaxUID"):
             if pixels and "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
                 raise ValueError("the pixels are compressed, and TransferSyntaxUID does not say how")
             implicit, little = dataset.original_encoding
             explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-        if not others and not meta.TransferSyntaxUID.is_transfer_syntax:
+        if not other and not meta.TransferSyntaxUID.is_transfer_syntax:
             raise ValueError(f"unknown TransferSyntaxUID {meta.TransferSyntaxUID}")
     except Exception as error:
         raise ValueError(f"{path}: damaged DICOM file ({error}); restore or remove it") from error
     return dataset
+
+
+def _is_other(dataset: Dataset) -> bool:
+    """Tell whether a file says, without contradiction, that it is no CT or MR image; raises ValueError if damaged."""
+    from pydicom.uid import UID
+
+    own = dataset.get("SOPClassUID")
+    told = {str(uid) for uid in (own, dataset.file_meta.get("MediaStorageSOPClassUID")) if uid}
+    kinds = {SLICES.get(uid) or MULTIFRAME.get(uid) or uid for uid in told}
+    if len(kinds) != 1:
+        raise ValueError(f"SOPClassUID and MediaStorageSOPClassUID say {' and '.join(sorted(told)) or 'nothing'}")
+    if (what := kinds.pop()) in ("CT", "MR"):
+        if (modality := dataset.get("Modality")) in ("CT", "MR") and modality != what:
+            raise ValueError(f"SOPClassUID is that of {what}, and Modality says {modality}")
+        return False
+    private = own and UID(what).is_valid and not what.startswith("1.2.840.10008.")
+    if UID(what).name == what and not private:
+        raise ValueError(f"unknown SOP class {what}")
+    return True
 
 
 def check_inflated(path: Path) -> None:
@@ -180,9 +196,9 @@ def headers(path: Path) -> list[Dataset]:
             others[other].append(name)
         else:
             kept.append(dataset)
-        if other.startswith("colour"):
-            log.warning("%s: left out, a %s: neither HU nor intensities", name, other)
-    _check_strangers(strangers, [Path(str(d.filename)) for d in kept])
+        if other.startswith(("colour", "mosaic")):
+            log.warning("%s: left out, a %s: neither HU nor intensities of one slice", name, other)
+    check_strangers(strangers, [Path(str(d.filename)) for d in kept])
     what = ", ".join(f"{len(names)} x {other}, such as {names[0]}" for other, names in others.items())
     if not kept:
         raise ValueError(f"{path}: no CT or MR image here (found: {what or 'no DICOM file'})")
@@ -191,32 +207,14 @@ def headers(path: Path) -> list[Dataset]:
     return kept
 
 
-def _check_strangers(strangers: Sequence[Path], images: Sequence[Path]) -> None:
-    """Raises ValueError for a file that is no DICOM, and named as the images beside it: what is left of one."""
-    names = {_alike(path) for path in images}
-    for path in strangers:
-        if _alike(path) in names:
-            raise ValueError(
-                f"{path}: is no DICOM file, though named like the images beside it: empty, damaged or cut short, and a "
-                "slice may be missing; restore or remove it"
-            )
-
-
-def _alike(path: Path) -> tuple[Path, str]:
-    """What the names of a series have in common: all but the numbers."""
-    return path.parent, re.sub(r"[0-9]+", "0", path.name)
-
-
 def _is_image_file(name: Path) -> bool:
     """Tell a DICOM file from others; raises ValueError for what was one and holds nothing now."""
     if not name.is_file():
         raise ValueError(f"{name}: a link to nothing, a slice may be missing; restore what it points to or remove it")
     if is_dicom(name):
         return True
-    if name.suffix.lower() in SUFFIXES:
-        if not name.stat().st_size:
-            raise ValueError(f"{name}: is empty, a slice may be missing; restore or remove it")
-        log.warning("%s: is no DICOM file, in spite of its name; left out", name)
+    if name.suffix.lower() in SUFFIXES and not name.stat().st_size:
+        raise ValueError(f"{name}: is empty, a slice may be missing; restore or remove it")
     return False
 
 
@@ -228,6 +226,8 @@ def _unfit(dataset: Dataset) -> str:
     if sop_class not in SLICES and sop_class not in MULTIFRAME:
         return str(getattr(sop_class, "name", sop_class) or "no SOP class")
     shown, samples = str(dataset.get("PhotometricInterpretation") or "").strip(), dataset.get("SamplesPerPixel")
+    if "MOSAIC" in (dataset.get("ImageType") or []):
+        return "mosaic (a Siemens picture of many slices; export it as single slices or as an enhanced file)"
     if shown.startswith(COLOUR):
         return f"colour image ({shown})"
     dataset.get("SeriesInstanceUID")  # read here, where damage is told by name

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 GROUPS = (
     "UnassignedSharedConvertedAttributesSequence",
     "UnassignedPerFrameConvertedAttributesSequence",
+    "MultienergyCTCharacteristicsSequence",
     "CTXRayDetailsSequence",
     "CTReconstructionSequence",
     "CTImageFrameTypeSequence",
@@ -29,13 +30,16 @@ GROUPS = (
     "MRDiffusionSequence",
     "CardiacSynchronizationSequence",
     "TemporalPositionSequence",
+    "ContrastBolusUsageSequence",
     "FrameContentSequence",
     "PixelMeasuresSequence",
     "PlaneOrientationSequence",
     "PlanePositionSequence",
     "PixelValueTransformationSequence",
 )
-PLACES = ("StackID", "InStackPositionNumber", "ImagePositionPatient")
+PLACES = ("StackID", "InStackPositionNumber", "ImagePositionPatient", "FrameAcquisitionNumber")
+"""Dimensions in which the frames of one volume differ."""
+MAPPING = "RealWorldValueMappingSequence"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +115,14 @@ class Frame:
         return None if value is None or value == "" else value
 
 
-def of(header: Dataset) -> list[Frame]:
-    """Return the frames of a file.
+def of(header: Dataset) -> tuple[list[Frame], str]:
+    """Return the frames of a file, and why an enhanced one lacks some: the first without usable geometry.
 
     Raises:
-        ValueError: without usable geometry, or not as many functional groups as frames; names the file.
+        ValueError: no usable geometry at all, or not as many functional groups as frames; names the file.
     """
     if not is_multiframe(header):
-        return [Frame(header)]
+        return [Frame(header)], ""
     try:
         per_frame = list(header.get("PerFrameFunctionalGroupsSequence") or [])
         shared = _attributes(next(iter(header.get("SharedFunctionalGroupsSequence") or []), None))
@@ -135,7 +139,15 @@ def of(header: Dataset) -> list[Frame]:
         raise ValueError(f"{header.filename}: damaged functional groups ({error})") from error
     if not own or len(own) != count:
         raise ValueError(f"{header.filename}: {count} frames, but functional groups for {len(own)}")
-    return [Frame(header, index, values) for index, values in enumerate(own)]
+    frames, lost = [], ""
+    for index, values in enumerate(own):
+        try:
+            frames.append(Frame(header, index, values))
+        except ValueError as error:
+            lost = lost or str(error)
+    if not frames:
+        raise ValueError(lost)
+    return frames, lost
 
 
 def _tags(names: tuple[str, ...]) -> set[str]:
@@ -154,4 +166,6 @@ def _attributes(groups: Dataset | None) -> dict[str, Any]:
             for element in (e for part in (item, *inner) for e in part):
                 if element.VR != "SQ" and element.keyword and not element.is_empty:
                     found[element.keyword] = element.value
+    if groups is not None and groups.get(MAPPING):
+        found[MAPPING] = groups[MAPPING].value
     return found

@@ -75,8 +75,11 @@ def irregularity(ordered: Sequence[Frame]) -> tuple[str, list[int]]:
     places = positions(ordered)
     line = places[0] + np.arange(len(ordered))[:, None] * (places[-1] - places[0]) / (len(ordered) - 1)
     off = np.linalg.norm(places - line, axis=1)
-    if off.max() > max(OFF_LINE * step, _rounding(ordered)):
-        return f"slices are not on a line: {ordered[int(off.argmax())]} is {off.max():.2f} mm off", []
+    if off.max() > (most := max(OFF_LINE * step, _rounding(ordered))):
+        text = f"slices are not on a line: {ordered[int(off.argmax())]} is {off.max():.2f} mm off"
+        moves = np.diff(places, axis=0)
+        bent = np.linalg.norm(moves - np.median(moves, axis=0), axis=1) > most
+        return text, [int(i) + 1 for i in np.flatnonzero(bent)]
     return "", []
 
 

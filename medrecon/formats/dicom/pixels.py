@@ -39,6 +39,10 @@ class MissingCodec(ValueError):
     """The file is compressed in a way no installed package can decode."""
 
 
+class Unreadable(ValueError):
+    """The pixels of a frame are damaged; those of others may be whole."""
+
+
 @dataclass
 class Padding:
     """Voxels that the headers say are no image, counted.
@@ -54,8 +58,11 @@ class Padding:
     inside: int = 0
 
 
-def values(frames: Sequence[Frame], kind: Modality) -> tuple[NDArray[np.float32], Padding]:
+def values(frames: Sequence[Frame], kind: Modality, first: int = 0) -> tuple[NDArray[np.float32], Padding]:
     """Return the values (Z, Y, X) of frames in HU (CT) or a.u. (MR), padding as air (-1024 HU) or 0, and its count.
+
+    Args:
+        first: the index of the first frame in its stack, for messages.
 
     Raises:
         ValueError: pixels that cannot be decoded, or no valid rescale; names the file.
@@ -66,8 +73,11 @@ def values(frames: Sequence[Frame], kind: Modality) -> tuple[NDArray[np.float32]
         _check_size(frame)
     data = np.empty((len(frames), frames[0].header.Rows, frames[0].header.Columns), np.float32)
     padding, empty = Padding(), AIR if kind == "CT" else 0.0
-    for i, (frame, dataset) in enumerate(_opened(frames)):
-        stored, outside = _decoded(frame, dataset)
+    for i, (frame, dataset, whole) in enumerate(_opened(frames)):
+        try:
+            stored, outside = _decoded(frame, dataset, whole)
+        except Unreadable as error:
+            raise Unreadable(f"{error}; restore it, or leave slice {first + i} out with --slices (slices=)") from error
         image = scales[i](stored)
         if not np.isfinite(image).all():
             raise ValueError(f"{frame}: NaN or infinite values after the rescale; check its slope and intercept")
@@ -79,12 +89,46 @@ def values(frames: Sequence[Frame], kind: Modality) -> tuple[NDArray[np.float32]
     return data, padding
 
 
-def _opened(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Dataset]]:
-    """Each frame with the dataset of its file, one file at a time in memory."""
+def _opened(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Dataset, int]]:
+    """Each frame with the dataset of its file and how many frames that holds, one file at a time in memory."""
     for name, members in groupby(frames, lambda frame: str(frame.header.filename)):
         dataset = parsed(Path(name), pixels=True)
+        _check_kind(dataset)
+        whole = _filled_up(dataset)
         for frame in members:
-            yield frame, dataset
+            yield frame, dataset, whole
+
+
+def _check_kind(dataset: Dataset) -> None:
+    """Raises ValueError for no pixels, or pixels that no CT or MR image has."""
+    if other := [name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in dataset]:
+        raise ValueError(
+            f"{dataset.filename}: holds {other[0]}, which no CT or MR image has by the standard; write the values as "
+            "whole numbers with RescaleSlope and RescaleIntercept, or as NIfTI"
+        )
+    if "PixelData" not in dataset:
+        raise ValueError(f"{dataset.filename}: holds no pixels, cut short perhaps; restore or remove it")
+
+
+def _filled_up(dataset: Dataset) -> int:
+    """How many frames there are; pixels that end before they should are made as long, so that those can be decoded."""
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if count == 1 or not _is_native(dataset):
+        return count
+    try:
+        one = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+    except (AttributeError, TypeError, ValueError):
+        return count  # told when it is decoded
+    pixels = dataset["PixelData"]
+    if not one or (there := len(pixels.value)) >= count * one:
+        return count
+    pixels.value += bytes(count * one - there)
+    return there // one
+
+
+def _is_native(dataset: Dataset) -> bool:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return not syntax.is_compressed or bool(syntax.is_deflated)
 
 
 def _check_size(frame: Frame) -> None:
@@ -103,11 +147,13 @@ def _number(frame: Frame, name: str, default: int) -> int:
         raise ValueError(f"{frame}: {name} is {value!r}, no whole number") from error
 
 
-def _decoded(frame: Frame, dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _decoded(frame: Frame, dataset: Dataset, whole: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Stored values (Y, X) of a frame, and which of them are padding."""
     _require_codec(dataset)
     shape = (frame.header.Rows, frame.header.Columns)
     try:
+        if frame.index >= whole:
+            raise ValueError(f"they end after frame {whole}")
         _check_pixels(dataset)
         stored = _stored(frame, dataset)
         padding = _padding(dataset)
@@ -117,9 +163,9 @@ def _decoded(frame: Frame, dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.b
             words = stored if _within(dataset, low, high) else _stored(frame, dataset, correct_unused_bits=False)
             outside = (words >= low) & (words <= high)
     except Exception as error:
-        raise ValueError(f"{frame}: the pixels cannot be decoded, the file is damaged ({error})") from error
+        raise Unreadable(f"{frame}: the pixels cannot be decoded, the file is damaged ({error})") from error
     if stored.shape != shape:
-        raise ValueError(f"{frame}: expected a grey image {shape[0]}x{shape[1]}, got pixels {stored.shape}")
+        raise Unreadable(f"{frame}: expected a grey image {shape[0]}x{shape[1]}, got pixels {stored.shape}")
     return stored, outside
 
 
@@ -136,14 +182,15 @@ def _check_pixels(dataset: Dataset) -> None:
     stored, high = int(dataset.BitsStored), dataset.get("HighBit")
     if high is not None and int(high) != stored - 1:
         raise ValueError(f"HighBit is {high} with {stored} bits stored, expected {stored - 1}")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and not syntax.is_deflated:
+    if not _is_native(dataset):
         return
     row = int(dataset.Columns) * int(dataset.BitsAllocated) // 8
     wanted = row * int(dataset.Rows) * int(dataset.get("NumberOfFrames") or 1)
     if (size := len(dataset.PixelData)) >= wanted + max(row, 2):
         raise ValueError(f"{size} bytes of pixels, and {wanted} expected")
-    if not syntax.is_deflated:
+    if size > wanted and (size % 2 or dataset.PixelData[wanted:].strip(b"\0")):
+        raise ValueError(f"{size} bytes of pixels, and {wanted} expected: they may be shifted")
+    if not dataset.file_meta.TransferSyntaxUID.is_deflated:
         _check_end(dataset)
 
 
@@ -220,9 +267,9 @@ def _require_codec(dataset: Dataset) -> None:
     """Raises MissingCodec, with the package to install, when no decoder for the compression is there."""
     from pydicom.pixels.decoders.base import get_decoder
 
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_compressed or syntax.is_deflated:
+    if _is_native(dataset):
         return
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:

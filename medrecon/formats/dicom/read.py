@@ -13,6 +13,7 @@ from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import Slices
 from medrecon.formats.dicom import files, geometry, pixels
 from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom.complete import check_complete
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +32,19 @@ def read_series(
         ValueError: several stacks (lists them), missing, doubled or unevenly spaced slices, no valid rescale, a codec
             that is not installed, a damaged file, or another modality than asked for.
     """
-    stack = dicom_series.choose(dicom_series.stacks(files.headers(path)), series, path)
+    headers = files.headers(path)
+    stack = dicom_series.choose(dicom_series.stacks(headers), series, path)
     kind: Modality = "CT" if files.kind(stack.frames[0].header) == "CT" else "MR"
     if modality is not None and modality != kind:
         raise ValueError(f"{path}: holds {kind} images, and {modality} was asked for")
     if any(frame.get("BurnedInAnnotation") == "YES" for frame in stack.frames):
         log.warning("%s: says that text is burned into the image; it may name the patient", path)
+    if path.is_dir():
+        check_complete(path, headers, stack.frames[0].get("SeriesInstanceUID"))
     start, stop = slices(len(stack.frames)) if slices else (0, len(stack.frames))
     frames, affine = stack.frames[start:stop], geometry.affine(stack.frames)
     affine[:3, 3] += affine[:3, 2] * start
-    values, padding = pixels.values(frames, kind)
+    values, padding = pixels.values(frames, kind, start)
     log.info("%s: %s %s, %s", path, kind, values.shape, "HU" if kind == "CT" else "a.u.")
     names = list(dict.fromkeys(str(f.header.filename) for f in frames))
     source: dict[str, Any] = {"dicom": names, "dicom_sha256": [checksum.of_file(Path(name)) for name in names]}

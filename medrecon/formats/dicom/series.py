@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medrecon.formats.dicom import files, geometry
+from medrecon.formats.dicom import files, geometry, kinds
 from medrecon.formats.dicom import frames as dicom_frames
 from medrecon.formats.dicom.frames import Frame
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What tells apart several volumes that share one series and one place: echoes, magnitude and phase, time points.
+# What tells apart several volumes of one kind that share one place: time points, acquisitions, small differences.
 REPEATS = (
     "EchoNumbers",
     "EchoTime",
@@ -89,7 +89,7 @@ def choose(stacks: list[Stack], series: str | None, where: Path) -> Stack:
             s for s in stacks if s.label.startswith(series) or s.frames[0].get("SeriesInstanceUID") == series
         ]
     problem = found[0].problem if len({s.problem for s in found}) == 1 else ""
-    if len(found) == 1 and (not problem or found[0].part):
+    if len(found) == 1 and (not problem or (found[0].part and series is not None)):
         return found[0]
     if problem and not found[0].part:
         raise ValueError(f"{where}: {problem}")
@@ -114,8 +114,9 @@ def stacks(headers: list[Dataset]) -> list[Stack]:
         lost = nowhere.pop(uid, "")
         for index, (group, told, problem, part) in enumerate(groups, start=1):
             name = label if len(groups) == 1 else f"{label}.{index}"
-            wrong = lost or _mixed(group)
-            found.append(Stack(name, group, told, wrong or problem, part and not wrong))
+            mixed = _mixed(group)
+            rest = part if problem else bool(lost)  # what is whole may be read, asked for by its label
+            found.append(Stack(name, group, told, mixed or lost or problem, rest and not mixed))
     for left_out in nowhere.values():
         log.warning("%s; left out", left_out)
     return found
@@ -140,10 +141,13 @@ def _placed(headers: list[Dataset]) -> tuple[list[Frame], dict[str, str]]:
     frames: list[Frame] = []
     nowhere: dict[str, str] = {}
     for header in headers:
+        uid = str(header.get("SeriesInstanceUID") or "")
         try:
-            frames += dicom_frames.of(header)
+            found, lost = dicom_frames.of(header)
+            frames += found
+            if lost:
+                nowhere.setdefault(uid, lost)
         except ValueError as error:
-            uid = str(header.get("SeriesInstanceUID") or "")
             page = "Rows" in header and not header.get("ImagePositionPatient") and not files.is_multiframe(header)
             if not page or not UID(uid).is_valid:  # damaged: any series may lack it
                 raise
@@ -182,26 +186,38 @@ def _origin(frame: Frame) -> str:
 
 def _volumes(ordered: list[Frame]) -> Iterator[tuple[list[Frame], str, str, bool]]:
     """(slices in order, what tells them apart, problem, part) of each volume among frames that share a grid."""
-    problem, _ = geometry.irregularity(ordered)
-    for part, told in _repeats(ordered) if problem else [(ordered, "")]:
-        problem, breaks = geometry.irregularity(part)
-        for i, j in pairwise([0, *breaks, len(part)]):
-            yield part[i:j], told, problem, bool(breaks)
+    groups: dict[tuple[int, ...], list[Frame]] = defaultdict(list)
+    for frame, kind in zip(ordered, kinds.of(ordered), strict=True):
+        groups[kind].append(frame)
+    found = []
+    for same in groups.values():
+        problem, _ = geometry.irregularity(same)
+        for volume in _repeats(same) if problem else [same]:
+            problem, breaks = geometry.irregularity(volume)
+            found += [(volume[i:j], problem, bool(breaks)) for i, j in pairwise([0, *breaks, len(volume)])]
+    told = _texts(ordered, (*REPEATS, *kinds.NAMES, *CLOCKS)) if len(found) > 1 else {}
+    place = {frame: i for i, frame in enumerate(ordered)}
+    for volume, problem, part in found:
+        yield volume, _said(told, [place[frame] for frame in volume]), problem, part
 
 
-def _repeats(ordered: list[Frame]) -> list[tuple[list[Frame], str]]:
-    """The volumes among repeated frames by the fewest attributes that leave one at a place, and what they say."""
+def _texts(frames: Sequence[Frame], names: Iterable[str]) -> dict[str, list[str]]:
+    """The attributes in which frames differ, as texts."""
+    told = {name: [kinds.written(kinds.value(frame, name)) for frame in frames] for name in dict.fromkeys(names)}
+    return {name: texts for name, texts in told.items() if len(set(texts)) > 1}
+
+
+def _repeats(ordered: list[Frame]) -> list[list[Frame]]:
+    """The volumes among repeated frames by the fewest attributes that leave one at a place."""
     places = len(ordered) - len(geometry.doubled(ordered))
-    told = {name: [_text(frame.get(name)) for frame in ordered] for name in (*REPEATS, *CLOCKS)}
-    told = {name: texts for name, texts in told.items() if len(set(texts)) > 1}
+    told = _texts(ordered, (*REPEATS, *CLOCKS))
     for names in (names for n in range(1, AT_MOST + 1) for names in combinations(told, n)):
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for i, key in enumerate(zip(*(told[name] for name in names), strict=True)):
-            groups[key].append(i)
-        parts = [[ordered[i] for i in indices] for indices in groups.values()]
-        if _separate(parts, places, len(ordered), names):
-            return [(part, _said(told, indices)) for part, indices in zip(parts, groups.values(), strict=True)]
-    return [(ordered, "")]
+        groups: dict[Hashable, list[Frame]] = defaultdict(list)
+        for frame, key in zip(ordered, zip(*(told[name] for name in names), strict=True), strict=True):
+            groups[key].append(frame)
+        if _separate(list(groups.values()), places, len(ordered), names):
+            return list(groups.values())
+    return [ordered]
 
 
 def _separate(parts: list[list[Frame]], places: int, count: int, names: tuple[str, ...]) -> bool:
@@ -220,8 +236,4 @@ def _separate(parts: list[list[Frame]], places: int, count: int, names: tuple[st
 def _said(told: dict[str, list[str]], indices: list[int]) -> str:
     """What is the same in a part, of what is not in all."""
     same = {name: {texts[i] for i in indices} for name, texts in told.items()}
-    return ", ".join(f"{name} {texts.pop()}" for name, texts in same.items() if len(texts) == 1)
-
-
-def _text(value: object) -> str:
-    return "\\".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+    return ", ".join(f"{name} {texts.pop() or 'none'}" for name, texts in same.items() if len(texts) == 1)

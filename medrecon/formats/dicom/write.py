@@ -54,19 +54,20 @@ def write_series(
         ValueError: columns and rows not orthogonal, units that do not fit, or a source that is elsewhere in space or
             not what it was when the volume was read.
     """
+    shown = atomic.final(path)
     if (volume.modality, volume.units) not in {("CT", "HU"), ("MR", "a.u.")}:
-        raise ValueError(f"{path}: DICOM takes CT in HU or MR in a.u., not {volume.modality} in {volume.units}")
-    place = _placement(volume, path)
+        raise ValueError(f"{shown}: DICOM takes CT in HU or MR in a.u., not {volume.modality} in {volume.units}")
+    place = _placement(volume, shown)
     sources = find_sources(volume.source, template)
     if volume.source.get("dicom_sha256") and not sources:
         log.warning(
             "%s: patient and study stay empty; give the folder of the source images (--template FOLDER, template=)",
-            path,
+            shown,
         )
-    _check_sources(volume, sources, place, path)
+    _check_sources(volume, sources, place, shown)
     description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
     key = _content_key(volume, sources, description)
-    stored, attributes = _store(volume, path)
+    stored, attributes = _store(volume, shown)
     now = datetime.now()
     with atomic.folder(path, PATTERN, overwrite=overwrite, beside=beside) as folder:
         for index in range(len(stored)):

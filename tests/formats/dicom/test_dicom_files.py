@@ -10,11 +10,14 @@ import dicom_grid as grid
 import numpy as np
 import pydicom
 import pytest
+import torch
 from dicom_grid import Freedoms
-from dicom_maker import file_at, make_series, values
+from dicom_maker import OBLIQUE, file_at, make_series, values
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from medrecon import formats
+from medrecon.core import atomic
+from medrecon.core.volume import Volume
 from medrecon.data.describe import _kind
 from medrecon.formats import read
 from medrecon.formats.dicom.format import Dicom
@@ -215,3 +218,163 @@ def test_damage_is_refused_by_name_or_changes_nothing(enhanced: bool, tmp_path: 
         np.testing.assert_array_equal(volume.data.numpy(), f.expected(), err_msg=f"{kind} at {at}")
         np.testing.assert_allclose(volume.affine.numpy(), f.affine(), atol=1e-6, err_msg=f"{kind} at {at}")
     assert refused > 30
+
+
+@pytest.mark.parametrize(
+    ("own", "meta"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.299", None),
+        ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"),
+        (None, "1.2.84010008.5.1.4.1.1.2"),
+        (None, "1.2.826.0.1.3680043"),
+    ],
+)
+def test_a_slice_whose_class_is_damaged_is_not_left_out(own: str | None, meta: str | None, tmp_path: Path) -> None:
+    """It is the last one, and its class is not known, another than its meta information says, or said there alone."""
+    make_series(tmp_path / "s")
+    dataset = pydicom.dcmread(path := file_at(tmp_path / "s", 5))
+    for holder, name, value in (
+        (dataset, "SOPClassUID", own),
+        (dataset.file_meta, "MediaStorageSOPClassUID", meta or "1.2.3"),
+    ):
+        delattr(holder, name)
+        if value is not None:
+            setattr(holder, name, value)
+    if meta is None:
+        del dataset.file_meta.MediaStorageSOPClassUID
+    pydicom.dcmwrite(path, dataset, enforce_file_format=False)
+    with pytest.raises(ValueError, match="restore or remove it") as error:
+        read(tmp_path / "s")
+    assert f"{path}: damaged DICOM file" in str(error.value)
+
+
+def test_objects_of_known_and_of_private_classes_are_left_out(tmp_path: Path) -> None:
+    make_series(tmp_path / "s")
+    for name, uid in (("sr", "1.2.840.10008.5.1.4.1.1.88.33"), ("csa", "1.3.12.2.1107.5.9.1")):
+        make_series(tmp_path / "t", count=1, prefix=name)
+        dataset = pydicom.dcmread(next((tmp_path / "t").glob(f"{name}*")))
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = uid
+        dataset.save_as(tmp_path / "s" / name)
+    assert len(read(tmp_path / "s").data) == 6
+
+
+def test_modality_and_class_agree(tmp_path: Path) -> None:
+    make_series(tmp_path / "s", modality="MR", Modality="CT")
+    with pytest.raises(ValueError, match="SOPClassUID is that of MR, and Modality says CT") as error:
+        read(tmp_path / "s")
+    assert str(tmp_path / "s") in str(error.value)
+
+
+DAMAGES = ("cut at 0", "cut at 100", "cut at 131", "magic", "lost", "header", "start", "rubbish")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [*(("IM0003", damage) for damage in DAMAGES), ("b.dat", "rubbish"), ("c.dcm", "cut at 60")]
+)
+def test_a_damaged_slice_of_another_name_is_not_left_out_in_silence(
+    damage: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last slice, of a name unlike the others': nothing else tells that it is missing."""
+    make_series(tmp_path / "s", InstanceNumber=None)
+    data = (path := file_at(tmp_path / "s", 5)).read_bytes()
+    path.unlink()
+    rest = {
+        "magic": data[:128] + b"XXXX" + data[132:],
+        "lost": data[3:],
+        "header": bytes(256) + data[256:],
+        "start": data[132:][:60],
+        "rubbish": bytes((i * 7919 + 13) % 251 for i in range(len(data))),
+    }
+    path = tmp_path / "s" / name
+    path.write_bytes(rest[damage] if damage in rest else data[: int(damage.split()[-1])])
+    try:
+        assert len(read(tmp_path / "s").data) == 5
+        assert f"{path}: is no DICOM file, and may have been one" in caplog.text
+    except ValueError as error:
+        assert f"{path}: " in str(error) and "restore or remove it" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("README", b"The knee of a dog, see LICENSE."), (".DS_Store", b"\0\0\0\1Bud1" + bytes(600)), ("a.json", b"{}")]
+    + [("._im1", b"\0\5\x16\7\0\2\0\0Mac OS X"), ("dump.txt", b"(0008,0016) UI 1.2.840.10008.5.1.4.1.1.2")],
+)
+def test_what_never_was_an_image_is_left_out_in_silence(
+    name: str, content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_series(tmp_path / "s")
+    (tmp_path / "s" / name).write_bytes(content)
+    assert len(read(tmp_path / "s").data) == 6 and not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("told", "gone", "says"), [("InstanceNumber", 5, "and 1 is not there"), ("count", 0, "6 images")]
+)
+def test_an_end_slice_that_is_gone_is_told(
+    told: str, gone: int, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No gap tells: the numbers of the others do, or how many there should be."""
+    make_series(tmp_path / "s", **({"ImagesInAcquisition": 6} if told == "count" else {}))
+    read(tmp_path / "s")
+    assert not caplog.records
+    file_at(tmp_path / "s", gone).unlink()
+    assert len(read(tmp_path / "s").data) == 5
+    assert says in caplog.text and "a slice may be missing at an end of the volume" in caplog.text
+
+
+def test_every_second_slice_was_left_out_on_purpose(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_series(tmp_path / "s", count=8, ImagesInAcquisition=8)
+    for path in [file_at(tmp_path / "s", i) for i in (1, 3, 5, 7)]:
+        path.unlink()
+    assert len(read(tmp_path / "s").data) == 4 and not caplog.records
+
+
+def test_frames_before_the_cut_can_be_read(tmp_path: Path) -> None:
+    """An enhanced file that ends in its second frame of four; that is the third slice, and the fourth is the first."""
+    f = Freedoms("MR", True, count=4)
+    path = next(grid.write(f, tmp_path / "s").iterdir())
+    path.write_bytes(path.read_bytes()[: -2 * 32 * 36 * 2 - 100])
+    with pytest.raises(ValueError, match=r"they end after frame 1.*leave slice 0 out with --slices") as error:
+        read(path)
+    assert str(path) in str(error.value)
+    with pytest.raises(ValueError, match="leave slice 2 out"):
+        read(path, slices=lambda count: (2, count))
+    np.testing.assert_array_equal(read(path, slices=lambda count: (3, count)).data.numpy(), f.expected()[3:])
+
+
+def test_a_frame_without_a_place_leaves_the_others(tmp_path: Path) -> None:
+    f = Freedoms("MR", True, count=4)
+    path = next(grid.write(f, tmp_path / "s").iterdir())
+    dataset = pydicom.dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence  # the last slice
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=r"frame 1: no usable geometry.*choose one with series=LABEL") as error:
+        read(path)
+    label = str(error.value).splitlines()[1].split(":")[0].strip()
+    np.testing.assert_array_equal(read(path, series=label).data.numpy(), f.expected()[:3])
+
+
+def test_a_slice_off_the_line_leaves_the_others(tmp_path: Path) -> None:
+    make_series(tmp_path / "s")
+    dataset = pydicom.dcmread(path := file_at(tmp_path / "s", 3))
+    place = np.array(dataset.ImagePositionPatient, float) + 3 * OBLIQUE[0]
+    dataset.ImagePositionPatient = [f"{v:.6f}" for v in place]
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match="not on a line") as error:
+        read(tmp_path / "s")
+    labels = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert [len(read(tmp_path / "s", series=label).data) for label in labels] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(("name", "says"), [("series", "below -1024 HU"), ("v.nii.gz", "sheared")])
+def test_warnings_name_what_is_written_and_no_temporary_path(
+    name: str, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the demo does: an output inside a folder that appears whole."""
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[1, 2] = 0.3
+    volume = Volume(torch.full((2, 4, 4), -3000.0), affine, "HU", "CT")
+    with atomic.outputs((tmp_path / "demo",), lambda: None) as (made,):
+        made.mkdir()
+        formats.write(volume, made / name)
+    assert says in caplog.text and f"{tmp_path / 'demo' / name}: " in caplog.text and ".partial" not in caplog.text

@@ -21,15 +21,21 @@ from medrecon.formats.dicom.format import Dicom
 
 read = Dicom().read_image
 FORMS = list(itertools.product(("CT", "MR"), (False, True), (False, True)))
-COUNTS = {"values": 688, "encodings": 224, "highdicom": 16}
+COUNTS = {"values": 784, "encodings": 224, "highdicom": 16}
 
 
 def values_grid(modality: str, enhanced: bool, signed: bool) -> Iterator[Freedoms]:
-    """Bits, padding and slopes, each with each; MONOCHROME1 in every second. Rare bits with some of them."""
+    """Bits, padding and slopes, each with each; MONOCHROME1 in every second. Rare bits and scales with some of them.
+
+    Two thirds of those with unused bits have something else in them.
+    """
     usual = itertools.product(grid.BITS[:3], grid.PADDINGS, grid.SLOPES)
     rare = itertools.product(grid.BITS[3:], ("none", "range"), ("plain", "mixed"))
-    for i, (bits, padding, slopes) in enumerate(itertools.chain(usual, rare)):
-        made = Freedoms(modality, enhanced, signed, bits, padding, slopes, f"MONOCHROME{1 + i % 2}")
+    scales = itertools.product(grid.BITS[:2], ("none", "high"), grid.OTHER_SCALES)
+    for i, (bits, padding, slopes) in enumerate(itertools.chain(usual, rare, scales)):
+        overlay = bits == (16, 12, 11) and padding != "unused bits" and i % 3 > 0
+        shown = f"MONOCHROME{1 + i % 2}"
+        made = Freedoms(modality, enhanced, signed, bits, padding, slopes, shown, overlay=overlay)
         if made.exists:
             yield made
 
@@ -39,7 +45,10 @@ def encodings_grid(modality: str, enhanced: bool, signed: bool) -> Iterator[Free
     for i, (syntax, wrapping) in enumerate(itertools.product(grid.SYNTAXES, grid.WRAPPINGS)):
         bits, padding, slopes = grid.BITS[1 + i % 2], grid.PADDINGS[i % 5], grid.SLOPES[(i // 4) % 4]
         shown, plane = f"MONOCHROME{1 + i % 2}", list(grid.PLANES)[(i + i // 4) % 4]
-        yield Freedoms(modality, enhanced, signed, bits, padding, slopes, shown, syntax, wrapping, plane)
+        overlay = bits == (16, 12, 11) and syntax in (*grid.NATIVE, grid.RLELossless)
+        yield Freedoms(
+            modality, enhanced, signed, bits, padding, slopes, shown, syntax, wrapping, plane, overlay=overlay
+        )
 
 
 def keeps_the_law(f: Freedoms, folder: Path) -> None:
@@ -79,12 +88,13 @@ def test_the_count_is_as_told() -> None:
         st.booleans(),
         st.sampled_from(grid.BITS),
         st.sampled_from(grid.PADDINGS),
-        st.sampled_from(grid.SLOPES),
+        st.sampled_from((*grid.SLOPES, *grid.OTHER_SCALES)),
         st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
         st.sampled_from(grid.SYNTAXES),
         st.sampled_from(grid.WRAPPINGS),
         st.sampled_from(list(grid.PLANES)),
         st.integers(2, 4),
+        st.booleans(),
     ).filter(lambda f: f.exists)
 )
 def test_any_combination_is_right_or_refused(tmp_path_factory: pytest.TempPathFactory, freedoms: Freedoms) -> None:

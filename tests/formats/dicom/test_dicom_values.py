@@ -161,6 +161,18 @@ def test_more_pixels_than_the_image_has_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "s")
 
 
+def test_bytes_of_pixels_too_many_are_refused_unless_they_are_zero(tmp_path: Path) -> None:
+    """A damaged length that takes in what lies before the pixels: three of their bytes are left over."""
+    path = next(grid.write(Freedoms("MR", count=1), tmp_path / "s").iterdir())
+    change(path, PixelData=pydicom.dcmread(path).PixelData + b"\0\0")
+    with pytest.warns(UserWarning, match="excess padding"):
+        assert len(read(path).data) == 1
+    change(path, PixelData=b"\7\7" + pydicom.dcmread(path).PixelData[:-2])
+    with pytest.raises(ValueError, match="2306 bytes of pixels, and 2304 expected: they may be shifted") as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
 def test_shifted_pixels_are_refused(tmp_path: Path) -> None:
     """Four bytes too many before them: their last ones are left over at the end of the file."""
     make_series(tmp_path / "s")
@@ -196,3 +208,82 @@ def test_ct_in_units_of_its_own_is_refused_and_in_none_is_told(
     make_series(tmp_path / "u", RescaleType="US")
     read(tmp_path / "u")
     assert "taken as HU" in caplog.text
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_a_lookup_table_beside_a_slope_is_refused(modality: str, enhanced: bool, tmp_path: Path) -> None:
+    """The standard allows one of them; which is right nobody knows."""
+    f = Freedoms(modality, enhanced, bits=(16, 12, 11), slopes="both")
+    grid.write(f, tmp_path / "s")
+    with pytest.raises(ValueError, match="Modality LUT Sequence, and RescaleSlope") as error:
+        read(tmp_path / "s")
+    assert str(tmp_path / "s") in str(error.value)
+
+
+def test_a_lookup_table_does_not_wrap_around(tmp_path: Path) -> None:
+    """Stored 32000 above a first entry of -1024 is entry 33024, which 16 signed bits do not hold."""
+    path = next(grid.write(Freedoms("MR", signed=True, slopes="none", count=1), tmp_path / "s").iterdir())
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "SS", [40000, -1024, 16])
+    item.ModalityLUTType = "US"
+    item.add_new("LUTData", "OW", (np.arange(40000) + 7).astype("<u2").tobytes())
+    stored = np.linspace(-2000, 32000, 32 * 36).astype("<i2")
+    change(path, ModalityLUTSequence=[item], PixelData=stored.tobytes())
+    expected = np.maximum(stored.astype(int) + 1024, 0) + 7
+    np.testing.assert_array_equal(read(path).data.numpy().ravel(), expected)
+
+
+def test_mr_with_lookup_tables_in_some_slices_only_is_refused(tmp_path: Path) -> None:
+    f = Freedoms("MR", bits=(16, 12, 11), slopes="table", count=3)
+    bad = sorted(grid.write(f, tmp_path / "s").iterdir())[1]
+    change(bad, ModalityLUTSequence=None)
+    with pytest.raises(ValueError, match="no RescaleSlope and RescaleIntercept") as error:
+        read(tmp_path / "s")
+    assert str(bad) in str(error.value)
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_real_world_values_alone_are_not_applied_and_told(
+    enhanced: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    f = Freedoms("MR", enhanced, slopes="mapping")
+    np.testing.assert_array_equal(read(grid.write(f, tmp_path / "s")).data.numpy(), f.stored())
+    assert "RealWorldValueMappingSequence tells values in mm2/s; it is not applied" in caplog.text
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_slices_that_only_their_real_world_values_make_comparable_are_refused(enhanced: bool, tmp_path: Path) -> None:
+    path = sorted(grid.write(Freedoms("MR", enhanced, slopes="mapping", count=3), tmp_path / "s").iterdir())[0]
+    dataset = pydicom.dcmread(path)
+    frame = dataset.PerFrameFunctionalGroupsSequence[1] if enhanced else dataset
+    frame.RealWorldValueMappingSequence[0].RealWorldValueSlope = 2.5
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match="another RealWorldValueMappingSequence than") as error:
+        read(tmp_path / "s")
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+def test_ct_with_two_kinds_of_hu_is_refused(slope: float, tmp_path: Path) -> None:
+    f = Freedoms()
+    folder = grid.write(f, tmp_path / "s")
+    for path in folder.iterdir():
+        change(path, RealWorldValueMappingSequence=[grid.mapping("[hnsf'U]", slope, -1024.0)])
+    if slope == 1.0:
+        np.testing.assert_array_equal(read(folder).data.numpy(), f.expected())
+    else:
+        with pytest.raises(ValueError, match=r"of HU are .* by RealWorldValueMappingSequence") as error:
+            read(folder)
+        assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8"), ("", "")])
+def test_pixels_of_another_kind_or_none_are_refused_by_name(name: str, kind: str, tmp_path: Path) -> None:
+    bad = sorted(grid.write(Freedoms("MR"), tmp_path / "s").iterdir())[1]
+    change(bad, PixelData=None)
+    if name:
+        change(bad, BitsAllocated=8 * int(kind[2]), **{name: np.ones((32, 36), kind).tobytes()})
+    with pytest.raises(ValueError, match=f"holds {name}, which no CT or MR" if name else "holds no pixels") as error:
+        read(tmp_path / "s")
+    assert (f"{bad}: " in str(error.value) and "NIfTI" in str(error.value)) or not name
