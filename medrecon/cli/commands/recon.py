@@ -117,8 +117,9 @@ def recon(
         options["on_progress"] = report
         volume, result = reconstruct(scan, solver, **options)
         save(volume, {**plan, **result}, output, writing.overwrite, how.template)
-    doubt = " (far above 1: it does not explain the data)" if result["chi2"] > FAR else ""
-    note(f"wrote {output}: chi^2/m {result['chi2']:.3g}{doubt}, {result['seconds']:.1f} s")
+    far = "far above 1: the image does not explain the data"
+    says = far if result["chi2"] > FAR else "near 1 is no proof of what was not measured"
+    note(f"wrote {output}: chi^2/m {result['chi2']:.3g} ({says}), {result['seconds']:.1f} s")
     if out.json:
         show_json({**plan, **result})
     if failed := result.get("failed"):
