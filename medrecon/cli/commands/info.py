@@ -14,7 +14,7 @@ app = App(name="info")
 
 @app.default
 def info(path: Path, /, *, modality: Modality | None = None, out: Output = Output()) -> int:
-    """Show what is in a file or folder: series, grid, spacing and units of images; what a measurement or raw file holds.
+    """Show what is in a file or folder: series, grid, spacing and units of images; what measurement and raw files hold.
 
     Parameters
     ----------
