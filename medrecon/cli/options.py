@@ -83,7 +83,7 @@ class MRIOptions(Model):
     """MRI: sampling pattern; gaussian-2d, poisson and golden-angle undersample both axes; regular is every accel-th
     line, the acs lines on top of that"""
     acs: int = Field(24, ge=4)
-    """MRI: fully sampled central lines"""
+    """MRI: fully sampled central lines, from which the coil maps are learned; 12 or more"""
     partial_fourier: float = Field(1.0, ge=0.5, le=1)
     """MRI: fraction of the phase-encoding lines that are measured at all; the first ones are left out"""
     coils: int = Field(8, ge=1)

@@ -13,6 +13,11 @@ log = logging.getLogger(__name__)
 
 LENGTHS = ("iterations", "steps")
 """Settings that say how long a solver goes on."""
+MEANING = (
+    "far above 1 the image contradicts the samples; near 1 it explains them down to their noise, which is no proof of "
+    "what was not measured"
+)
+"""What chi^2/m says of an image: the report carries it, since the number alone is taken for more."""
 
 
 class Log:
@@ -65,6 +70,7 @@ class Log:
         known = sum(n for n, _ in padded)
         result: dict[str, Any] = {
             "chi2": sum(self.chi2.values()) / len(self.chi2),
+            "chi2_meaning": MEANING,
             "chi2_slices": [self.chi2.get(i) for i in range(self.start, self.stop)],
             "residuals": [sum(n * h[i] for n, h in padded) / known for i in range(longest)],
             "converged": not self.unfinished and not self.failed,

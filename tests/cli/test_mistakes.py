@@ -13,8 +13,8 @@ PAGE = ROOT / "docs" / "guide" / "mistakes.md"
 
 
 def script() -> ModuleType:
-    """benchmarks/mistakes.py, which is in no package."""
-    spec = importlib.util.spec_from_file_location("mistakes", ROOT / "benchmarks" / "mistakes.py")
+    """benchmarks/robustness/mistakes.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("mistakes", ROOT / "benchmarks" / "robustness" / "mistakes.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

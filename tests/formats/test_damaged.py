@@ -1,4 +1,4 @@
-"""A sample of benchmarks/damaged_inputs.py: damaged inputs of every reader are refused by name, or read right."""
+"""A sample of benchmarks/robustness/damaged_inputs.py: what is damaged is refused by name, or read right."""
 
 from pathlib import Path
 

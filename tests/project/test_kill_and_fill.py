@@ -1,4 +1,4 @@
-"""A small sample of benchmarks/kill_and_fill.py: runs killed at random moments, and disks that are full."""
+"""A small sample of benchmarks/robustness/kill_and_fill.py: runs killed at random moments, and disks that are full."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork, prctl and tmpfs")
 def test_old_outputs_stay_whole_and_nothing_is_left_over() -> None:
-    argv = ["benchmarks/kill_and_fill.py", "--kills", "6", "--disks", "3", "--seed", "1"]
+    argv = ["benchmarks/robustness/kill_and_fill.py", "--kills", "6", "--disks", "3", "--seed", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     only = ["--only", "import", "export", "weights"]
     done = subprocess.run([sys.executable, *argv, *only], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -79,12 +79,48 @@ def test_every_command_is_shown() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))],
+    [
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"),
+        *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md")),
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
-    local = [link for link in links if not link.startswith(("http:", "https:", "mailto:"))]
-    assert [link for link in local if not ((ROOT / page).parent / link).exists()] == []
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", (ROOT / page).read_text())
+    for link, place in links:
+        if not link.startswith(("http:", "https:", "mailto:")):
+            target = (ROOT / page).parent / link if link else ROOT / page
+            assert target.exists(), link
+            assert not place or place in headings(target), f"{link}#{place}"
+
+
+def headings(page: Path) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_every_benchmark_is_explained() -> None:
+    folder = ROOT / "benchmarks"
+    explained = set(re.findall(r"`(\w+\.py)`", (folder / "README.md").read_text()))
+    assert explained == {path.name for path in folder.rglob("*.py")}
+    assert max(len(list(f.glob("*.py"))) for f in (folder, *folder.iterdir()) if f.is_dir()) <= 12
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/raw_data_results.md", "docs/guide/mri.md"])
+def test_chi2_near_one_is_never_offered_as_a_proof(page: str) -> None:
+    assert re.search(r"(chi\^2/m|χ²/m)[^.|]*(near 1|≈ 1)[^.|]*no proof of (the )?anatomy", prose(page))
+
+
+def test_gains_stand_beside_what_test_data_did_to_them() -> None:
+    for page in ("README.md", "docs/results.md"):
+        assert re.search(r"optimistic by up to 0\.5 dB", prose(page)), page
+    before, _, _ = prose("docs/results.md").partition("## How it was measured")
+    assert "commit 53366ea" in before  # which code gave the figures
+
+
+def prose(page: str) -> str:
+    """A page with its line ends and emphasis taken out."""
+    return re.sub(r"\s+", " ", (ROOT / page).read_text().replace("**", ""))
 
 
 @pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"))])

@@ -46,5 +46,6 @@ def demo(
         show_json(rows)
     else:
         show_table(rows, ("case", "solver", "psnr_db", "ssim", "rmse", "chi2", "seconds"))
+    note("chi2 is chi^2/m: far above 1 the image contradicts the samples; near 1 is no proof of what was not measured")
     note(f"pictures, NIfTI, DICOM and results.json are in {output}")
     return 0

@@ -62,7 +62,7 @@ def diagnose(
     Parameters
     ----------
     prior
-        a shipped prior's name or a .safetensors file
+        ct, ct_pixel, mri, mri_pixel or a .safetensors file
     data
         data manifest (.toml) with train and val; or a folder of held-out scans, DICOM or NIfTI, one sub-folder a
         subject (then what needs the training slices is left out)

@@ -14,7 +14,7 @@ app = App(name="info")
 
 @app.default
 def info(path: Path, /, *, modality: Modality | None = None, out: Output = Output()) -> int:
-    """What is in a file or folder: series, grid, spacing, units; the content of a measurement file, or of raw data.
+    """Show what is in a file or folder: series, grid, spacing and units of images; what measurement and raw files hold.
 
     Parameters
     ----------

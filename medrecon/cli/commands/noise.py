@@ -32,7 +32,7 @@ class Choices:
     settings: dict[str, str] | None = None
     """hyper-parameters of the solver, as of `medrecon recon`"""
     prior: str | None = None
-    """a shipped prior's name or a .safetensors file, instead of the modality's own"""
+    """ct, ct_pixel, mri, mri_pixel or a .safetensors file; ct or mri, by the modality, unless given"""
     maps: Maps = "auto"
     """coil sensitivities of MRI, as of `medrecon recon`"""
 
@@ -48,7 +48,7 @@ def noise(
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
-    """Map the standard deviation of a reconstruction, voxel by voxel, by adding the scan's own noise anew.
+    """Map the standard deviation of a reconstruction in every voxel, by reconstructing the scan with fresh noise.
 
     Parameters
     ----------

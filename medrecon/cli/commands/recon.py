@@ -28,7 +28,7 @@ class Choices:
     """How to reconstruct."""
 
     mode: Literal["fast", "paper", "reference"] | None = None
-    """for the solvers that have modes, such as resample"""
+    """form of resample: fast (ours), paper (as published), reference (as its public code behaves)"""
     slices: str | None = None
     """A:B, slices A to B-1 only; not of a cone-beam scan"""
     device: str = "cpu"
@@ -36,11 +36,11 @@ class Choices:
     seed: int = 0
     """seed of stochastic solvers"""
     batch: int | None = None
-    """slices solved at once; the result does not depend on it"""
+    """slices solved at once: more are faster and take more memory"""
     settings: dict[str, str] | None = None
     """hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100"""
     prior: str | None = None
-    """a shipped prior's name or a .safetensors file, instead of the modality's own"""
+    """ct, ct_pixel, mri, mri_pixel or a .safetensors file; ct or mri, by the modality, unless given"""
     label: str | None = None
     """what is measured: a class that the prior was trained with, such as chest"""
     template: Path | None = None
@@ -117,8 +117,9 @@ def recon(
         options["on_progress"] = report
         volume, result = reconstruct(scan, solver, **options)
         save(volume, {**plan, **result}, output, writing.overwrite, how.template)
-    doubt = " (far above 1: it does not explain the data)" if result["chi2"] > FAR else ""
-    note(f"wrote {output}: chi^2/m {result['chi2']:.3g}{doubt}, {result['seconds']:.1f} s")
+    far = "far above 1: the image does not explain the data"
+    says = far if result["chi2"] > FAR else "near 1 is no proof of what was not measured"
+    note(f"wrote {output}: chi^2/m {result['chi2']:.3g} ({says}), {result['seconds']:.1f} s")
     if out.json:
         show_json({**plan, **result})
     if failed := result.get("failed"):

@@ -12,7 +12,7 @@ app = App(name="solvers")
 
 @app.default
 def solvers(*, out: Output = Output()) -> int:
-    """The solvers there are: name, modalities, whether they need a trained prior, one line each."""
+    """List the solvers: name, modalities, whether they need a trained prior, one line each."""
     from medrecon.pipeline import describe_solvers
 
     rows = describe_solvers()

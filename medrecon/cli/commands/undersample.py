@@ -25,7 +25,7 @@ class Choices:
     mask: Pattern = "random"
     """sampling pattern, of columns of k-space; gaussian-2d, poisson and golden-angle undersample both axes"""
     acs: int = 24
-    """fully sampled central lines"""
+    """fully sampled central lines, from which the coil maps are learned; 12 or more"""
     seed: int = 0
     """seed of the mask"""
     slices: str | None = None
@@ -44,7 +44,7 @@ def undersample(
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
-    """Leave samples of a measured Cartesian MRI scan out, retrospectively.
+    """Leave out samples of a measured Cartesian MRI scan, as if it had been accelerated.
 
     Parameters
     ----------

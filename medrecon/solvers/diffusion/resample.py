@@ -145,7 +145,7 @@ class ReSample(GuidedSolver):
         return Antithetic(*each) if self.antithetic else Independent(*each)
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
-        """Return how the data are met; benchmarks/oracles.py replaces it by one that knows more."""
+        """Return how the data are met; benchmarks/design/oracles.py replaces it by one that knows more."""
         return DataConsistency(A, y, self.cg_iterations, self.cg_tolerance)
 
     def guide(self, task: Task) -> ReSampleGuide:

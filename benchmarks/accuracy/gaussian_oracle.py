@@ -1,0 +1,148 @@
+"""How far the posterior samplers are from an exact posterior: DPS, PiGDM, DiffPIR, DAPS, DDS and ReSample under several
+samplers, on a Gaussian whose posterior is known. Writes the table of docs/design/oracle_table.md.
+
+    OMP_NUM_THREADS=1 python benchmarks/accuracy/gaussian_oracle.py
+    python benchmarks/accuracy/gaussian_oracle.py --samples 256 --out runs/oracle.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medrecon.core.measurement import Measurement
+from medrecon.diffusion.reverse import reverse
+from medrecon.models.exact.gaussian import GaussianPrior
+from medrecon.models.prior import Prior
+from medrecon.operators.algebra import Diagonal
+from medrecon.solvers.diffusion.base import GuidedSolver, example_prior
+from medrecon.solvers.diffusion.daps import DAPS
+from medrecon.solvers.diffusion.dds import DDS
+from medrecon.solvers.diffusion.diffpir import DiffPIR
+from medrecon.solvers.diffusion.dps import DPS
+from medrecon.solvers.diffusion.pigdm import PiGDM
+from medrecon.solvers.diffusion.resample import ReSample
+
+SIZE, NOISE, SEEN = 16, 0.05, 0.4
+TABLE = Path(__file__).parents[2] / "docs" / "design" / "oracle_table.md"
+SAMPLERS = (("ddim", 0.0), ("ddim", 1.0), ("ancestral", 1.0), ("heun", 0.0), ("multistep", 0.0), ("renoise", 1.0))
+WHY: dict[type[GuidedSolver], str] = {
+    DPS: "its step knows no covariance: the share of the misfit beyond the noise sets how far it goes, for all "
+    "directions alike",
+    PiGDM: "the denoiser's error is taken as white; one number read off the residual stands for its covariance",
+    DiffPIR: "estimates where renoising wants samples; white errors, so that pixels not seen learn of the data by the "
+    "next denoising alone: few levels do not suffice, and renoising, which forgets, does better",
+    DAPS: "the same white errors; renoising makes each level mend the one before, ddim and ancestral keep its errors",
+    DDS: "white errors again, but a whole correction at each level, however short the step: nearer the data, and with "
+    "estimates for targets",
+    ReSample: "the same; the encoder's residual does nothing where nothing is lost",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """Pixels of a smooth Gaussian, some seen with noise, as `count` items that share their data."""
+
+    prior: Prior
+    A: Diagonal
+    y: Measurement
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def draw(cls, seed: int) -> Oracle:
+        prior, g = example_prior((SIZE, SIZE)), torch.Generator().manual_seed(seed)
+        exact = prior.denoiser
+        assert isinstance(exact, GaussianPrior)
+        mask = (torch.rand(SIZE, SIZE, generator=g) < SEEN).float()
+        truth = exact.sample(1, g)[:, 0]
+        data = mask * (truth + NOISE * torch.randn(truth.shape, generator=g))
+        seen = mask.flatten().bool()
+        mean, covariance = exact.posterior(torch.eye(SIZE**2)[seen], data.flatten()[seen], NOISE)
+        square = lambda v: v.reshape(SIZE, SIZE).float()  # noqa: E731
+        y = Measurement(data, (mask / NOISE**2)[None])
+        return cls(prior, Diagonal(mask), y, square(mean), square(covariance.diag().sqrt()))
+
+    def errors(self, solver: GuidedSolver, samples: int) -> tuple[float, float]:
+        """Return |mean of the samples - mean| and the samples' deviation, both over the posterior's (rms of pixels)."""
+        runs = [self.run(solver, k) for k in range(samples // solver.copies())]
+        x = torch.cat(runs)
+        scale = self.deviation.square().mean().sqrt()
+        centre = (x.mean(0) - self.mean).square().mean().sqrt() / scale
+        return float(centre), float(x.var(0).mean().sqrt() / scale)
+
+    def run(self, solver: GuidedSolver, seed: int) -> Tensor:
+        """Return the trajectories' ends (K, H, W), before they are averaged."""
+        with torch.no_grad():
+            run = solver.prepare(self.A, self.y, generator=torch.Generator().manual_seed(seed))
+            end = reverse(run.guide, run.sampler, run.sigmas, run.draw, run.start).before
+        assert end is not None and end.image is not None
+        return end.image
+
+
+def solvers(prior: Prior, samples: int) -> Iterator[tuple[GuidedSolver, int]]:
+    """Yield the solvers from pure noise down to the prior's least level, and how many samples are asked of each."""
+    low, high = prior.denoiser.sigma_min, prior.denoiser.sigma_max
+    for name, eta in SAMPLERS:
+        law: dict[str, Any] = {"sampler": name, "eta": eta, "start": high, "end": low}
+        make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, DiffPIR, DAPS]
+        for cls in make:
+            if cls is DAPS and name in ("heun", "multistep"):
+                continue
+            if name == "renoise" and cls in (PiGDM, DPS):
+                continue
+            yield cls(prior, samples=samples, steps=200 if cls is DAPS else 100, **law), samples
+        if name != "renoise":
+            yield DDS(prior, steps=100, **law), samples // 8
+            yield ReSample(prior, steps=100, antithetic=False, pairs=1, **law), samples // 8
+
+
+def lines(cls: type[GuidedSolver]) -> int:
+    return len(Path(inspect.getfile(cls)).read_text().splitlines())
+
+
+def table(samples: int, seeds: int) -> str:
+    """Return the tables, in Markdown."""
+    oracles = [Oracle.draw(seed) for seed in range(seeds)]
+    rows: dict[type[GuidedSolver], list[str]] = {cls: [] for cls in WHY}
+    for solver, count in solvers(oracles[0].prior, samples):
+        found = torch.tensor([o.errors(solver, count) for o in oracles]).mean(0)
+        law = solver.sampler + (f", η = {solver.eta:g}" if solver.sampler in ("ddim", "renoise") else "")
+        chance = count**-0.5
+        cells = [type(solver).name, law, solver.steps, f"{found[0]:.2f}", f"{chance:.2f}", f"{found[1]:.2f}"]
+        rows[type(solver)].append("| " + " | ".join(map(str, cells)) + " |")
+        print(rows[type(solver)][-1], flush=True)
+    head = "| solver | sampler | levels | error of the mean | of it by chance | spread |\n|---|---|---|---|---|---|"
+    of = "| solver | lines of its file | why it is not exact |\n|---|---|---|"
+    reasons = [f"| {cls.name} | {lines(cls)} | {why} |" for cls, why in WHY.items()]
+    return "\n".join([head, *(row for group in rows.values() for row in group), "", of, *reasons]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--problems", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=TABLE)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    text = (
+        "# Posterior samplers against an exact posterior\n\n"
+        f"Written by `benchmarks/accuracy/gaussian_oracle.py`. A Gaussian of {SIZE} × {SIZE} pixels with a correlation "
+        f"of 1.5 pixels, {SEEN:.0%} of them seen with noise of {NOISE:g} (prior: 1), an exact denoiser, from pure "
+        f"noise; mean over {options.problems} problem(s), {options.samples} samples of each (DDS and ReSample an "
+        "eighth). Errors of the mean are relative to the posterior's deviation, as is the spread: 1 is right.\n\n"
+        + table(options.samples, options.problems)
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
