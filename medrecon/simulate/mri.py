@@ -18,6 +18,7 @@ from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.numerics.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.sampling.pattern import Sampling, draw
+from medrecon.simulate.arguments import check_call, check_snr
 from medrecon.simulate.source import provenance
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,13 @@ def simulate_mri(
     Raises:
         ValueError: a complex volume, one in HU, no signal at all, or a mask that cannot be made.
     """
+    numbers = {"accel": accel, "partial_fourier": partial_fourier, "snr_db": snr_db}
+    check_call(volume, generator, {"acs": acs, "coils": coils}, numbers)
+    if not 0.5 <= partial_fourier <= 1:
+        raise ValueError(f"partial_fourier: expected a fraction from 0.5 to 1, got {partial_fourier!r}")
+    if phase_encoding not in ("horizontal", "vertical", "auto"):
+        raise ValueError(f"phase_encoding: expected 'horizontal', 'vertical' or 'auto', got {phase_encoding!r}")
+    check_snr(snr_db)
     if volume.units == "HU" or volume.data.is_complex():
         raise ValueError(f"simulate_mri: needs an MR magnitude volume, got {volume.modality} in {volume.units}")
     shape = (volume.data.shape[-2], volume.data.shape[-1])
