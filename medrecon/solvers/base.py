@@ -75,8 +75,7 @@ class Solver(ABC):
 
 
 def check_fit(A: LinearOperator, y: Measurement) -> None:
-    """Raises ValueError unless the data of y are one batch (B, *A.out_shape) of A's kind of numbers, and no sample has a
-    precision that A does not give: it would count as measured, and chi^2/m come out too low."""
+    """Raises ValueError unless the data of y are one batch (B, *A.out_shape) of the kind of numbers that A gives."""
     if y.data.ndim != len(A.out_shape) + 1 or tuple(y.data.shape[1:]) != A.out_shape:
         raise ValueError(
             f"the measurement does not fit its operator: data of shape {tuple(y.data.shape)}, "
@@ -84,11 +83,6 @@ def check_fit(A: LinearOperator, y: Measurement) -> None:
         )
     if y.data.is_complex() != A.out_dtype.is_complex:
         raise ValueError(f"the measurement does not fit its operator: data of {y.data.dtype}, but {A!r}")
-    if A.sampled is not None and bool(((y.precision > 0) & ~A.sampled.to(y.data.device)).any()):
-        raise ValueError(
-            f"the measurement does not fit its operator: {A!r} leaves samples out, as its mask says, to which the "
-            "measurement gives a precision; make it 0 there: Measurement(data, precision * A.sampled)"
-        )
 
 
 class Monitor:
