@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FLOATING = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
@@ -16,13 +18,28 @@ class Measurement:
     error), not only the noise; otherwise a discrepancy stop would fit the model error.
 
     Raises:
-        ValueError: not finite, a negative precision, or shapes that do not broadcast.
+        TypeError: not tensors, or of integers or half precision.
+        ValueError: on two devices, not finite, a negative precision, or shapes that do not broadcast.
     """
 
     data: Tensor
     precision: Tensor
 
     def __post_init__(self) -> None:
+        for name in ("data", "precision"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                raise TypeError(f"Measurement: {name}: expected a torch.Tensor, got {type(value).__name__}")
+        if self.data.dtype not in FLOATING:
+            raise TypeError(
+                f"Measurement: data: expected single or double precision, real or complex, got {self.data.dtype}"
+            )
+        if self.precision.device != self.data.device:
+            raise ValueError(
+                f"Measurement: precision is on {self.precision.device}, the data are on {self.data.device}; move one"
+            )
+        if not self.precision.is_complex():  # of a mask, or in double beside data in single, too
+            object.__setattr__(self, "precision", self.precision.to(self.data.real.dtype))
         try:
             fits = torch.broadcast_shapes(self.data.shape, self.precision.shape) == self.data.shape
         except RuntimeError:
@@ -61,6 +78,14 @@ class Measurement:
         return Measurement(times(self.data), self.precision if shared else times(self.precision))
 
     def chi2(self, projection: Tensor) -> Tensor:
-        """chi^2 / m of a forward projection, (B,): weighted squared residual over measured samples."""
+        """chi^2 / m of a forward projection, (B,): weighted squared residual over measured samples.
+
+        Raises:
+            ValueError: not of the shape of the data.
+        """
+        if projection.shape != self.data.shape:
+            raise ValueError(
+                f"Measurement: projection of shape {tuple(projection.shape)}, data of {tuple(self.data.shape)}"
+            )
         weighted = (projection - self.data).abs().square() * self.precision
         return weighted.flatten(1).sum(1) / self.measured

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class CTNoise:
 
     def __post_init__(self) -> None:
         if self.i0 is not None:
+            if not isinstance(self.i0, Tensor | Real):
+                raise TypeError(f"noise/i0: expected a number of photons or a tensor of them, got {self.i0!r}")
             i0 = torch.as_tensor(self.i0)
             if not i0.numel() or i0.is_complex() or not bool(((i0 > 0) & (i0 <= MOST_PHOTONS)).all()):
                 got = f"{tuple(i0.shape)} with values that are not" if i0.ndim else self.i0

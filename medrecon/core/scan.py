@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -62,6 +63,17 @@ class Scan:
     def __post_init__(self) -> None:
         if self.modality not in ("ct", "mri"):
             raise ValueError(f"modality: expected 'ct' or 'mri', got {self.modality!r}")
+        for name in ("data", "affine", "mask", "maps"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and not (value is None and name in ("mask", "maps")):
+                raise TypeError(f"{name}: expected a torch.Tensor, got {_type(value)}")
+        if not isinstance(self.provenance, dict):
+            raise TypeError(f"provenance: expected a dict, got {_type(self.provenance)}")
+        foreign = ("mask", "maps") if self.modality == "ct" else ("mu_water",)
+        for name in foreign:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: a scan of {self.modality} has none")
+        object.__setattr__(self, "image_shape", _shape(self.image_shape))
         self._check_types()
         rank = 3 + self.volumetric if self.modality == "ct" else 4 - self.noncartesian
         _expect("data", self.data, torch.float32 if self.modality == "ct" else torch.complex64, [rank])
@@ -244,7 +256,7 @@ def within(slices: tuple[int, int] | None, count: int, volumetric: bool) -> tupl
     """
     if slices is None:
         return 0, count
-    start, stop = slices
+    start, stop = (operator.index(n) for n in slices)
     if volumetric:
         raise ValueError(
             f"slices {start}:{stop}: a cone-beam scan measures its volume as a whole; reconstruct it, and "
@@ -266,6 +278,14 @@ def _expect(name: str, tensor: Tensor, dtype: torch.dtype, ranks: list[int]) -> 
     if tensor.dtype != dtype or tensor.ndim not in ranks:
         rank = " or ".join(map(str, ranks))
         raise ValueError(f"{name}: expected {dtype} of rank {rank}, got {tensor.dtype} {tuple(tensor.shape)}")
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """A shape of whole numbers."""
+    try:
+        return tuple(operator.index(n) for n in value)
+    except TypeError:
+        raise TypeError(f"image_shape: expected whole numbers such as (256, 256), got {value!r}") from None
 
 
 def _type(value: object) -> str:

@@ -6,6 +6,7 @@ Errors name the entry as the measurement file does.
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 def check_water(mu_water: float) -> None:
     """Raises ValueError where this is not the attenuation of water in 1/mm."""
+    if not isinstance(mu_water, Real):
+        raise TypeError(f"noise/mu_water: expected a number, got {mu_water!r}")
     if not WATER[0] <= mu_water <= WATER[1]:
         raise ValueError(
             f"noise/mu_water: expected 1/mm > 0, {WATER[0]:g} to {WATER[1]:g}, got {mu_water}; "

@@ -60,6 +60,9 @@ class Volume:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("data", "affine"):
+            if not isinstance(getattr(self, name), Tensor):
+                raise TypeError(f"Volume: {name}: expected a torch.Tensor, got {type(getattr(self, name)).__name__}")
         if self.data.ndim != 3:
             raise ValueError(f"Volume: expected data (Z, Y, X), got shape {tuple(self.data.shape)}")
         if tuple(self.affine.shape) != (4, 4) or self.affine.dtype != torch.float64:
@@ -68,6 +71,11 @@ class Volume:
         check_affine(self.affine)
         if self.units not in get_args(Units) or self.modality not in get_args(Modality):
             raise ValueError(f"Volume: unknown units {self.units!r} or modality {self.modality!r}")
+
+        if self.data.is_complex() and self.modality == "CT":
+            raise ValueError("Volume: CT is real, got complex data")
+        if self.units == "HU" and self.modality == "MR":
+            raise ValueError("Volume: an MR volume is not in HU")
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -83,7 +91,13 @@ class Volume:
         return replace(self, data=data, units=units or self.units)
 
     def slices(self, start: int, stop: int) -> Volume:
-        """Slices start..stop-1, with the affine moved along."""
+        """Slices start..stop-1, with the affine moved along.
+
+        Raises:
+            ValueError: not within 0..Z.
+        """
+        if not 0 <= start <= stop <= len(self.data):
+            raise ValueError(f"slices {start}:{stop} are not within 0:{len(self.data)}")
         affine = self.affine.clone()
         affine[:3, 3] += affine[:3, 2] * start
         return replace(self, data=self.data[start:stop], affine=affine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,20 +49,33 @@ class LatentSpace:
         other.prior = self.prior.repeated(count, mirror)
         return other
 
+    def _by_image(self, network: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+        """Apply a function of the prior and batches (N, ...): on a CPU, whose sums torch groups by the size of a batch,
+        to the K trajectories of one image after another, which gives each image the same bits in any batch."""
+        if self.batch == 1 or batches[0].device.type != "cpu":
+            return network(self.prior, *batches)
+        parts = []
+        for b in range(self.batch):
+            phase = self.prior.phase
+            shared = phase is None or len(phase) == 1
+            prior = self.prior if shared or phase is None else replace(self.prior, phase=phase[b :: self.batch])
+            parts.append(network(prior, *(batch[b :: self.batch] for batch in batches)))
+        return torch.stack(parts, 1).flatten(0, 1)
+
     def encode(self, x: Tensor) -> Tensor:
         """Return E(x) (N, C, h, w) of images (N, *in_shape)."""
         self.calls.encoder += len(x) // self.batch
-        return self.prior.encode(x)
+        return self._by_image(Prior.encode, x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return D(z) (N, *in_shape) of latents."""
         self.calls.decoder += len(z) // self.batch
-        return self.prior.decode(z, self.shape)
+        return self._by_image(lambda prior, z: prior.decode(z, self.shape), z)
 
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
         """Return E[z0 | z] (N, C, h, w)."""
         self.calls.denoiser += len(z) // self.batch
-        return denoise(self.prior.denoiser, z, sigma)
+        return self._by_image(lambda prior, z: denoise(prior.denoiser, z, sigma), z)
 
     def carried(self, z0: Tensor, v: Tensor, x: Tensor) -> Tensor:
         """Return z0 + E(x) - E(v), or nearly that: the latent of v = D(z0) moved as its image was moved, to x.
@@ -70,7 +83,7 @@ class LatentSpace:
         E(x) alone would drift: E after D is not the identity, and its error adds up over the steps.
         """
         self.calls.encoder += self.prior.autoencoder.encodings * len(x) // self.batch
-        return z0 + self.prior.change(v, x)
+        return z0 + self._by_image(Prior.change, v, x)
 
     def pulled(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         """Return E[z0 | z], its image x, and v (N, *in_shape) -> J^H v (N, C, h, w), J = dx/dz through both networks.

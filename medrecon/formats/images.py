@@ -43,7 +43,7 @@ def read(
         ValueError: unknown format, units for one that says them, values that the units cannot have, or what is wrong
             with which file.
     """
-    path = Path(path)
+    path = _path(path)
     format = by_content(path)
     if not isinstance(format, ImageReader):
         raise unknown(path, "not an image medrecon reads", [f.images for f in image_readers()], format)
@@ -113,6 +113,9 @@ def write(
         FileExistsError: the output exists.
         ValueError: complex or non-finite values, an unknown suffix, or a template that does not fit.
     """
+    if not isinstance(volume, Volume):
+        raise TypeError(f"write: expected a Volume, got {type(volume).__name__}")
+    _path(path)
     name = os.fspath(path)
     if volume.data.is_complex():
         raise ValueError(f"{name}: the volume is complex; write its magnitude, volume.map(torch.abs)")
@@ -187,3 +190,10 @@ def stem(path: str | Path) -> str:
     name = Path(path).name
     endings = [suffix for format in image_writers() for suffix in format.suffixes if name.lower().endswith(suffix)]
     return name[: -max(map(len, endings))] if endings else name
+
+
+def _path(path: str | Path) -> Path:
+    """A path, or TypeError."""
+    if not isinstance(path, str | Path):
+        raise TypeError(f"path: expected a str or a pathlib.Path, got {path!r}")
+    return Path(path)

@@ -33,6 +33,12 @@ def prepare(scan: Scan, solver: str | Solver, request: Request) -> tuple[Solver,
         RequestError: what does not go together, or a device that is not there.
         FileNotFoundError: a learned solver without weights.
     """
+    if not isinstance(scan, Scan):
+        raise TypeError(f"expected a Scan, got {type(scan).__name__}")
+    if not isinstance(solver, str | Solver):
+        raise TypeError(f"solver: expected a name such as 'tv' or an object such as TV(), got {solver!r}")
+    if not len(scan.data):
+        raise RequestError("data: the scan has no slices")
     try:
         check_device(request.device)
         items = scan.within(request.slices)

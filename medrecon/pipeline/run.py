@@ -59,6 +59,8 @@ def reconstruct(measured: Scan | LinearOperator, y: Any = None, solver: Any = No
     request = Request(**options)
     if isinstance(measured, LinearOperator):
         return _solution(measured, y, solver, request)
+    if not isinstance(measured, Scan):
+        raise TypeError(f"reconstruct: expected a Scan or a LinearOperator first, got {type(measured).__name__}")
     if solver is not None:
         raise TypeError(f"with a scan, give one solver: reconstruct(scan, solver), not {y!r} and {solver!r}")
     return _volume(measured, y, request)
@@ -69,6 +71,8 @@ def _solution(A: LinearOperator, y: Measurement, solver: Solver, request: Reques
     request.refuse(given, "for a scan; with an operator the solver and the data say it")
     if not isinstance(solver, Solver):
         raise TypeError(f"with an operator, give a solver object such as TV(), not {solver!r}")
+    if not isinstance(y, Measurement):
+        raise TypeError(f"with an operator, give its data and their precision, Measurement, not {type(y).__name__}")
     check_fit(A, y)
     on_step = _told(request, slice(0, len(y.data)), 0, len(y.data))
     return solver(A, y, generator=torch.Generator().manual_seed(request.seed), on_step=on_step)

@@ -151,10 +151,18 @@ def _extent(volume: Volume) -> str:
 
 
 def _real(data: Tensor) -> Tensor:
-    return data.abs() if data.is_complex() else data
+    """Floating-point magnitudes: of whole numbers interpolation would round."""
+    return data.abs() if data.is_complex() else data if data.dtype in (torch.float32, torch.float64) else data.float()
 
 
 def _check_pair(recon: Volume, reference: Volume) -> None:
+    for who, volume in (("reconstruction", recon), ("reference", reference)):
+        if not isinstance(volume, Volume):
+            raise TypeError(f"evaluate: {who}: expected a Volume, got {type(volume).__name__}")
+        if not volume.data.numel():
+            raise ValueError(f"evaluate: the {who} has no voxels")
+        if volume.data.device.type == "meta":
+            raise ValueError(f"evaluate: the {who} has no values, it is on the meta device")
     for name in ("modality", "units"):
         ours, theirs = getattr(recon, name), getattr(reference, name)
         if ours != theirs:

@@ -19,6 +19,7 @@ from medrecon.core.volume import Volume
 from medrecon.corrections.field_of_view import remove_couch
 from medrecon.geometry import ImageGrid, Rays, VolumeGrid
 from medrecon.operators.ct.operator import CTOperator
+from medrecon.simulate.arguments import check_call
 from medrecon.simulate.checks import check_ct
 from medrecon.simulate.ct_rays import WHOLE, Kind, arc_of, scan_rays
 from medrecon.simulate.source import provenance
@@ -73,6 +74,9 @@ def simulate_ct(
         ValueError: not a CT volume in HU, pixels (of a cone beam slices) not at right angles, a size that is not in the
             range 8 .. native rows, an image that reaches the source, or an arc for a helix.
     """
+    check_call(volume, generator, {"views": views, "size": size}, {"arc": arc, "sigma_e": sigma_e})
+    if arc == 0:
+        raise ValueError("arc: expected an angle in rad, got 0: all views would be one")
     check_ct(volume, whole=geometry in WHOLE)
     plane, affine = reconstruction_grid(volume, size)
     grid: ImageGrid | VolumeGrid = plane

@@ -18,6 +18,7 @@ from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.numerics.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.sampling.pattern import Sampling, draw
+from medrecon.simulate.arguments import check_call, check_snr
 from medrecon.simulate.checks import check_mri
 from medrecon.simulate.source import provenance
 
@@ -64,6 +65,13 @@ def simulate_mri(
         ValueError: a complex volume, one in HU, pixels not at right angles, no signal at all, or a mask that cannot be
             made.
     """
+    numbers = {"accel": accel, "partial_fourier": partial_fourier, "snr_db": snr_db}
+    check_call(volume, generator, {"acs": acs, "coils": coils}, numbers)
+    if not 0.5 <= partial_fourier <= 1:
+        raise ValueError(f"partial_fourier: expected a fraction from 0.5 to 1, got {partial_fourier!r}")
+    if phase_encoding not in ("horizontal", "vertical", "auto"):
+        raise ValueError(f"phase_encoding: expected 'horizontal', 'vertical' or 'auto', got {phase_encoding!r}")
+    check_snr(snr_db)
     check_mri(volume)
     shape = (volume.data.shape[-2], volume.data.shape[-1])
     direction = free_axis(volume.data) if phase_encoding == "auto" else phase_encoding

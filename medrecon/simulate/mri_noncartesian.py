@@ -19,6 +19,7 @@ from medrecon.operators.mri.nufft.density import radial_density
 from medrecon.operators.mri.nufft.transform import NUFFT
 from medrecon.sampling.radial import golden_angles, radial, uniform_angles
 from medrecon.sampling.spiral import spiral
+from medrecon.simulate.arguments import check_call, check_snr
 from medrecon.simulate.checks import check_mri
 from medrecon.simulate.mri import Scanner, magnitudes, mean_signal
 from medrecon.simulate.source import provenance
@@ -85,6 +86,8 @@ def simulate_noncartesian(
     Raises:
         ValueError: a complex volume, one in HU, no signal at all, or a trajectory that cannot be made.
     """
+    check_call(volume, generator, {"readouts": readouts, "samples": samples, "coils": coils}, {"snr_db": snr_db})
+    check_snr(snr_db)
     check_mri(volume)
     shape = (volume.data.shape[-2], volume.data.shape[-1])
     mm = max(shape) * torch.linalg.vector_norm(volume.affine[:3, 0])

@@ -75,12 +75,14 @@ class Solver(ABC):
 
 
 def check_fit(A: LinearOperator, y: Measurement) -> None:
-    """Raises ValueError unless the data of y are one batch (B, *A.out_shape)."""
+    """Raises ValueError unless the data of y are one batch (B, *A.out_shape) of the kind of numbers that A gives."""
     if y.data.ndim != len(A.out_shape) + 1 or tuple(y.data.shape[1:]) != A.out_shape:
         raise ValueError(
             f"the measurement does not fit its operator: data of shape {tuple(y.data.shape)}, "
             f"but {A!r} gives (B, {', '.join(map(str, A.out_shape))})"
         )
+    if y.data.is_complex() != A.out_dtype.is_complex:
+        raise ValueError(f"the measurement does not fit its operator: data of {y.data.dtype}, but {A!r}")
 
 
 class Monitor:

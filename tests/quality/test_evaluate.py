@@ -169,7 +169,7 @@ def test_mismatches_are_refused() -> None:
     with pytest.raises(ValueError, match="units '1/mm', the reference 'HU'"):
         evaluate(mu, REFERENCE)
     with pytest.raises(ValueError, match="modality 'MR', the reference 'CT'"):
-        evaluate(Volume(REFERENCE.data, REFERENCE.affine, "HU", "MR"), REFERENCE)
+        evaluate(Volume(REFERENCE.data, REFERENCE.affine, "a.u.", "MR"), REFERENCE)
     hole = REFERENCE.map(lambda d: torch.where(d > 0, d, torch.nan))
     with pytest.raises(ValueError, match="the reconstruction has NaN"):
         evaluate(hole, REFERENCE)
