@@ -45,6 +45,6 @@ def check_call(volume: Volume, generator: torch.Generator, whole: dict[str, Any]
 
 
 def check_snr(snr_db: float) -> None:
-    """Raises ValueError where a signal-to-noise ratio is none that single precision can show."""
-    if not -100 <= snr_db <= 140:
-        raise ValueError(f"snr_db: expected -100 to 140 dB, got {snr_db!r}")
+    """Raises ValueError where a signal-to-noise ratio is beyond any use, and 10 to its power might not exist."""
+    if not -300 <= snr_db <= 300:
+        raise ValueError(f"snr_db: expected -300 to 300 dB, got {snr_db!r}")
