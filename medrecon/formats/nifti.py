@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from medrecon import RESEARCH_USE_ONLY, __version__
-from medrecon.core import atomic, checksum
+from medrecon.core import atomic, checksum, place
 from medrecon.core.volume import Modality, Units, Volume
 from medrecon.formats import nifti_header
 from medrecon.formats.base import ImageReader, ImageWriter
@@ -59,7 +59,7 @@ class Nifti(ImageReader, ImageWriter):
         self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
     ) -> None:
         """Look at the image and at the JSON file beside it."""
-        atomic.refuse((path, sidecar(path)), overwrite)
+        place.refuse((path, sidecar(path)), overwrite)
         refuse_foreign(sidecar(path))
 
     def write_image(
