@@ -162,6 +162,8 @@ def load_prior(name_or_path: str, device: str | torch.device = "cpu") -> Prior:
     if path.suffix != ".safetensors":
         path = SHIPPED / f"{name_or_path}.safetensors"
         path = path if path.exists() else installed().get(name_or_path, path)
+    if path.parent == SHIPPED and not path.exists() and Path(name_or_path).is_file():
+        raise ValueError(f"{name_or_path}: is no prior; the file of one ends in .safetensors")
     if not path.exists() or not path.with_suffix(".json").exists():
         others = f", installed: {sorted(installed())}" if installed() else ""
         raise FileNotFoundError(

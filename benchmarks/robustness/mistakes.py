@@ -35,7 +35,8 @@ where the command goes on after a warning.
 
 The folder has `chest/` (a CT series in DICOM), `two/` (two series), `ct.nii.gz` and `mr.nii.gz`, `ct.h5` and `mr.h5`
 (measurement files simulated from them), raw k-space (`knee.h5` of fastMRI, `scan.dat` of Siemens, `kspace.npy`),
-`fbp.nii.gz`, which was reconstructed, and some files that are damaged or of no use.
+`fbp.nii.gz`, which was reconstructed, links to `mr.h5` and to a slice of `chest/`, and some files that are damaged or
+of no use.
 """
 
 MISTAKES: dict[str, list[tuple[str, str]]] = {
@@ -83,6 +84,7 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("The output", "recon ct.h5 --solver tv"),
         ("The solver", "recon ct.h5 -o x.nii.gz"),
         ("The input", "recon -o x.nii.gz --solver tv"),
+        ("A variable of the shell that is not set", "recon ct.h5 -o '' --solver tv"),
         ("What kind of image a NIfTI file holds", "evaluate fbp.nii.gz plain.nii.gz"),
     ],
     "A value that cannot be": [
@@ -101,6 +103,15 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("A setting below its range", "recon ct.h5 -o x.nii.gz --solver tv --settings.iterations 0"),
         ("Not a number for a setting", "recon mr.h5 -o x.nii.gz --solver cg-sense --settings.tikhonov nan"),
         ("A batch of none", "recon ct.h5 -o x.nii.gz --solver fbp --batch 0"),
+        ("Half a slice", "recon ct.h5 -o x.nii.gz --solver fbp --batch 0.5"),
+        ("A seed below 0", "recon ct.h5 -o x.nii.gz --solver fbp --seed -1"),
+        ("More rows than the image has", "simulate ct.nii.gz -o x.h5 --modality ct --size 64 --dry-run"),
+        ("More coils than any scanner has", "simulate mr.nii.gz -o x.h5 --modality mri --coils 500"),
+        ("Less noise than single precision knows", "simulate mr.nii.gz -o x.h5 --modality mri --snr 400"),
+        ("Steps without end", "recon ct.h5 -o x.nii.gz --solver tv --settings.iterations 1000000000"),
+        ("A setting beyond single precision", "recon ct.h5 -o x.nii.gz --solver tv --settings.strength 1e300"),
+        ("More lines than there are", "undersample mr.h5 -o x.h5 --acs 100 --accel 2"),
+        ("Nothing left to train on", "data split chest/ -o x.toml --val 0.5 --test 0.5"),
         ("One replica", "noise mr.h5 -o x.nii.gz --solver cg-sense --replicas 1"),
         ("A device that there is not", "recon ct.h5 -o x.nii.gz --solver fbp --device gpu"),
         ("A device that there is not, to diagnose", "diagnose ct --data chest/ -o out --device gpu"),
@@ -121,6 +132,9 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("Two images of different places", "evaluate fbp.nii.gz elsewhere.nii.gz"),
         ("An option the format has no use for", "import kspace.npy -o x.h5 --centre 3"),
         ("Partial Fourier of a scan that has none", "recon mr.h5 -o x.nii.gz --solver homodyne"),
+        ("A DICOM template for a NIfTI file", "recon ct.h5 -o x.nii.gz --solver fbp --template chest/"),
+        ("An image as prior", "recon ct.h5 -o x.nii.gz --solver dds --prior ct.nii.gz"),
+        ("Two measurements at once", "recon ct.h5 mr.h5 -o x.nii.gz --solver fbp"),
     ],
     "Units": [
         ("Values between 0 and 1 as CT", "simulate unit.nii.gz -o x.h5 --modality ct --views 8"),
@@ -132,6 +146,13 @@ MISTAKES: dict[str, list[tuple[str, str]]] = {
         ("An image to simulate into", "simulate ct.nii.gz -o x.nii.gz --modality ct"),
         ("A folder of something else", "recon ct.h5 -o notes/ --solver fbp --overwrite"),
         ("A noise map as DICOM", "noise mr.h5 -o x/ --solver cg-sense"),
+        ("The input itself", "undersample mr.h5 -o mr.h5 --accel 2 --acs 8 --overwrite"),
+        ("A link to the input", "export mr.h5 -o link.h5 --format ismrmrd --overwrite"),
+        ("A link to a slice of the input", "simulate chest/ -o slice.h5 --modality ct --overwrite"),
+        ("The folder that holds the input", "recon ct.h5 -o . --solver fbp --overwrite"),
+        ("The folder of the patient's images", "recon ct.h5 -o chest/ --solver fbp --template chest/ --overwrite"),
+        ("A pipe", "recon ct.h5 -o pipe.nii.gz --solver fbp --overwrite"),
+        ("A file where a store is due", "data index set.toml -o ct.h5"),
     ],
 }
 
@@ -176,6 +197,12 @@ def make_inputs(folder: Path) -> None:
         whole = (folder / name).read_bytes()
         (folder / name.replace("ct", "cut")).write_bytes(whole[: len(whole) // 2])
     (folder / "typo.yaml").write_text("viewz: 60\n")
+    (folder / "set.toml").write_text(
+        'name = "x"\nmodality = "CT"\nunits = "HU"\ncontent = "1"\nlicence = "-"\nlicence_checked = "-"\n'
+    )
+    (folder / "link.h5").symlink_to("mr.h5")
+    (folder / "slice.h5").symlink_to(min((folder / "chest").iterdir()))
+    os.mkfifo(folder / "pipe.nii.gz")
 
 
 def raw(folder: Path) -> None:
@@ -215,7 +242,7 @@ def inputs() -> Iterator[Path]:
 
 def stable(text: str) -> str:
     """Leave out what changes from machine to machine: sizes, hashes and where medrecon is installed."""
-    text = re.sub(r"\S*(?=/models/weights)", "...", text)
+    text = re.sub(r"\S*(?=/models/weights|/chest/medrecon_)", "...", text)
     text = re.sub(r"\b[0-9a-f]{8}(?=: ')", "LABEL", text)
     return re.sub(r"(?<=down to )-\d+|\b\d{3,}(?= voxels)|(?<==\s)\d{3,}", "N", text)
 

@@ -23,10 +23,26 @@ def explain(error: cyclopts.CycloptsError, tokens: Sequence[str], config: Path |
         return "; ".join(_bad_value(dict(entry), config) for entry in cause.errors())
     if isinstance(error, cyclopts.MissingArgumentError) and error.argument is not None:
         return _missing(error, error.argument)
+    if isinstance(error, cyclopts.UnusedCliTokensError):
+        one, *_ = error.unused_tokens or [""]
+        return f"{one!r} is one argument too many; see medrecon {' '.join(error.command_chain or ())} --help"
     text = " ".join(str(error).split())
     if isinstance(error, cyclopts.UnknownOptionError):
         return _unknown(error, text, tokens)
     return text
+
+
+def refuse_empty(tokens: Sequence[str]) -> None:
+    """Complain of an empty argument, of which a path would become the current folder.
+
+    Raises:
+        UsageError: names the option.
+    """
+    for before, token in zip(["", *tokens], tokens, strict=False):
+        option, equals, value = token.partition("=")
+        if not token or (equals and not value and option.startswith("--")):
+            name = option or (before if before.startswith("-") else "an argument")
+            raise UsageError(f"{name}: is empty; is a variable of the shell not set?")
 
 
 def refuse_unknown(app: App, tokens: Sequence[str]) -> None:
@@ -55,6 +71,7 @@ def _unknown(error: cyclopts.UnknownOptionError, text: str, tokens: Sequence[str
     """An option that there is not; it may be a setting of the solver that was asked for."""
     wanted = "--" + (error.token.keyword or error.token.value).strip("-[]").replace("][", ".")
     names = sorted({n for a in error.argument_collection or () for n in a.names if n.startswith("--")})
+    names += ["--config", "--debug", "--help"]
     text = re.sub(r"\s*Did you mean.*$", "", text)
     if "--settings" in names and (setting := _setting(wanted.removeprefix("--"), tokens)):
         return f"{text} Did you mean --settings.{setting}?"

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from medrecon.cli.explain import explain, refuse_unknown
+from medrecon.cli.explain import explain, refuse_empty, refuse_unknown
 from medrecon.cli.options import UsageError, read_yaml
 from medrecon.cli.show import note
 from medrecon.cli.signals import Ended, ended_by_signals
@@ -90,10 +90,12 @@ def flat(token: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted, 128 + the number of a signal that ended it."""
-    tokens = [flat(token) for token in (sys.argv[1:] if argv is None else argv)]
+    given = sys.argv[1:] if argv is None else argv
+    tokens = [flat(token) for token in given]
     logger, warnings = logging.getLogger("medrecon"), Warnings(logging.WARNING)
     logger.addHandler(warnings)
     try:
+        refuse_empty(given)
         refuse_unknown(app, tokens)
         with ended_by_signals():
             result = _call(app.meta, tokens)
@@ -130,7 +132,8 @@ def failure(error: Exception) -> str:
         return "the GPU is out of memory; give a smaller --batch, or --device cpu"
     if type(error).__name__ == "ValidationError":  # pydantic's, over several lines, with an address
         entries: Any = error
-        return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in entries.errors())
+        parts = [(".".join(map(str, e["loc"])) or "value", e["msg"]) for e in entries.errors()]
+        return "; ".join(f"{key}: {text.removeprefix('Value error, ')}" for key, text in parts)
     if isinstance(error, EXPECTED) and str(error):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]

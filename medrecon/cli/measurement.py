@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medrecon.cli.options import UsageError
+from medrecon.cli.options import UsageError, as_option
 
 if TYPE_CHECKING:
     from medrecon.core.scan import Scan
@@ -46,9 +47,10 @@ def check_device(name: str) -> None:
 @contextmanager
 def usage() -> Iterator[None]:
     """Turn what does not go together into wrong usage."""
-    from medrecon.pipeline.request import RequestError
+    from medrecon.pipeline.request import Request, RequestError
 
     try:
         yield
     except RequestError as error:
-        raise UsageError(str(error)) from error
+        names = {field.name for field in fields(Request)}
+        raise UsageError(as_option(str(error), names)) from error

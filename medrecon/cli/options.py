@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +19,9 @@ Maps = Literal["auto", "espirit", "walsh", "jsense", "nlinv"]
 """`pipeline.coil_maps.MapMethod`, here for the same reason"""
 
 
+MOST_PIXELS = 16384
+"""a side of an image, twice that of the largest detectors"""
+
 Modality = Literal["ct", "mri"]
 MODALITIES: dict[Modality, Literal["CT", "MR"]] = {"ct": "CT", "mri": "MR"}
 """modalities on the command line, and as images have them"""
@@ -24,6 +29,12 @@ MODALITIES: dict[Modality, Literal["CT", "MR"]] = {"ct": "CT", "mri": "MR"}
 
 class UsageError(Exception):
     """A wrong combination of arguments: exit code 2."""
+
+
+def as_option(text: str, names: Collection[str]) -> str:
+    """Return what the library says of one of its arguments, "pixel_size: ...", as of an option, "--pixel-size: ..."."""
+    head = re.match(r"\w*", text)[0]  # type: ignore[index]  # matches always
+    return f"--{head.replace('_', '-')}{text[len(head) :]}" if head in names else text
 
 
 @Parameter(name="*")
@@ -48,8 +59,17 @@ class Writing:
     """check everything and print the plan; compute and write nothing"""
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""what a generator takes, and a file keeps"""
+
+
+@Parameter(name="*")
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    """Options that are checked as they are read: kinds, and ranges beyond which no scanner is, or no memory."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
 
 class CTOptions(Model):
@@ -58,44 +78,55 @@ class CTOptions(Model):
     geometry: Literal["fan", "parallel", "cone", "helix"] = "fan"
     """CT: beam: fan or parallel slice by slice; cone (a circle) or helix through the whole volume, to be reconstructed
     in three dimensions; the source 595 mm before and a flat detector 490.6 mm behind the isocentre"""
-    views: int = Field(60, ge=2)
+    views: int = Field(60, ge=2, le=100_000)
     """CT: projection views, spread evenly over the arc, its end excluded; of a helix, those of each turn"""
-    arc: float | None = Field(None, gt=0, le=360)
+    arc: float | None = Field(None, ge=0.1, le=360)
     """CT: arc in degrees; 180 for parallel and 360 for the others unless given; not for helix"""
-    i0: float = Field(5e4, gt=0)
+    i0: float = Field(5e4, ge=1, le=1e12)
     """CT: photons per detector element without object"""
-    sigma_e: float = Field(10.0, ge=0)
+    sigma_e: float = Field(10.0, ge=0, le=1e6)
     """CT: electronic noise, standard deviation in photons"""
     tube_current: Literal["constant", "sinusoidal", "attenuation"] = "constant"
     """CT: how i0 changes from view to view around its mean; attenuation follows the thickest ray of the view"""
     couch: bool = True
     """CT: --no-couch puts air where the image shows something outside the body"""
-    size: int | None = Field(None, ge=8)
+    size: int | None = Field(None, ge=8, le=MOST_PIXELS)
     """CT: rows of the reconstructed image over the same field of view; the source's own unless given"""
+
+    @property
+    def radians(self) -> float | None:
+        """The arc in rad."""
+        return None if self.arc is None else math.radians(self.arc)
 
 
 class MRIOptions(Model):
     """MRI acquisition."""
 
-    accel: float = Field(4.0, ge=1)
+    accel: float = Field(4.0, ge=1, le=1000)
     """MRI: acceleration R, phase-encoding lines over acquired lines"""
     mask: Pattern = "random"
     """MRI: sampling pattern; gaussian-2d, poisson and golden-angle undersample both axes; regular is every accel-th
     line, the acs lines on top of that"""
-    acs: int = Field(24, ge=4)
+    acs: int = Field(24, ge=4, le=MOST_PIXELS)
     """MRI: fully sampled central lines, from which the coil maps are learned; 12 or more"""
     partial_fourier: float = Field(1.0, ge=0.5, le=1)
     """MRI: fraction of the phase-encoding lines that are measured at all; the first ones are left out"""
-    coils: int = Field(8, ge=1)
+    coils: int = Field(8, ge=1, le=256)
     """MRI: receiver coils"""
     phase_encoding: Literal["auto", "horizontal", "vertical"] = "auto"
     """MRI: undersampled axis; auto is horizontal unless the object is cut off at the left or right edge"""
-    snr: float = Field(30.0)
-    """MRI: 20 log10(mean signal in the object / noise standard deviation of one coil's image), dB"""
+    snr: float = Field(30.0, ge=-40, le=150)
+    """MRI: 20 log10(mean signal in the object / noise standard deviation of one coil's image), dB; single precision
+    ends at 150"""
     trajectory: Literal["cartesian", "golden", "uniform", "spiral"] = "cartesian"
     """MRI: lines of a grid; full spokes at golden-angle or uniform increments; interleaved spirals"""
-    readouts: int | None = Field(None, ge=1)
+    readouts: int | None = Field(None, ge=1, le=100_000)
     """MRI: spokes (64 unless given) or spiral interleaves (16)"""
+
+    @property
+    def interleaves(self) -> int:
+        """Readouts, given or not."""
+        return self.readouts or (16 if self.trajectory == "spiral" else 64)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from medrecon.core.atomic import clear
-from medrecon.core.place import check_place
+from medrecon.core.place import check_place, refuse
+from medrecon.core.stage import clear
 
 
 @runtime_checkable
@@ -91,19 +91,34 @@ def clean(text: str) -> str:
     )
 
 
-def check_free(path: Path, overwrite: bool, need: float = 0) -> None:
+def check_free(path: Path, overwrite: bool, need: float = 0, inputs: Iterable[Path] = ()) -> None:
     """Refuse an existing output, and one that cannot be written, before hours of work, not after.
 
     Args:
         need: bytes that it takes at least.
+        inputs: what it is made of.
 
     Raises:
-        FileExistsError: `path` is there, is not an empty folder, and overwrite is off.
+        FileExistsError: `path` is there, is not an empty folder, and overwrite is off; it is no file or folder; it is
+            an input, or holds one.
         OSError: a name too long, no permission, no room.
     """
-    check_place(path, need)
+    check_place(path, need, inputs)
     if path.parent.is_dir():
         clear(path.parent)  # a run that died may have finished it
+    if not path.is_dir():
+        refuse((path,), True)
     used = any(path.iterdir()) if path.is_dir() else path.exists()
     if used and not overwrite:
         raise FileExistsError(f"{path} exists; give another name or --overwrite")
+
+
+def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a folder to begin, or to go on, in that cannot be written, is none, or is an input.
+
+    Raises:
+        OSError: as `check_free`, or a file is there.
+    """
+    check_place(path, 0, inputs)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file, and a folder is to be written there")

@@ -15,6 +15,7 @@ from typing import Any
 from medrecon import __version__
 from medrecon.core import atomic, checksum
 from medrecon.core.progress import OnProgress, silent
+from medrecon.core.stage import clear
 from medrecon.data.cases import Case, Inventory, inventory
 from medrecon.data.manifest import SPLITS, Manifest
 from medrecon.data.read import read_case, slope
@@ -58,7 +59,7 @@ def build_store(
     if not cases:
         raise ValueError(f"{manifest.path}: no volume is in a split; see [split], train, val and test")
     if folder.is_dir():
-        atomic.clear(folder)  # a run that died may have finished the index
+        clear(folder)  # a run that died may have finished the index
     if (folder / INDEX).exists():
         if Store(folder).meta["settings"] != settings:
             raise FileExistsError(f"{folder}: holds the store of other data or settings; give another folder")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from medrecon.acquisition.options import RawOptions
-from medrecon.core import atomic
+from medrecon.core import place
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Volume
 
@@ -112,7 +112,7 @@ class ImageWriter(Format):
         Raises:
             FileExistsError, ValueError: as `write_image`.
         """
-        atomic.refuse((path,), overwrite)
+        place.refuse((path,), overwrite)
 
     @abstractmethod
     def write_image(

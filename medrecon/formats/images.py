@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medrecon.core import atomic
-from medrecon.core.place import check_place
+from medrecon.core.place import check_place, refuse
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import BareImageReader, ImageReader, ImageWriter, Slices
 from medrecon.formats.common.ct_values import PER_MM, CTUnits, check_units
-from medrecon.formats.common.naming import naming
+from medrecon.formats.common.naming import naming, require_regular
 from medrecon.formats.common.ours import refuse_foreign
 from medrecon.formats.find import by_content, image_readers, image_writers, unknown
 
@@ -122,10 +121,12 @@ def write(
     if not bool(volume.data.isfinite().all()):
         bad = int((~volume.data.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"{name}: the volume has NaN or infinite values, first in slice {bad}; nothing written")
+    format = writer(name)
+    _check_template(format, name, template)
     beside = {} if report is None else {report_path(name): report}
     for file in beside:
         refuse_foreign(file)
-    return writer(name).write_image(
+    return format.write_image(
         volume, Path(name), overwrite=overwrite, template=template, description=description, beside=beside
     )
 
@@ -152,12 +153,22 @@ def check_output(
     """
     name = os.fspath(path)
     format = writer(name)
-    check_place(Path(name), voxels / 5 if name.endswith(".gz") else 2 * voxels)
+    _check_template(format, name, template)
+    check_place(Path(name), voxels / 5 if name.endswith(".gz") else 2 * voxels, () if template is None else (template,))
     format.check(Path(name), source or {}, overwrite=overwrite, template=template)
     if report:
         check_place(report_path(name))
-        atomic.refuse((report_path(name),), overwrite)
+        refuse((report_path(name),), overwrite)
         refuse_foreign(report_path(name))
+
+
+def _check_template(format: ImageWriter, name: str, template: Path | None) -> None:
+    """Raises FileNotFoundError or ValueError for a template that is not there, or that the format has no use for."""
+    if template is None:
+        return
+    require_regular(template)
+    if format.suffixes:
+        raise ValueError(f"{name}: is written as {format.name}, and a template (--template) is for a folder of DICOM")
 
 
 def writer(name: str) -> ImageWriter:

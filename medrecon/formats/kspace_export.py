@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
+from medrecon.core.place import refuse
 from medrecon.core.scan import Scan
 from medrecon.formats.base import ScanWriter
 from medrecon.formats.find import hint, scan_writers
@@ -35,3 +37,19 @@ def export(scan: Scan, path: str | Path, format: str, *, overwrite: bool = False
         if not bool(part.abs().isfinite().all()):
             raise ValueError(f"{path}: NaN or infinite samples in slice {index}; nothing written")
     return known[format].write_scan(scan, path, overwrite=overwrite)
+
+
+def check_export(scan: Scan, path: str | Path, format: str, *, overwrite: bool = False) -> None:
+    """Check what `export` would refuse, by a trial with one slice elsewhere, which also tells the files it writes.
+
+    Raises:
+        FileExistsError, ValueError: as `export`.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        try:
+            export(scan.slices(0, 1), trial, format)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(trial), str(path))) from error
+        refuse([path.with_name(made.name) for made in Path(folder).iterdir()], overwrite)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from medrecon import RESEARCH_USE_ONLY, __version__
-from medrecon.core import atomic, checksum
+from medrecon.core import atomic, checksum, place, stage
 from medrecon.core.volume import Modality, Units, Volume
 from medrecon.formats import nifti_header, nifti_values
 from medrecon.formats.base import BareImageReader, ImageWriter
@@ -60,7 +60,7 @@ class Nifti(BareImageReader, ImageWriter):
         self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
     ) -> None:
         """Look at the image and at the JSON file beside it."""
-        atomic.refuse((path, sidecar(path)), overwrite)
+        place.refuse((path, sidecar(path)), overwrite)
         refuse_foreign(sidecar(path))
 
     def write_image(
@@ -137,7 +137,7 @@ def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts:
     affine = volume.affine.numpy()
     image = nib.Nifti1Image(volume.data.detach().cpu().float().permute(2, 1, 0).numpy(), affine)
     header: Any = image.header
-    nifti_header.set_forms(header, affine, image.shape, atomic.final(path))
+    nifti_header.set_forms(header, affine, image.shape, stage.final(path))
     header.set_slope_inter(1, 0)
     header["descrip"] = f"medrecon {__version__} {RESEARCH_USE_ONLY}".encode()
     meaning = {

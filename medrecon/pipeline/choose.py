@@ -169,6 +169,10 @@ def respelled(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, An
     return name, ({k: v for k, v in own.items() if k not in fast} if mode else own) | original
 
 
+MOST = {bool: 1, int: 1_000_000, float: 1e15}
+"""Of settings: steps that anybody waits for, and numbers whose squares single precision holds."""
+
+
 def parse_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return values of the declared types; text from the command line is converted.
 
@@ -205,14 +209,17 @@ def _group(cls: type[Any], head: str, group: Any, values: Mapping[str, Any]) -> 
 
 
 def _value(cls: type[Any], key: str, hint: Any, value: Any) -> Any:
-    """A setting of its declared type; numbers are finite."""
+    """A setting of its declared type; numbers are finite, and neither beyond single precision nor beyond patience."""
     try:
         parsed = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"].replace("Input should be", "should be")
         raise RequestError(f"solver {cls.name!r}: setting {key}: {message}, got {value!r}") from error
-    if isinstance(parsed, float) and not math.isfinite(parsed):
-        raise RequestError(f"solver {cls.name!r}: setting {key}: should be a finite number, got {value!r}")
+    for number in parsed if isinstance(parsed, tuple) else (parsed,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise RequestError(f"solver {cls.name!r}: setting {key}: should be a finite number, got {value!r}")
+        if isinstance(number, int | float) and abs(number) > (most := MOST[type(number)]):
+            raise RequestError(f"solver {cls.name!r}: setting {key}: should be at most {most:g}, got {value!r}")
     return parsed
 
 

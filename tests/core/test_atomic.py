@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medrecon.core import atomic
+from medrecon.core import atomic, stage
 from medrecon.core.lock import Busy
 
 ROOT = Path(__file__).parents[2]
@@ -165,7 +165,7 @@ def test_what_came_after_a_dead_run_is_kept(tmp_path: Path) -> None:
     assert dies(tmp_path, 99, "old") == 0 and dies(tmp_path, 1, "new") == 9  # committed, nothing moved
     time.sleep(0.02)
     (tmp_path / "image").write_text("by hand")
-    atomic.clear(tmp_path)
+    stage.clear(tmp_path)
     assert (tmp_path / "image").read_text() == "by hand" and (tmp_path / "note").read_text() == "new"
     assert not any(name.startswith(".partial-") for name in names(tmp_path))
 
@@ -217,12 +217,12 @@ def test_what_becomes_of_a_temporary_path(tmp_path: Path) -> None:
     """Also where one output is written inside another."""
     target = tmp_path / "out"
     with atomic.outputs((target,), lambda: None) as (made,):
-        assert atomic.final(made) == target and atomic.final(made / "a" / "b") == target / "a" / "b"
+        assert stage.final(made) == target and stage.final(made / "a" / "b") == target / "a" / "b"
         made.mkdir()
         with atomic.file(made / "a") as inner:
             inner.write_text("x")
-            assert atomic.final(atomic.final(inner)) == target / "a"
-    assert atomic.final(target) == target and atomic.final(Path("a/.partial-1/lock")) == Path("a/.partial-1/lock")
+            assert stage.final(stage.final(inner)) == target / "a"
+    assert stage.final(target) == target and stage.final(Path("a/.partial-1/lock")) == Path("a/.partial-1/lock")
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOSPC, errno.ENAMETOOLONG])

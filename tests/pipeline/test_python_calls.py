@@ -52,7 +52,7 @@ OPTIONS: dict[str, list[Any]] = {
     "batch": ["2", 2.0, 0, -1, True],
     "settings": ["a=1", 5, [("a", 1)], {1: 2}],
     "mode": [5, ""],
-    "prior": [5, object(), ""],
+    "prior": [5, 2j, ""],
     "label": [3, ""],
     "maps": [5, None, torch.ones(3)],
     "on_progress": [None, 5],

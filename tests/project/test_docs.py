@@ -1,12 +1,16 @@
 """The tutorial's blocks run in order, as on a user's machine, and lead to what it says."""
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+
+from medrecon.cli import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,29 +20,26 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def run(page: str, folder: Path) -> str:
-    """Run a page's blocks in `folder`, where `medrecon` is this checkout's; what the last one printed."""
-    program = folder / "bin" / "medrecon"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m medrecon "$@"\n')
-    program.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    printed = ""
+def run(page: str) -> None:
+    """Run a page's blocks in the current folder, as one would type them, in this process: starting it costs seconds."""
     for language, text in blocks(page):
-        command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{page}:\n{text}\n{done.stderr}"
-        printed = done.stdout + done.stderr
-    return printed
+        if language == "python":
+            exec(compile(text, page, "exec"), {"__name__": "page"})
+            continue
+        for line in text.splitlines() if text.startswith("medrecon ") else [text]:
+            command, _, target = line.partition(" > ")
+            if not line.startswith("medrecon "):
+                subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True)
+                continue
+            with open(target or os.devnull, "w") as file, contextlib.redirect_stdout(file):
+                assert main(shlex.split(command)[1:]) == 0, line
 
 
-def test_from_a_folder_of_dicom_to_a_reconstruction_with_ones_own_weights(tmp_path: Path) -> None:
-    run("docs/guide/train_your_own.md", tmp_path)
+def test_from_a_folder_of_dicom_to_a_reconstruction_with_ones_own_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("docs/guide/train_your_own.md")
     card = json.loads((tmp_path / "training" / "prior.json").read_text())
     assert {part: facts["steps"] for part, facts in card["history"].items()} == dict.fromkeys(
         ("autoencoder", "fine", "coarse"), 40

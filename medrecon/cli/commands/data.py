@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from pydantic import Field
 
-from medrecon.cli.options import Output, UsageError
+from medrecon.cli.options import Model, Output, Seed, UsageError
 from medrecon.cli.progress import progress
-from medrecon.cli.show import check_free, note, show_json, show_tree
+from medrecon.cli.show import check_folder, check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
     from medrecon.data.manifest import Manifest
@@ -28,33 +28,30 @@ def _manifest(path: Path, modality: Literal["CT", "MR"] | None = None) -> Manife
     return load_manifest(path / "manifest.toml") if (path / "index.json").exists() else describe(path, modality)
 
 
+class Reading(Model):
+    """Where the files are, and what they hold."""
+
+    root: Path | None = None
+    """folder the manifest's paths start from"""
+    modality: Literal["CT", "MR"] | None = None
+    """of a folder of NIfTI files or sheets, which do not tell it"""
+    near: float = Field(0.9, ge=0, le=1)
+    """likeness from which two slices are near-duplicates, see docs/guide/data.md"""
+
+
 @app.command
-def check(
-    data: Path,
-    /,
-    *,
-    root: Path | None = None,
-    modality: Literal["CT", "MR"] | None = None,
-    near: float = 0.9,
-    out: Output = Output(),
-) -> int:
+def check(data: Path, /, *, how: Reading = Reading(), out: Output = Output()) -> int:
     """Verify files, read every slice, list subjects, find slices and subjects in two splits; exit code 1 if any.
 
     Parameters
     ----------
     data
         manifest (.toml), training store, or folder of DICOM, NIfTI, fastMRI or sheets
-    root
-        folder the manifest's paths start from
-    modality
-        of a folder of NIfTI files or sheets, which do not tell it
-    near
-        likeness from which two slices are near-duplicates, see docs/guide/data.md
     """
     from medrecon.data.check import check_data
 
     with progress("check", out.quiet) as bar:
-        report = check_data(_manifest(data, modality), root, near, bar)
+        report = check_data(_manifest(data, how.modality), how.root, how.near, bar)
     if out.json:
         show_json(report)
     else:
@@ -68,10 +65,17 @@ def check(
     return 1 if report["problems"] else 0
 
 
+class Slices(Model):
+    """What to put into a store."""
+
+    root: Path | None = None
+    """folder the manifest's paths start from"""
+    size: int | None = Field(None, ge=8, le=4096)
+    """side of the slices in pixels; as they are unless given"""
+
+
 @app.command
-def index(
-    manifest: Path, /, *, output: OutputPath, root: Path | None = None, size: int | None = None, out: Output = Output()
-) -> int:
+def index(manifest: Path, /, *, output: OutputPath, what: Slices = Slices(), out: Output = Output()) -> int:
     """Build, or go on building, a training store: 16-bit slices in memory-mapped files, by subject and split.
 
     Parameters
@@ -80,17 +84,14 @@ def index(
         manifest (.toml), or folder with train and val in it
     output
         folder of the store; its manifest.toml is what a training configuration names
-    root
-        folder the manifest's paths start from
-    size
-        side of the slices in pixels; as they are unless given
     """
     from medrecon.data.build import build_store
 
     if manifest.is_dir():
         raise UsageError(f"{manifest}: is a folder; make its manifest with `medrecon data split`")
+    check_folder(output)
     with progress("index", out.quiet) as bar:
-        result = build_store(_manifest(manifest), output, root, size, on_progress=bar)
+        result = build_store(_manifest(manifest), output, what.root, what.size, on_progress=bar)
     (show_json if out.json else show_tree)(result)
     for name, why in result["skipped"].items():
         note(f"left out {name}: {why}")
@@ -98,16 +99,14 @@ def index(
     return 0
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Choices:
+class Choices(Model):
     """How to split."""
 
-    val: float = 0.1
+    val: float = Field(0.1, ge=0, lt=1)
     """fraction of the subjects for validation; at least one unless 0"""
-    test: float = 0.1
+    test: float = Field(0.1, ge=0, lt=1)
     """fraction of the subjects for testing; at least one unless 0"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the draw"""
     modality: Literal["CT", "MR"] | None = None
     """of NIfTI files, which do not tell it"""
@@ -146,7 +145,9 @@ def split(
 
     if output.suffix != ".toml":
         raise UsageError(f"-o {output}: a manifest ends in .toml")
-    check_free(output, overwrite)
+    if how.val + how.test >= 1:
+        raise UsageError(f"--val {how.val:g}, --test {how.test:g}: fractions of the subjects, together below 1")
+    check_free(output, overwrite, inputs=(folder,))
     manifest, whose, warnings = split_folder(
         folder, output, how.val, how.test, how.seed, how.modality, how.subject, how.name, how.licence
     )
@@ -173,6 +174,7 @@ def fetch(manifest: Path, /, *, output: OutputPath, out: Output = Output()) -> i
     from medrecon.data.fetch import fetch_data, how_to_get
 
     described = _manifest(manifest)
+    check_folder(output)
     with progress("fetch", out.quiet) as bar:
         result: dict[str, Any] = fetch_data(described, output, bar)
     (show_json if out.json else show_tree)(result)

@@ -8,20 +8,25 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from medrecon.cli.measurement import check_device
-from medrecon.cli.options import Output, UsageError
+from medrecon.cli.options import Model, Output, Seed, UsageError
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note, show_json, show_table
 
 app = App(name="demo")
 
 
+class Choices(Model):
+    """How to run."""
+
+    device: str = "cpu"
+    """cpu, cuda or cuda:N"""
+    seed: Seed = 0
+    """seed of noise, masks and stochastic solvers"""
+
+
 @app.default
 def demo(
-    *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    device: str = "cpu",
-    seed: int = 0,
-    out: Output = Output(),
+    *, output: Annotated[Path, Parameter(name=["--output", "-o"])], how: Choices = Choices(), out: Output = Output()
 ) -> int:
     """Reconstruct three real scans with every solver: table, pictures, NIfTI, DICOM. Needs no network.
 
@@ -29,19 +34,15 @@ def demo(
     ----------
     output
         folder to write; an earlier demo there is replaced, anything else is refused
-    device
-        cpu, cuda or cuda:N
-    seed
-        seed of noise, masks and stochastic solvers
     """
     if output.suffix:
         raise UsageError(f"-o {output}: give a folder")
-    check_device(device)
+    check_device(how.device)
 
     from medrecon.demo import run_demo
 
     with progress("demo", out.quiet) as report:
-        rows = run_demo(output, device=device, seed=seed, on_progress=report)
+        rows = run_demo(output, device=how.device, seed=how.seed, on_progress=report)
     if out.json:
         show_json(rows)
     else:

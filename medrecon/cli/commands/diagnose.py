@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from pydantic import Field
 
 from medrecon.cli.measurement import check_device
-from medrecon.cli.options import Output, UsageError, Writing
+from medrecon.cli.options import Model, Output, Seed, UsageError, Writing
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json
 
 app = App(name="diagnose")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Choices:
+class Choices(Model):
     """How to judge."""
 
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None
     """names of diagnostics, such as round_trip; all unless given"""
-    slices: int = 16
+    slices: int = Field(16, ge=1, le=10_000)
     """held-out slices of each subject, evenly spread"""
-    few: int = 6
+    few: int = Field(6, ge=1, le=10_000)
     """slices for the diagnostics that differentiate the network"""
-    samples: int = 16
+    samples: int = Field(16, ge=1, le=10_000)
     """unconditional samples"""
-    steps: int = 40
+    steps: int = Field(40, ge=2, le=10_000)
     """noise levels of the samples and of the likelihood"""
-    churn: float = 0.4
+    churn: float = Field(0.4, ge=0, le=0.4142)
     """noise added before every step of the samples, a share of the level, 0 to 0.41; at 0 they follow the flow"""
-    guidance: float = 1.0
+    guidance: float = Field(1.0, gt=0, le=10)
     """above 1 the samples are clearer and less varied than what the prior knows, such as 1.1; 1 is the prior as it
     is"""
-    size: int = 256
+    size: int = Field(256, ge=8, le=4096)
     """side of the slices in pixels"""
     label: str | None = None
     """judge the prior of one of the classes it was trained with, such as chest; take data of that class"""
     device: str = "cpu"
     """cpu, cuda or cuda:N"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""
 
 
@@ -69,11 +67,7 @@ def diagnose(
     output
         folder to write: diagnose.json, diagnose.md and pictures, some of which show your data
     """
-    for name in ("slices", "few", "samples", "steps", "size"):
-        value = getattr(how, name)
-        if value < (2 if name == "steps" else 1):
-            raise UsageError(f"--{name} {value}: too few")
-    check_free(output, writing.overwrite)
+    check_free(output, writing.overwrite, inputs=(data, Path(prior)))
     check_device(how.device)
 
     from medrecon.diagnose import run
@@ -89,8 +83,11 @@ def diagnose(
         raise UsageError(str(error)) from error
     settings = Settings(how.slices, how.few, how.samples, how.steps, how.churn, how.guidance, how.seed)
     weights = load_prior(prior, how.device)
-    weights = weights if how.label is None else weights.conditioned(how.label)
-    weights.guided(how.guidance)  # complains now, not after the first diagnostics
+    try:
+        weights = weights if how.label is None else weights.conditioned(how.label)
+        weights.guided(how.guidance)  # complains now, not after the first diagnostics
+    except ValueError as error:
+        raise UsageError(f"--label {how.label}, --guidance {how.guidance:g}: {error}") from error
     case = load_case(weights, data, how.size, settings, how.device)
     if writing.dry_run:
         show_json({**run.header(case), "diagnostics": list(chosen), "dry_run": True})

@@ -45,13 +45,14 @@ def export(
         raise UsageError(f"--format {format}: known are {', '.join(known)}")
     if output.suffix != known[format].suffix:
         raise UsageError(f"-o {output}: a {format} file ends in {known[format].suffix}")
-    check_free(output, writing.overwrite)
+    check_free(output, writing.overwrite, inputs=(measurement,))
     scan = load(measurement)
     if slices:
         scan = scan.slices(*parse_slices(slices, scan.slice_count))
     result = {"measurement": str(measurement), "output": str(output), "format": format, "data": list(scan.data.shape)}
     check_free(output, writing.overwrite, scan.data.numel() / 4)  # k-space with zeros is compressed
     if writing.dry_run:
+        formats.check_export(scan, output, format, overwrite=writing.overwrite)
         (show_json if out.json else show_tree)({**result, "dry_run": True})
         return 0
     formats.export(scan, output, format, overwrite=writing.overwrite)

@@ -3,54 +3,58 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from pydantic import Field
 
-from medrecon.cli.options import Output, UsageError, Writing
+from medrecon.cli.options import MOST_PIXELS, Model, Output, UsageError, Writing, as_option
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 app = App(name="import")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Choices:
+Pitch = Annotated[float, Field(ge=1e-7, le=1e4)]
+"""mm, a tenth of a nanometre to ten metres"""
+Counter = Annotated[int, Field(ge=0, le=65535)]
+"""16 bits, in ISMRMRD and twix"""
+
+
+class Choices(Model):
     """What the file does not say, and what to read of it."""
 
     slices: str | None = None
     """A:B, slices (detector rows) A to B-1 only"""
-    size: int | None = None
+    size: int | None = Field(None, ge=1, le=MOST_PIXELS)
     """rows of the reconstructed image"""
-    pixel: float | None = None
+    pixel: Pitch | None = None
     """pitch of the reconstructed image in mm"""
-    pixel_size: float | None = None
+    pixel_size: Pitch | None = None
     """pitch of the detector elements in mm, where the file lacks it"""
-    centre: float | None = None
+    centre: float | None = Field(None, ge=-1e6, le=1e6)
     """where the rotation axis projects, in detector elements from the middle of the first; found by itself otherwise"""
-    slice_spacing: float | None = None
+    slice_spacing: Pitch | None = None
     """distance in mm of the slices that helical data are rebinned to"""
     direct: Annotated[bool, Parameter(negative="")] = False
     """keep the cone beam of helical data for a reconstruction in three dimensions, instead of rebinning"""
     format: str | None = None
     """name of the format, instead of recognising it"""
-    contrast: int | None = None
+    contrast: Counter | None = None
     """which contrast (echo) of an MRI measurement to read, as the file counts them; the first by default"""
-    phase: int | None = None
+    phase: Counter | None = None
     """which cardiac phase to read"""
-    repetition: int | None = None
+    repetition: Counter | None = None
     """which repetition to read"""
-    set: int | None = None
+    set: Counter | None = None
     """which set to read"""
-    where: dict[str, int] | None = None
+    where: dict[str, Counter] | None = None
     """which value of a counter that a sequence uses as it likes, such as --where.segment 0 or --where.user1 2"""
     group: str | None = None
     """which measurement of an ISMRMRD file to read, as `medrecon info` lists them"""
-    measurement: int | None = None
+    measurement: Counter | None = None
     """which measurement of a twix file to read, as `medrecon info` lists them"""
-    coils: int | None = None
+    coils: int | None = Field(None, ge=1, le=1024)
     """number of virtual coils to compress MRI to, after whitening by the noise readouts"""
 
 
@@ -75,21 +79,21 @@ def import_raw(
     """
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
-    check_free(output, writing.overwrite)
+    check_free(output, writing.overwrite, inputs=(raw,))
 
     from medrecon.acquisition.options import OptionError, RawOptions
     from medrecon.formats.contents import of_scan
     from medrecon.formats.measurement_file import save_scan
     from medrecon.formats.raw_data import read_by, recognise
 
+    given = {**how.model_dump(), "slices": parse_range(how.slices), "direct": how.direct or None}
     try:
-        given = {**vars(how), "slices": parse_range(how.slices), "direct": how.direct or None}
         options = RawOptions(**given)
         found = recognise(raw, options)
         plan = {"source": str(raw), "output": str(output), "format": found.name, "options": options.given()}
         scan = read_by(found, raw, options)
     except OptionError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(as_option(str(error), given)) from error
     result = {**plan, **of_scan(scan)}
     check_free(output, writing.overwrite, scan.data.numel() / 4)  # k-space with zeros is compressed
     if writing.dry_run:

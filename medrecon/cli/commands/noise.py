@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from pydantic import Field
 
 from medrecon.cli.measurement import load, usage
-from medrecon.cli.options import Maps, Output, UsageError, Writing, parse_slices, solver_settings
+from medrecon.cli.options import Maps, Model, Output, Seed, UsageError, Writing, parse_slices, solver_settings
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 app = App(name="noise")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Choices:
+class Choices(Model):
     """How to map the noise."""
 
-    replicas: int = 50
+    replicas: int = Field(50, ge=2, le=100_000)
     """reconstructions with noise of their own; the map is known to 1 / sqrt(2 replicas) of itself"""
     slices: str | None = None
     """A:B, slices A to B-1 only"""
     device: str = "cpu"
     """cpu, cuda or cuda:N"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the noise"""
     settings: dict[str, str] | None = None
     """hyper-parameters of the solver, as of `medrecon recon`"""
@@ -61,9 +59,7 @@ def noise(
     """
     if not output.endswith((".nii", ".nii.gz")):
         raise UsageError(f"-o {output}: a noise map is NIfTI, .nii or .nii.gz")
-    if how.replicas < 2:
-        raise UsageError(f"--replicas {how.replicas}: at least 2")
-    check_free(Path(output), writing.overwrite)
+    check_free(Path(output), writing.overwrite, inputs=(measurement,))
 
     from medrecon import formats
     from medrecon.core import atomic

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from pydantic import Field
 
 from medrecon.cli.measurement import load, usage
-from medrecon.cli.options import Maps, Output, Writing, parse_slices, solver_settings
+from medrecon.cli.options import Maps, Model, Output, Seed, Writing, parse_slices, solver_settings
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -22,9 +22,7 @@ FAR = 3.0
 app = App(name="recon")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Choices:
+class Choices(Model):
     """How to reconstruct."""
 
     mode: Literal["fast", "paper", "reference"] | None = None
@@ -33,9 +31,9 @@ class Choices:
     """A:B, slices A to B-1 only; not of a cone-beam scan"""
     device: str = "cpu"
     """cpu, cuda or cuda:N"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of stochastic solvers"""
-    batch: int | None = None
+    batch: int | None = Field(None, ge=1, le=10_000)
     """slices solved at once: more are faster and take more memory"""
     settings: dict[str, str] | None = None
     """hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100"""
@@ -72,7 +70,7 @@ def recon(
     solver
         one of `medrecon solvers`
     """
-    check_free(Path(output), writing.overwrite)
+    check_free(Path(output), writing.overwrite, inputs=(measurement, *([how.template] if how.template else [])))
 
     from medrecon import formats
     from medrecon.core import atomic

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from medrecon.cli.options import CTOptions, MRIOptions, Output, UsageError, Writing, parse_slices
+from medrecon.cli.options import CTOptions, Model, MRIOptions, Output, Seed, UsageError, Writing, parse_slices
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -21,6 +21,21 @@ if TYPE_CHECKING:
 app = App(name="simulate")
 
 
+class Source(Model):
+    """Which images."""
+
+    slices: str | None = None
+    """A:B, slices A to B-1 only; of a DICOM series the others may be damaged"""
+    series: str | None = None
+    """which series of a folder with several; `medrecon info` lists them"""
+    units: Literal["HU", "1/mm", "1/cm"] | None = None
+    """CT: of the values of a NIfTI file; HU unless given"""
+    seed: Seed = 0
+    """seed of the noise, the mask and the coils"""
+    matched: Annotated[bool, Parameter(negative="")] = False
+    """simulate with the very model that will reconstruct: an inverse crime, recorded in the file"""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Choices:
@@ -28,18 +43,9 @@ class Choices:
 
     modality: Literal["ct", "mri"]
     """what to simulate; the source must be of that kind (ct: values in HU)"""
-    slices: str | None = None
-    """A:B, slices A to B-1 only; of a DICOM series the others may be damaged"""
-    series: str | None = None
-    """which series of a folder with several; `medrecon info` lists them"""
-    units: Literal["HU", "1/mm", "1/cm"] | None = None
-    """CT: of the values of a NIfTI file; HU unless given"""
-    seed: int = 0
-    """seed of the noise, the mask and the coils"""
-    matched: Annotated[bool, Parameter(negative="")] = False
-    """simulate with the very model that will reconstruct: an inverse crime, recorded in the file"""
-    ct: Annotated[CTOptions, Parameter(name="*")] = CTOptions()
-    mri: Annotated[MRIOptions, Parameter(name="*")] = MRIOptions()
+    source: Source = Source()
+    ct: CTOptions = CTOptions()
+    mri: MRIOptions = MRIOptions()
 
     @property
     def chosen(self) -> CTOptions | MRIOptions:
@@ -69,12 +75,13 @@ def simulate(
     _check(what)
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
-    check_free(output, writing.overwrite)
+    check_free(output, writing.overwrite, inputs=(source,))
 
     from medrecon.core import atomic
     from medrecon.formats.measurement_file import save_scan
 
     volume = _read(source, what)
+    check_free(output, writing.overwrite, _size(volume, what, source))
     plan = {
         "source": str(source),
         "output": str(output),
@@ -82,11 +89,9 @@ def simulate(
         "grid": list(volume.data.shape),
         "spacing_mm": list(volume.spacing),
         **what.chosen.model_dump(),
-        "seed": what.seed,
-        "matched": what.matched,
+        "seed": what.source.seed,
+        "matched": what.source.matched,
     }
-    if what.modality == "ct":  # as many elements as columns at least
-        check_free(output, writing.overwrite, 4 * volume.data.shape[0] * what.ct.views * volume.data.shape[2])
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
@@ -109,8 +114,8 @@ def _read(source: Path, what: Choices) -> Volume:
     from medrecon.simulate.ct_rays import WHOLE
 
     modality: Literal["CT", "MR"] = "CT" if what.modality == "ct" else "MR"
-    some: Slices = lambda count: parse_slices(what.slices, count)  # noqa: E731
-    volume = formats.read(source, series=what.series, modality=modality, units=what.units, slices=some)
+    some: Slices = lambda count: parse_slices(what.source.slices, count)  # noqa: E731
+    volume = formats.read(source, series=what.source.series, modality=modality, units=what.source.units, slices=some)
     volume = volume.map(mu_to_hu, "HU") if volume.units == "1/mm" else volume
     with naming(source):
         if what.modality == "ct":
@@ -118,6 +123,29 @@ def _read(source: Path, what: Choices) -> Volume:
         else:
             check_mri(volume)
     return volume
+
+
+def _size(volume: Volume, what: Choices, source: Path) -> float:
+    """Bytes on disk, at least.
+
+    Raises:
+        ValueError: what cannot be simulated of this volume; names the options.
+    """
+    from medrecon.simulate import check
+
+    ct, mri = what.ct, what.mri
+    try:
+        if what.modality == "ct":
+            return check.check_ct(volume, geometry=ct.geometry, views=ct.views, arc=ct.radians, size=ct.size)
+        if mri.trajectory != "cartesian":
+            return check.check_trajectory(volume, readouts=mri.interleaves, coils=mri.coils) / 4
+        grid = mri.model_dump(include=GRID_ONLY | {"coils"})
+        return check.check_cartesian(volume, seed=what.source.seed, **grid) / 4  # k-space with zeros is compressed
+    except ValueError as error:
+        given = what.chosen.model_dump(exclude_unset=True).items()
+        named = [f"--{name.replace('_', '-')} {value}" for name, value in given]
+        said = str(error).removeprefix("simulate_ct: ").removeprefix("simulate_mri: ")
+        raise ValueError(f"{', '.join([str(source), *named])}: {said}") from error
 
 
 def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
@@ -131,14 +159,14 @@ def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
         volume,
         geometry=ct.geometry,
         views=ct.views,
-        arc=None if ct.arc is None else ct.arc * torch.pi / 180,
+        arc=ct.radians,
         i0=ct.i0,
         sigma_e=ct.sigma_e,
         tube_current=ct.tube_current,
         size=ct.size,
         couch=ct.couch,
-        matched=what.matched,
-        generator=torch.Generator().manual_seed(what.seed),
+        matched=what.source.matched,
+        generator=torch.Generator().manual_seed(what.source.seed),
         on_progress=report,
     )
 
@@ -149,7 +177,7 @@ def _mri_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
 
     from medrecon.simulate import simulate_mri, simulate_noncartesian
 
-    mri, generator = what.mri, torch.Generator().manual_seed(what.seed)
+    mri, generator = what.mri, torch.Generator().manual_seed(what.source.seed)
     if mri.trajectory == "cartesian":
         return simulate_mri(
             volume,
@@ -160,15 +188,14 @@ def _mri_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
             coils=mri.coils,
             snr_db=mri.snr,
             phase_encoding=mri.phase_encoding,
-            matched=what.matched,
+            matched=what.source.matched,
             generator=generator,
             on_progress=report,
         )
-    readouts = mri.readouts or (16 if mri.trajectory == "spiral" else 64)
     return simulate_noncartesian(
         volume,
         pattern=mri.trajectory,
-        readouts=readouts,
+        readouts=mri.interleaves,
         coils=mri.coils,
         snr_db=mri.snr,
         generator=generator,
@@ -182,13 +209,13 @@ GRID_ONLY = {"accel", "mask", "acs", "partial_fourier", "phase_encoding"}
 def _check(what: Choices) -> None:
     """Options of the other modality mean nothing; nor do those of lines on a grid along a trajectory, or its own."""
     mri, other = what.mri, "mri" if what.modality == "ct" else "ct"
-    if what.units is not None and what.modality != "ct":
-        raise UsageError(f"--units {what.units}: only for --modality ct")
+    if what.source.units is not None and what.modality != "ct":
+        raise UsageError(f"--units {what.source.units}: only for --modality ct")
     if given := _flags((what.mri if other == "mri" else what.ct).model_fields_set):
         raise UsageError(f"{', '.join(given)}: only for --modality {other}")
     along = mri.trajectory != "cartesian"
     given = _flags(mri.model_fields_set & (GRID_ONLY if along else {"readouts"}))
-    given += ["--matched"] * (along and what.matched)
+    given += ["--matched"] * (along and what.source.matched)
     if given:
         raise UsageError(f"{', '.join(given)}: not for --trajectory {mri.trajectory}")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from medrecon.cli.options import Output, UsageError
-from medrecon.cli.show import note, show_json, show_tree
+from medrecon.cli.show import check_folder, note, show_json, show_tree
 
 app = App(name="train")
 
@@ -51,6 +51,7 @@ def train(
     if expert is not None and what != "diffusion":
         raise UsageError(f"--expert {expert}: only for `train diffusion`")
     config = load_config(configuration, device)
+    check_folder(output)
     with process_group(config.autoencoder_loop.device) as place:
         config = config if place == config.autoencoder_loop.device else config.on(place)
         result = train_parts(what, config, output, expert, out.quiet)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from pydantic import Field
 
 from medrecon.cli.measurement import load
-from medrecon.cli.options import Output, Pattern, UsageError, Writing, parse_slices
+from medrecon.cli.options import MOST_PIXELS, Model, Output, Pattern, Seed, UsageError, Writing, parse_slices
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 app = App(name="undersample")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Choices:
+class Choices(Model):
     """Which samples to keep."""
 
-    accel: float = 4.0
+    accel: float = Field(4.0, ge=1, le=1000)
     """nominal acceleration R of the mask, the central lines included; the true one is reported"""
     mask: Pattern = "random"
     """sampling pattern, of columns of k-space; gaussian-2d, poisson and golden-angle undersample both axes"""
-    acs: int = 24
+    acs: int = Field(24, ge=0, le=MOST_PIXELS)
     """fully sampled central lines, from which the coil maps are learned; 12 or more"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the mask"""
     slices: str | None = None
     """A:B, slices A to B-1 only"""
@@ -55,7 +53,7 @@ def undersample(
     """
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
-    check_free(output, writing.overwrite)
+    check_free(output, writing.overwrite, inputs=(measurement,))
 
     from medrecon.formats.measurement_file import save_scan
     from medrecon.sampling.pattern import draw
@@ -67,7 +65,10 @@ def undersample(
     if scan.modality != "mri" or scan.noncartesian:
         raise ValueError(f"{measurement}: not Cartesian MRI; only its samples can be left out")
     shape = (scan.image_shape[0], scan.image_shape[1])
-    pattern = draw(how.mask, shape, how.accel, how.acs, seed=how.seed)
+    try:
+        pattern = draw(how.mask, shape, how.accel, how.acs, seed=how.seed)
+    except ValueError as error:
+        raise ValueError(f"{measurement}, --accel {how.accel:g} --acs {how.acs}: {error}") from error
     scan = leave_out(scan, pattern.mask, details=pattern.describe(), keep_maps=how.keep_maps)
     result = {
         "measurement": str(measurement),

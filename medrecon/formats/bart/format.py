@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medrecon.acquisition.options import RawOptions
-from medrecon.core import atomic
+from medrecon.core import place
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart import cfl, write
@@ -46,7 +46,7 @@ class Bart(RawReader, ScanWriter, ImageWriter):
         self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
     ) -> None:
         """Look at both files of the pair, and at what an export of that name left beside it."""
-        atomic.refuse((*cfl.pair(path), *cfl.left_by_another(path, write.PARTS)), overwrite)
+        place.refuse((*cfl.pair(path), *cfl.left_by_another(path, write.PARTS)), overwrite)
 
     def write_image(
         self,

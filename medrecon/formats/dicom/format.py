@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medrecon.core import atomic
+from medrecon.core import place
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader, ImageWriter, Slices
 from medrecon.formats.ct_pd.scanner import is_projection
@@ -49,7 +49,7 @@ class Dicom(ImageReader, ImageWriter):
         self, path: Path, source: Mapping[str, Any], *, overwrite: bool = False, template: Path | None = None
     ) -> None:
         """Look at what the folder holds, and at the images that the series is to be derived from."""
-        atomic.refuse_folder(path, PATTERN, overwrite)
+        place.refuse_folder(path, PATTERN, overwrite)
         find_sources(source, template)
 
     def write_image(

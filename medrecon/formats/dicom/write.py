@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from medrecon import __version__
-from medrecon.core import atomic, checksum
+from medrecon.core import atomic, checksum, stage
 from medrecon.core.volume import Volume
 from medrecon.formats.dicom import files as dicom_files
 from medrecon.formats.dicom import header as dicom_header
@@ -54,7 +54,7 @@ def write_series(
         ValueError: columns and rows not orthogonal, units that do not fit, or a source that is elsewhere in space or
             not what it was when the volume was read.
     """
-    shown = atomic.final(path)
+    shown = stage.final(path)
     if (volume.modality, volume.units) not in {("CT", "HU"), ("MR", "a.u.")}:
         raise ValueError(f"{shown}: DICOM takes CT in HU or MR in a.u., not {volume.modality} in {volume.units}")
     place = _placement(volume, shown)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from medrecon.core import atomic
-from medrecon.core.lock import held
 from medrecon.models.networks.kl_autoencoder import KLAutoencoder
 from medrecon.models.networks.pixel_space import PixelSpace
 from medrecon.models.values import ValueMap
@@ -77,9 +76,7 @@ def stored(path: Path, make: Callable[[], dict[str, Tensor]], made_of: str) -> d
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             tensors = {k: v.contiguous() for k, v in make().items()}
-            with held(
-                path.with_name(f"{atomic.PREFIX}{path.stem}{atomic.CLAIM}"), str(path), wait=True
-            ):  # experts may be trained at the same time
+            with atomic.claimed(path, wait=True):  # experts may be trained at the same time
                 if not path.exists():
                     with atomic.file(path) as partial:
                         partial.write_bytes(save(tensors, {"made_of": made_of}))

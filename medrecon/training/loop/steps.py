@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medrecon.core import atomic
 from medrecon.core.lock import held
+from medrecon.core.stage import clear
 from medrecon.training.loop.checkpoint import State, load_checkpoint, save_checkpoint
 from medrecon.training.loop.config import LoopConfig
 from medrecon.training.loop.distributed import (
@@ -80,7 +80,7 @@ def _alone(folder: Path) -> Iterator[None]:
     if rank() > 0:
         yield
         return
-    atomic.clear(folder)
+    clear(folder)
     with held(folder / LOCK, str(folder)):
         yield
 

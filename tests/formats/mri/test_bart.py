@@ -14,7 +14,7 @@ import torch
 
 from medrecon import formats
 from medrecon.acquisition.options import RawOptions
-from medrecon.core import atomic
+from medrecon.core import atomic, stage
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl, write_cfl
@@ -230,7 +230,7 @@ def test_a_kill_leaves_no_maps_beside_other_k_space(tmp_path: Path, monkeypatch:
             patch.setattr(atomic, "_leave", lambda stage: None)
             with contextlib.suppress(KeyboardInterrupt):
                 formats.export(new, folder / "k.cfl", "bart", overwrite=True)
-        atomic.clear(folder)
+        stage.clear(folder)
         same = torch.equal(read_raw(folder / "k.cfl").data, new.data)
         assert same != (folder / "k_maps.cfl").exists() and same == (number > 0)
 
