@@ -14,12 +14,16 @@ from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Independent
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
+from medrecon.diffusion.reverse import reverse
 from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.diffusion.afdps import AFDPS, Particles, PotentialGuide, survivors
 from medrecon.solvers.diffusion.base import Task, example_prior
+from medrecon.solvers.diffusion.posterior import SampledSolver
+from medrecon.solvers.diffusion.pula import PULA
+from medrecon.solvers.diffusion.score_sde import ScoreSDE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -98,6 +102,23 @@ def test_without_weights_it_does_not() -> None:
 
     centre, spread = gap(Mutant)
     assert centre > 0.5 or spread > 1.3
+
+
+@pytest.mark.parametrize("cls", [AFDPS, PULA, ScoreSDE])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(cls: type[SampledSolver]) -> None:
+    """What the particles weigh, and all noise, is in the state."""
+    prior, A, y, _, _ = inpainting(4, 0.3)
+    solver = cls(prior, samples=6, steps=6, start=2.0, end=0.1)
+    with torch.no_grad():
+        run, other = (solver.prepare(A, y, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+        whole = reverse(run.guide, run.sampler, run.sigmas, run.draw, run.start)
+        seen: list[Estimate] = []
+        stop = lambda e: seen.append(e) or len(seen) == 3  # noqa: E731
+        part = reverse(other.guide, other.sampler, other.sigmas, other.draw, other.start, stop)
+        for g in other.draw.generators:
+            g.manual_seed(99)
+        done = reverse(other.guide, other.sampler, other.sigmas, other.draw, part)
+    assert part.step == 3 and done.step == whole.step and torch.equal(done.z, whole.z)
 
 
 def test_bad_settings_are_refused() -> None:
