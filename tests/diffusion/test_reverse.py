@@ -12,6 +12,7 @@ from medrecon.diffusion.draw import Antithetic, Independent, streams
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.reverse import State, reverse
 from medrecon.diffusion.samplers.base import NamedSampler, sampler_named
+from medrecon.diffusion.samplers.bdia import BDIA
 from medrecon.diffusion.schedules import log_uniform
 from medrecon.models.exact.gaussian import GaussianPrior, smooth_gaussian
 
@@ -141,6 +142,15 @@ def test_the_shift_is_made_once_a_step_and_the_target_is_the_end(sampler: NamedS
     draw = Independent(torch.Generator().manual_seed(0), each=2)
     z, estimate = sampler.step(ShiftGuide(), like, 1.0, 0.0, None, draw)
     torch.testing.assert_close(z, estimate.target)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_no_sampler_diverges_under_a_guide_that_shifts(sampler: NamedSampler) -> None:
+    """The published BDIA with gamma = 1 does: what one state was shifted by, the next takes back, and more."""
+    ends = lambda s: float(sampled(ShiftGuide(), s, 8, 100).abs().max())  # noqa: E731
+    assert ends(sampler) < 10
+    if isinstance(sampler, BDIA):
+        assert ends(BDIA(1.0)) > 10
 
 
 @pytest.mark.parametrize("kind", ["independent", "antithetic"])

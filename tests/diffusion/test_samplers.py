@@ -58,6 +58,11 @@ def test_stochastic_samplers_converge_to_the_prior(sampler, generator):
     assert 0.85 < float(spread.min()) and float(spread.max()) < 1.15
 
 
+def test_bdia_that_damps_nothing_is_of_second_order():
+    coarse, fine = (error(BDIA(1.0), n, torch.Generator().manual_seed(3)) for n in (81, 161))
+    assert math.log2(coarse / fine) == pytest.approx(2, abs=0.15)
+
+
 def test_the_second_step_of_the_exponential_is_the_mean_reverting_sampler(generator):
     """MR Sampler, ODE-2 with data prediction (arXiv 2502.07856), in its own states x = a z + (1 - a) mu."""
     theta = torch.linspace(0.01, 3.0, 9, dtype=torch.float64)
