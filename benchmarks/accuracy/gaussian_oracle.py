@@ -1,5 +1,5 @@
-"""How far the posterior samplers are from an exact posterior: DPS, PiGDM, DiffPIR, DAPS, DDS and ReSample under several
-samplers, on a Gaussian whose posterior is known. Writes the table of docs/design/oracle_table.md.
+"""How far the posterior samplers are from an exact posterior: DPS, PiGDM, DiffPIR, DAPS, score-SDE, pULA, AFDPS, DDS
+and ReSample under several samplers, on a Gaussian whose posterior is known. Writes docs/design/oracle_table.md.
 
     OMP_NUM_THREADS=1 python benchmarks/accuracy/gaussian_oracle.py
     python benchmarks/accuracy/gaussian_oracle.py --samples 256 --out runs/oracle.md
@@ -22,24 +22,43 @@ from medrecon.diffusion.reverse import reverse
 from medrecon.models.exact.gaussian import GaussianPrior
 from medrecon.models.prior import Prior
 from medrecon.operators.algebra import Diagonal
-from medrecon.solvers.diffusion.base import GuidedSolver, example_prior
+from medrecon.solvers.diffusion.afdps import AFDPS
+from medrecon.solvers.diffusion.base import GuidedSolver, LevelSolver, example_prior
 from medrecon.solvers.diffusion.daps import DAPS
 from medrecon.solvers.diffusion.dds import DDS
 from medrecon.solvers.diffusion.diffpir import DiffPIR
 from medrecon.solvers.diffusion.dps import DPS
 from medrecon.solvers.diffusion.pigdm import PiGDM
+from medrecon.solvers.diffusion.pula import PULA
 from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.diffusion.score_sde import ScoreSDE
 
 SIZE, NOISE, SEEN = 16, 0.05, 0.4
 TABLE = Path(__file__).parents[2] / "docs" / "design" / "oracle_table.md"
-SAMPLERS = (("ddim", 0.0), ("ddim", 1.0), ("ancestral", 1.0), ("heun", 0.0), ("multistep", 0.0), ("renoise", 1.0))
-WHY: dict[type[GuidedSolver], str] = {
+SAMPLERS = (
+    ("ddim", 0.0),
+    ("ddim", 1.0),
+    ("ancestral", 1.0),
+    ("pc", 1.0),
+    ("heun", 0.0),
+    ("multistep", 0.0),
+    ("exponential", 0.0),
+    ("bdia", 0.0),
+    ("renoise", 1.0),
+)
+WHY: dict[type[LevelSolver], str] = {
     DPS: "its step knows no covariance: the share of the misfit beyond the noise sets how far it goes, for all "
     "directions alike",
     PiGDM: "the denoiser's error is taken as white; one number read off the residual stands for its covariance",
     DiffPIR: "estimates where renoising wants samples; white errors, so that pixels not seen learn of the data by the "
     "next denoising alone: few levels do not suffice, and renoising, which forgets, does better",
     DAPS: "the same white errors; renoising makes each level mend the one before, ddim and ancestral keep its errors",
+    ScoreSDE: "the noisy image is put in place of its seen pixels: what is not seen learns of them by the steps that "
+    "follow alone",
+    PULA: "Langevin steps too few and too long to be at rest at each level, and unadjusted: more of them, and shorter, "
+    "end at the posterior",
+    AFDPS: "with as many particles as samples were asked for, all descend from one; exact for very many, as "
+    "tests/solvers/diffusion/test_afdps.py shows of few pixels",
     DDS: "white errors again, but a whole correction at each level, however short the step: nearer the data, and with "
     "estimates for targets",
     ReSample: "the same; the encoder's residual does nothing where nothing is lost",
@@ -70,7 +89,7 @@ class Oracle:
         y = Measurement(data, (mask / NOISE**2)[None])
         return cls(prior, Diagonal(mask), y, square(mean), square(covariance.diag().sqrt()))
 
-    def errors(self, solver: GuidedSolver, samples: int) -> tuple[float, float]:
+    def errors(self, solver: LevelSolver, samples: int) -> tuple[float, float]:
         """Return |mean of the samples - mean| and the samples' deviation, both over the posterior's (rms of pixels)."""
         runs = [self.run(solver, k) for k in range(samples // solver.copies())]
         x = torch.cat(runs)
@@ -78,7 +97,7 @@ class Oracle:
         centre = (x.mean(0) - self.mean).square().mean().sqrt() / scale
         return float(centre), float(x.var(0).mean().sqrt() / scale)
 
-    def run(self, solver: GuidedSolver, seed: int) -> Tensor:
+    def run(self, solver: LevelSolver, seed: int) -> Tensor:
         """Return the trajectories' ends (K, H, W), before they are averaged."""
         with torch.no_grad():
             run = solver.prepare(self.A, self.y, generator=torch.Generator().manual_seed(seed))
@@ -87,34 +106,41 @@ class Oracle:
         return end.image
 
 
-def solvers(prior: Prior, samples: int) -> Iterator[tuple[GuidedSolver, int]]:
+def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
     """Yield the solvers from pure noise down to the prior's least level, and how many samples are asked of each."""
     low, high = prior.denoiser.sigma_min, prior.denoiser.sigma_max
     for name, eta in SAMPLERS:
         law: dict[str, Any] = {"sampler": name, "eta": eta, "start": high, "end": low}
-        make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, DiffPIR, DAPS]
+        make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, DiffPIR, DAPS, ScoreSDE]
         for cls in make:
-            if cls is DAPS and name in ("heun", "multistep"):
+            if cls is DAPS and name in ("pc", "heun", "multistep", "exponential", "bdia"):
                 continue
-            if name == "renoise" and cls in (PiGDM, DPS):
+            if name == "renoise" and cls in (PiGDM, DPS, ScoreSDE):
                 continue
             yield cls(prior, samples=samples, steps=200 if cls is DAPS else 100, **law), samples
         if name != "renoise":
             yield DDS(prior, steps=100, **law), samples // 8
             yield ReSample(prior, steps=100, antithetic=False, pairs=1, **law), samples // 8
+    for sweeps in (1, 4):
+        yield PULA(prior, samples=samples, steps=100, sweeps=sweeps, start=5.0, end=0.02), samples
+    yield AFDPS(prior, samples=samples, steps=100, start=high, end=low), samples
 
 
-def lines(cls: type[GuidedSolver]) -> int:
+def lines(cls: type[LevelSolver]) -> int:
     return len(Path(inspect.getfile(cls)).read_text().splitlines())
 
 
 def table(samples: int, seeds: int) -> str:
     """Return the tables, in Markdown."""
     oracles = [Oracle.draw(seed) for seed in range(seeds)]
-    rows: dict[type[GuidedSolver], list[str]] = {cls: [] for cls in WHY}
+    rows: dict[type[LevelSolver], list[str]] = {cls: [] for cls in WHY}
     for solver, count in solvers(oracles[0].prior, samples):
         found = torch.tensor([o.errors(solver, count) for o in oracles]).mean(0)
-        law = solver.sampler + (f", η = {solver.eta:g}" if solver.sampler in ("ddim", "renoise") else "")
+        law = "its own"
+        if isinstance(solver, GuidedSolver):
+            law = solver.sampler + (f", η = {solver.eta:g}" if solver.sampler in ("ddim", "renoise") else "")
+        if isinstance(solver, PULA):
+            law = f"{solver.sweeps} Langevin steps a level"
         chance = count**-0.5
         cells = [type(solver).name, law, solver.steps, f"{found[0]:.2f}", f"{chance:.2f}", f"{found[1]:.2f}"]
         rows[type(solver)].append("| " + " | ".join(map(str, cells)) + " |")

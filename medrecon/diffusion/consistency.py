@@ -80,14 +80,18 @@ class DataConsistency:
         gram = lambda n: deviation * self.whitened.gram(deviation * n)  # noqa: E731
         return power_norms(gram, start.to(self.data).expand(deviation.shape), self.ndim).square()
 
-    def drawn(self, v: Tensor, tau: Tensor, draw: Draw) -> Tensor:
+    def drawn(self, v: Tensor, tau: Tensor, draw: Draw, size: float = 1.0) -> Tensor:
         """Draw from p(x | v, y), x being v to a standard deviation tau (N, *in_shape) or (N,): the proximal point of v
-        and y, each moved by noise of its own size (perturb and optimise, Papandreou and Yuille, NIPS 2010)."""
+        and y, each moved by noise of its own size (perturb and optimise, Papandreou and Yuille, NIPS 2010).
+
+        Args:
+            size: of the deviation from the mean, in units of that of p.
+        """
         moved, missing = copy(self), self.y.precision <= 0
-        noise = torch.where(missing, 0, white(draw, self.data))
+        noise = torch.where(missing, 0, size * white(draw, self.data))
         moved.data = self.data + noise
         moved.y = Measurement(self.y.data + torch.where(missing, 0, noise / self.y.root), self.y.precision)
-        return moved.prox(v + (tau if tau.ndim > 1 else expand(tau, self.ndim)) * white(draw, v), tau)
+        return moved.prox(v + size * (tau if tau.ndim > 1 else expand(tau, self.ndim)) * white(draw, v), tau)
 
     def deviation(self, projection: Tensor, expected: Tensor) -> Tensor:
         """Return tau (N, *in_shape) from the projection of v and the standard deviation expected of v; 0 at the

@@ -28,6 +28,8 @@ class Estimate(NamedTuple):
     """the noise level"""
     log_weight: Tensor | None = None
     """of each item, (N,), for particle methods"""
+    memory: tuple[tuple[float, Tensor], ...] = ()
+    """what a sampler of several steps keeps of the steps before: noise levels and what it had there, the last first"""
 
 
 class Guide(ABC):

@@ -2,18 +2,27 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from medrecon.core.discover import classes
-from medrecon.diffusion.reverse import sample
+from medrecon.diffusion.draw import Independent
+from medrecon.diffusion.guide import Estimate, Guide, Unconditional
+from medrecon.diffusion.process import Process
+from medrecon.diffusion.reverse import State, reverse, sample
 from medrecon.diffusion.samplers.base import NamedSampler
+from medrecon.diffusion.samplers.bdia import BDIA
+from medrecon.diffusion.samplers.ddim import DDIM
+from medrecon.diffusion.samplers.exponential import Exponential
 from medrecon.diffusion.samplers.heun import Heun
 from medrecon.diffusion.schedules import discrete_vp, karras, log_uniform, vp_uniform
 from medrecon.models.adapters.discrete_vp import DiscreteVP, linear_beta_abar
 from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import smooth_gaussian
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+LEVELS = log_uniform(41, 0.05, 8.0).tolist()
 SAMPLERS = [s for c in classes("medrecon.diffusion.samplers", NamedSampler) for s in c.examples()]
 ODE = [s for s in SAMPLERS if not s.stochastic]
 SDE = [s for s in SAMPLERS if s.stochastic and s.takes_estimates]
@@ -47,6 +56,71 @@ def test_stochastic_samplers_converge_to_the_prior(sampler, generator):
     assert float((draws.mean(0) - prior.mean).abs().max()) < 0.08
     # The smallest eigenvalue is 0.01: what the last noise level 0.01^2 and 4000 draws leave is below 15 %.
     assert 0.85 < float(spread.min()) and float(spread.max()) < 1.15
+
+
+def test_bdia_that_damps_nothing_is_of_second_order():
+    coarse, fine = (error(BDIA(1.0), n, torch.Generator().manual_seed(3)) for n in (81, 161))
+    assert math.log2(coarse / fine) == pytest.approx(2, abs=0.15)
+
+
+def test_the_second_step_of_the_exponential_is_the_mean_reverting_sampler(generator):
+    """MR Sampler, ODE-2 with data prediction (arXiv 2502.07856), in its own states x = a z + (1 - a) mu."""
+    theta = torch.linspace(0.01, 3.0, 9, dtype=torch.float64)
+    a, s = (-theta).exp(), 0.2 * (1 - (-2 * theta).exp()).sqrt()
+    process = Process(a, 1 - a, s)
+    mu, x, x0, old = torch.randn(4, 2, 1, 3, 4, dtype=torch.float64, generator=generator)
+    guide = Unconditional(lambda z, sigma: x0)
+    for u in range(7):
+        t, earlier = u + 1, u + 2
+        level = process.sigma.tolist()
+        h, last = math.log(level[t] / level[u]), math.log(level[earlier] / level[t])
+        first = math.expm1(-h)
+        second, slope, ratio = first / h + 1, (x0 - old) / (last / h), s[u] / s[t]
+        expected = ratio * x - a[u] * (first * x0 - second * slope) + mu * (1 - ratio + ratio * a[t] - a[u])
+        z, before = process.to_engine(x, t, mu), Estimate(old, old, None, level[earlier])
+        z, _ = Exponential().step(guide, z, level[t], level[u], before, Independent(generator))
+        torch.testing.assert_close(process.from_engine(z, u, mu), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_third_step_of_the_exponential_integrates_the_parabola(generator):
+    """A denoiser that is a parabola in log sigma: three of its values are all that there is to know."""
+    at = lambda sigma: torch.full((1, 1, 2, 2), 1 - 2 * math.log(sigma) + 3 * math.log(sigma) ** 2, dtype=torch.float64)  # noqa: E731
+    earlier, before, sigma, end = 3.0, 1.9, 1.5, 0.4
+    known = Estimate(at(before), at(before), None, before, memory=((earlier, at(earlier)),))
+    z = torch.randn(1, 1, 2, 2, dtype=torch.float64, generator=generator)
+    moved, _ = Exponential().step(Unconditional(lambda z, s: at(s)), z, sigma, end, known, Independent(generator))
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(30))
+    levels = ((nodes + 1) / 2 * (sigma - end) + end).tolist()
+    flow = sum(w * end * at(s) / s**2 for w, s in zip(weights, levels, strict=True)) * (sigma - end) / 2
+    torch.testing.assert_close(moved, end / sigma * z + flow, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+def test_bdia_runs_back_to_its_noise_and_forth(gamma, generator):
+    """With a guide that shifts its targets, as those do that know data."""
+    prior, levels = smooth_gaussian((1, 5, 4)), LEVELS[:-1] if gamma == 1 else LEVELS[20:-1]
+
+    class Drawn(Guide):
+        def __call__(self, z, sigma):
+            clean = prior(z, torch.tensor(sigma))
+            return Estimate(clean, torch.lerp(clean, torch.ones_like(clean), 0.1), None, sigma)
+
+    draw = Independent(generator, each=2)
+    start = State.start(levels[0] * draw(torch.empty(2, 1, 5, 4, dtype=torch.float64)), draw)
+    end = reverse(Drawn(), BDIA(gamma), levels, draw, start)
+    last, level = end.before.memory[0][1], levels[-2]
+    assert end.before.sigma == level
+    second, first = BDIA(gamma).noised(Drawn(), levels, end.z, last)
+    torch.testing.assert_close(first, start.z, rtol=0, atol=1e-10 * levels[0])
+    before = Drawn()(first, levels[0])._replace(memory=((levels[0], first),))
+    again = reverse(Drawn(), BDIA(gamma), levels, draw, State(second, 1, before, draw.state()))
+    torch.testing.assert_close(again.z, end.z, rtol=0, atol=1e-10)
+    plain = DDIM()  # the control: the steps of DDIM, taken backwards, do not find it
+    z = reverse(Drawn(), plain, levels, draw, start).z
+    for low, high in zip(levels[::-1], levels[-2::-1]):
+        estimate = Drawn()(z, low)
+        z = estimate.clean + high / low * (z - estimate.target)
+    assert float((z - start.z).abs().max()) > 1e-2
 
 
 def test_churn_mends_what_the_denoiser_did_wrong_before(generator):

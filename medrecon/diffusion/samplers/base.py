@@ -18,7 +18,12 @@ class Sampler(ABC):
 
     Everything is in variance-exploding units, z = z0 + sigma n. A variance-preserving state is x = alpha z with
     alpha = (1 + sigma^2)^-1/2, so the steps are the usual VP ones after division by alpha.
+
+    Attributes:
+        draws: how often a step draws noise, at most.
     """
+
+    draws: ClassVar[int] = 1
 
     @abstractmethod
     def step(
@@ -28,7 +33,7 @@ class Sampler(ABC):
 
         Args:
             before: the estimate of the step before, None at the first.
-            draw: called once at most.
+            draw: called `draws` times at most.
         """
 
 

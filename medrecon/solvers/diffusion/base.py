@@ -160,19 +160,15 @@ class DiffusionSolver(Solver):
 
 
 @dataclass(frozen=True, eq=False)
-class GuidedSolver(DiffusionSolver):
-    """A diffusion solver that is a guide: any sampler, any levels.
+class LevelSolver(DiffusionSolver):
+    """A diffusion solver that goes down as many noise levels as asked for.
 
     Raises:
-        ValueError: steps, start or end not positive, no such sampler, or one that cannot add that much noise.
+        ValueError: steps, start or end not positive.
     """
 
     steps: int | None = 50
     """noise levels"""
-    sampler: str = "ddim"
-    """ddim, heun, multistep, ancestral, ..."""
-    eta: float = 0.0
-    """share of fresh noise a step, of the most that the sampler can add"""
     start: float | None = None
     """first noise level; default: the prior's sigma_max, pure noise"""
     end: float | None = None
@@ -185,7 +181,6 @@ class GuidedSolver(DiffusionSolver):
                 f"{type(self).__name__}: expected steps >= 1, start > 0 and end > 0, got {self.steps}, {self.start}, "
                 f"{self.end}"
             )
-        self.stepper()
 
     def span(self) -> tuple[float, float]:
         """Return the first and the last noise level asked for."""
@@ -209,6 +204,24 @@ class GuidedSolver(DiffusionSolver):
         """Return as many levels as asked for, from high to low, then 0."""
         levels: list[float] = log_uniform(self.count(), low, high).tolist()
         return levels
+
+
+@dataclass(frozen=True, eq=False)
+class GuidedSolver(LevelSolver):
+    """A diffusion solver that is a guide: any sampler, any levels.
+
+    Raises:
+        ValueError: no such sampler, or one that cannot add that much noise; or what `LevelSolver` refuses.
+    """
+
+    sampler: str = "ddim"
+    """ddim, heun, multistep, exponential, ancestral, pc, ..."""
+    eta: float = 0.0
+    """share of fresh noise a step, of the most that the sampler can add"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.stepper()
 
     def stepper(self) -> Sampler:
         return sampler_named(self.sampler, self.eta)

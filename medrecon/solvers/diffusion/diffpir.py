@@ -63,8 +63,7 @@ class DiffPIR(PosteriorSolver):
         return DataConsistency(A, y, self.cg_iterations)
 
     def guide(self, task: Task) -> DiffPIRGuide:
-        mean = self.error(task).size.square().mean((1, 2))
-        return DiffPIRGuide(task.space, task.data, (mean / self.weight).sqrt())
+        return DiffPIRGuide(task.space, task.data, self.deviation(task) / self.weight**0.5)
 
     @classmethod
     def paper(cls, prior: Prior) -> DiffPIR:

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from medrecon.diffusion.reverse import State
 from medrecon.diffusion.trust import PixelError
-from medrecon.solvers.diffusion.base import GuidedSolver, Run, Task
+from medrecon.solvers.diffusion.base import GuidedSolver, LevelSolver, Run, Task
 
 
 @dataclass(frozen=True, eq=False)
-class PosteriorSolver(GuidedSolver):
+class SampledSolver(LevelSolver):
     """A diffusion solver whose trajectories are samples, each with noise of its own.
 
     Raises:
-        ValueError: samples not positive; or what `GuidedSolver` refuses.
+        ValueError: samples not positive; or what `LevelSolver` refuses.
     """
 
     steps: int = 25
@@ -40,6 +40,10 @@ class PosteriorSolver(GuidedSolver):
         """Return the error to expect of a denoised image, for all samples, as of a complex number where it is one."""
         return PixelError.around(task.views, task.start, warm=task.warm).repeated(self.samples).isotropic
 
+    def deviation(self, task: Task) -> Tensor:
+        """Return the deviation of an image whose latent has one of 1, a number for each sample (N,)."""
+        return self.error(task).size.square().mean((1, 2)).sqrt()
+
     def image(self, run: Run, state: State) -> tuple[Tensor, dict[str, Any]]:
         """Return the mean of the samples (B, *in_shape), and the deviation of each pixel where there are several."""
         image, facts = super().image(run, state)
@@ -49,3 +53,8 @@ class PosteriorSolver(GuidedSolver):
             spread = (each - image).abs().square().sum(0) / (self.samples - 1)
             facts = {**facts, "deviation": torch.sqrt(spread)}
         return image, facts
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorSolver(SampledSolver, GuidedSolver):
+    """The same with a guide alone: any sampler."""

@@ -141,7 +141,8 @@ class ReSample(GuidedSolver):
 
     def draw(self, generator: torch.Generator, shape: tuple[int, ...]) -> Draw:
         """Return noise of its own for each pair, the same however many there are."""
-        each = streams(generator, self.trajectories(), self.count() + 1, shape)
+        draws = self.count() * self.stepper().draws + 1
+        each = streams(generator, self.trajectories(), draws, shape)
         return Antithetic(*each) if self.antithetic else Independent(*each)
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
