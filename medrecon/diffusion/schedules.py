@@ -47,3 +47,14 @@ def vp_uniform(steps: int, low: float, high: float) -> Tensor:
     t = torch.linspace(start, end, steps, dtype=torch.float64)
     levels = (first * t + half * t.square()).expm1().sqrt()
     return torch.cat([levels, levels.new_zeros(1)])
+
+
+def flow_uniform(steps: int, low: float, high: float) -> Tensor:
+    """Return `steps` levels from high to low, uniform in the time t of rectified flow, sigma = t / (1 - t), then 0.
+
+    Its states x_t = (1 - t) x0 + t n (arXiv 2209.03003) are (1 - t) z, and Euler's steps along its velocity are DDIM's.
+    """
+    if steps < 1 or not 0 < low <= high:
+        raise ValueError(f"flow_uniform: expected steps >= 1 and 0 < low <= high, got {steps}, {low}, {high}")
+    t = torch.linspace(high / (1 + high), low / (1 + low), steps, dtype=torch.float64)
+    return torch.cat([t / (1 - t), t.new_zeros(1)])

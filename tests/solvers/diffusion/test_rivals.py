@@ -1,4 +1,4 @@
-"""DPS, PiGDM, DiffPIR and DAPS against the exact Gaussian posterior: mean, spread, samplers, complex images, latents.
+"""DPS, PiGDM, DiffPIR, DAPS and FlowChef against the exact Gaussian posterior: mean, spread, samplers, latents.
 
 Errors are relative to the posterior's deviation, 0.2 of the prior's; 32 samples leave 0.18 of the mean to chance.
 """
@@ -6,29 +6,25 @@ Errors are relative to the posterior's deviation, 0.2 of the prior's; 32 samples
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from gaussian_problems import inpainting, rms
+from gaussian_problems import Problem, complex_pixels, folded_pixels, gap, pixels, rms
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
-from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
-from medrecon.models.networks.pixel_space import PixelSpace
-from medrecon.models.prior import Prior
-from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task
 from medrecon.solvers.diffusion.daps import DAPS
 from medrecon.solvers.diffusion.diffpir import DiffPIR
 from medrecon.solvers.diffusion.dps import DPS
+from medrecon.solvers.diffusion.flowchef import FlowChef
 from medrecon.solvers.diffusion.pigdm import PiGDM
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
 
@@ -49,6 +45,7 @@ class Bounds(NamedTuple):
 RUNS: list[tuple[type[PosteriorSolver], int, str, float, Bounds]] = [
     (DPS, 100, "ddim", 1.0, Bounds(0.6, 0.8, 1.2)),
     (DPS, 100, "ancestral", 1.0, Bounds(0.6, 0.8, 1.2)),
+    (FlowChef, 100, "ddim", 0.0, Bounds(0.8, 0.85, 1.3)),
     (DPS, 100, "ddim", 0.0, Bounds(0.8, 0.7, 1.1)),
     (DPS, 60, "heun", 0.0, Bounds(0.9, 0.7, 1.2)),
     (DPS, 60, "multistep", 0.0, Bounds(0.9, 0.7, 1.2)),
@@ -67,55 +64,6 @@ RUNS: list[tuple[type[PosteriorSolver], int, str, float, Bounds]] = [
 ]
 
 
-class Problem(NamedTuple):
-    prior: Prior
-    A: LinearOperator
-    y: Measurement
-    mean: Tensor
-    deviation: Tensor
-
-
-@cache
-def pixels() -> Problem:
-    return Problem(*inpainting())
-
-
-@cache
-def complex_pixels(size: int = 12, noise: float = 0.1) -> Problem:
-    """Complex images behind a mask with phases; E|n|^2 = noise^2, half of it in each part."""
-    denoiser = smooth_gaussian((2, size, size))
-    prior = Prior(IdentityAutoencoder(complex=True), denoiser, Linear(-1.0, 1.0), "a.u.", "MR", error=0.0)
-    g = torch.Generator().manual_seed(1)
-    mask = (torch.rand(size, size, generator=g) < 0.4).float()
-    A = Diagonal(mask * torch.polar(torch.ones(size, size), 6 * torch.rand(size, size, generator=g)))
-    n = torch.randn(1, size, size, dtype=torch.complex64, generator=g)
-    data = A(prior.decode(denoiser.sample(1, g), (size, size))) + noise * mask * n
-    parts = torch.cat([mask.flatten(), mask.flatten()]).bool()
-    turned = torch.view_as_real(data / torch.where(mask > 0, A.diagonal, 1)).permute(3, 0, 1, 2).flatten()
-    mean, cov = denoiser.posterior(torch.eye(2 * size**2)[parts], turned[parts], noise / 2**0.5)
-    deviation = cov.diag().reshape(2, size, size).sum(0).sqrt()
-    exact = torch.complex(*mean.float().reshape(2, size, size))
-    return Problem(prior, A, Measurement(data, (mask / noise**2)[None]), exact, deviation)
-
-
-@cache
-def folded_pixels() -> Problem:
-    """The pixels of `pixels` folded into the channels of a latent: orthogonal, so that the posterior is the same."""
-    plain, space = pixels(), PixelSpace(2)
-    exact = plain.prior.denoiser
-    assert isinstance(exact, GaussianPrior)
-    fold = torch.stack([space.encode(u[None])[0].flatten() for u in torch.eye(256).reshape(256, 16, 16)], 1).double()
-    denoiser = GaussianPrior(fold @ exact.mean, fold @ exact.covariance @ fold.T, (4, 8, 8))
-    return plain._replace(prior=replace(plain.prior, autoencoder=space, denoiser=denoiser))
-
-
-def gap(solver: PosteriorSolver, problem: Problem) -> tuple[float, float]:
-    """Error of the mean, and the samples' deviation, over the posterior's."""
-    solution = solver(problem.A, problem.y, generator=torch.Generator().manual_seed(0))
-    scale = rms(problem.deviation)
-    return rms((solution.image[0] - problem.mean).abs()) / scale, rms(solution.diagnostics["deviation"][0]) / scale
-
-
 def kept(found: tuple[float, float], bounds: Bounds) -> bool:
     return found[0] < bounds.mean and bounds.low < found[1] < bounds.high
 
@@ -130,7 +78,7 @@ def test_mean_and_spread_under_each_sampler(
     assert kept(found, bounds), found
 
 
-BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, DiffPIR, DAPS)}
+BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, DiffPIR, DAPS, FlowChef)}
 
 
 @pytest.mark.parametrize("problem", [complex_pixels, folded_pixels])
@@ -164,6 +112,8 @@ class Misled(Guide):
         (PiGDM, lambda sigma: 0.3),
         (DiffPIR, lambda sigma: 0.3),
         (DAPS, lambda sigma: 0.3),
+        (FlowChef, lambda sigma: 0.1),
+        (FlowChef, lambda sigma: -0.5),
     ],
 )
 def test_a_mutant_fails(cls: type[PosteriorSolver], factor: Callable[[float], float]) -> None:
