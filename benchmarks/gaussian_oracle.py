@@ -29,8 +29,10 @@ from medrecon.solvers.diffusion.dds import DDS
 from medrecon.solvers.diffusion.diffpir import DiffPIR
 from medrecon.solvers.diffusion.dps import DPS
 from medrecon.solvers.diffusion.flowchef import FlowChef
+from medrecon.solvers.diffusion.latino import LATINO
 from medrecon.solvers.diffusion.mmps import MMPS
 from medrecon.solvers.diffusion.pigdm import PiGDM
+from medrecon.solvers.diffusion.psld import PSLD
 from medrecon.solvers.diffusion.red_diff import REDDiff
 from medrecon.solvers.diffusion.resample import ReSample
 from medrecon.solvers.plug_and_play.dpir import DPIR
@@ -51,6 +53,8 @@ WHY: dict[type[GuidedSolver], str] = {
     DDS: "white errors again, but a whole correction at each level, however short the step: nearer the data, and with "
     "estimates for targets",
     ReSample: "the same; the encoder's residual does nothing where nothing is lost",
+    PSLD: "as DPS; where nothing is lost, the gluing term is one more step of the data",
+    LATINO: "as DAPS, but for draws of what is measured: there the spread is lost",
     FlowChef: "one gradient step a level, the same for all directions: those that the data say little of lag behind",
     MMPS: "exact: what is left is chance, and with estimates the steps of the sampler",
 }
@@ -109,13 +113,13 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[GuidedSolver, int]]:
     low, high = prior.denoiser.sigma_min, prior.denoiser.sigma_max
     for name, eta in SAMPLERS:
         law: dict[str, Any] = {"sampler": name, "eta": eta, "start": high, "end": low}
-        make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, DiffPIR, DAPS]
+        make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, PSLD, DiffPIR, DAPS, LATINO]
         for cls in make:
-            if cls is DAPS and name in ("heun", "multistep"):
+            if cls in (DAPS, LATINO) and name in ("heun", "multistep"):
                 continue
-            if name == "renoise" and cls in (PiGDM, DPS):
+            if name == "renoise" and cls in (PiGDM, DPS, PSLD):
                 continue
-            yield cls(prior, samples=samples, steps=200 if cls is DAPS else 100, **law), samples
+            yield cls(prior, samples=samples, steps=200 if cls in (DAPS, LATINO) else 100, **law), samples
         yield MMPS(prior, samples=samples, steps=12, draws=name not in ("heun", "multistep"), **law), samples
         if name != "renoise":
             yield FlowChef(prior, samples=samples, steps=100, **law), samples

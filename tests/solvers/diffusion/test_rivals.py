@@ -1,4 +1,4 @@
-"""DPS, PiGDM, DiffPIR, DAPS and FlowChef against the exact Gaussian posterior: mean, spread, samplers, latents.
+"""DPS, PiGDM, DiffPIR, DAPS and others against the exact Gaussian posterior: mean, spread, samplers, latents.
 
 Errors are relative to the posterior's deviation, 0.2 of the prior's; 32 samples leave 0.18 of the mean to chance.
 """
@@ -6,7 +6,7 @@ Errors are relative to the posterior's deviation, 0.2 of the prior's; 32 samples
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,6 +18,8 @@ from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
+from medrecon.diffusion.latent import LatentSpace
+from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task
@@ -25,8 +27,10 @@ from medrecon.solvers.diffusion.daps import DAPS
 from medrecon.solvers.diffusion.diffpir import DiffPIR
 from medrecon.solvers.diffusion.dps import DPS
 from medrecon.solvers.diffusion.flowchef import FlowChef
+from medrecon.solvers.diffusion.latino import LATINO
 from medrecon.solvers.diffusion.pigdm import PiGDM
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
+from medrecon.solvers.diffusion.psld import PSLD, PSLDGuide
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAMPLES = 32
@@ -45,6 +49,8 @@ class Bounds(NamedTuple):
 RUNS: list[tuple[type[PosteriorSolver], int, str, float, Bounds]] = [
     (DPS, 100, "ddim", 1.0, Bounds(0.6, 0.8, 1.2)),
     (DPS, 100, "ancestral", 1.0, Bounds(0.6, 0.8, 1.2)),
+    (PSLD, 100, "ddim", 1.0, Bounds(0.6, 0.8, 1.2)),
+    (LATINO, 200, "renoise", 1.0, Bounds(0.65, 0.65, 0.95)),
     (FlowChef, 100, "ddim", 0.0, Bounds(0.8, 0.85, 1.3)),
     (DPS, 100, "ddim", 0.0, Bounds(0.8, 0.7, 1.1)),
     (DPS, 60, "heun", 0.0, Bounds(0.9, 0.7, 1.2)),
@@ -78,7 +84,7 @@ def test_mean_and_spread_under_each_sampler(
     assert kept(found, bounds), found
 
 
-BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, DiffPIR, DAPS, FlowChef)}
+BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, DiffPIR, DAPS, FlowChef, PSLD, LATINO)}
 
 
 @pytest.mark.parametrize("problem", [complex_pixels, folded_pixels])
@@ -112,6 +118,8 @@ class Misled(Guide):
         (PiGDM, lambda sigma: 0.3),
         (DiffPIR, lambda sigma: 0.3),
         (DAPS, lambda sigma: 0.3),
+        (PSLD, lambda sigma: 0.03),
+        (LATINO, lambda sigma: 0.3),
         (FlowChef, lambda sigma: 0.1),
         (FlowChef, lambda sigma: -0.5),
     ],
@@ -137,6 +145,35 @@ def test_daps_without_its_draws_loses_its_spread() -> None:
 
     found = gap(Mutant(pixels().prior, steps=200, samples=SAMPLES, **NOISE), pixels())
     assert not kept(found, BEST[DAPS][-1]), found
+
+
+def test_the_gluing_term_is_the_derivative_it_says() -> None:
+    """Of |z0 - E(x')|^2 / 2 with x' = x - s A^T W (A x - y), which is |s A^T W (A z0 - y)|^2 / 2 without a loss."""
+    prior, A, y, _, _ = pixels()
+    space, data = LatentSpace(prior, A, y), DataConsistency(A, y)
+    guide = PSLDGuide(space, data, torch.full((1, 16, 16), 2.0), torch.full((1,), 1e-3), 0.1)
+    z0 = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen, s = y.precision[0], 4e-3
+    torch.testing.assert_close(guide.unglued(z0)[0, 0], s**2 * seen * seen * (z0[0, 0] - y.data[0]))
+
+
+def test_gluing_holds_what_the_decoder_does_not_see() -> None:
+    """A channel that the decoder ignores and the encoder gives as 0 is drawn there."""
+
+    class Blind(IdentityAutoencoder):
+        def encode(self, u: Tensor) -> Tensor:
+            return torch.stack([u, 0 * u], 1)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return z[:, 0]
+
+    _, A, y, _, _ = pixels()
+    prior = replace(pixels().prior, autoencoder=Blind(), denoiser=smooth_gaussian((2, 16, 16)))
+    guide = PSLDGuide(LatentSpace(prior, A, y), DataConsistency(A, y), torch.ones(1, 16, 16), torch.zeros(1), 1.0)
+    z0 = torch.ones(1, 2, 16, 16)
+    gradient = guide.unglued(z0)
+    torch.testing.assert_close(gradient[:, 1], z0[:, 1])
+    assert not bool(gradient[:, 0].any())
 
 
 def test_what_the_noise_is_does_not_matter_to_the_step_of_dps() -> None:
