@@ -1,5 +1,5 @@
-"""How far the posterior samplers are from an exact posterior: DPS, PiGDM, DiffPIR, DAPS, score-SDE, pULA, AFDPS, DDS
-and ReSample under several samplers, on a Gaussian whose posterior is known. Writes docs/design/oracle_table.md.
+"""How far the posterior samplers are from an exact posterior: posterior solvers under several samplers, and
+solvers that return a point, on a Gaussian whose posterior is known. Writes the table of docs/design/oracle_table.md.
 
     OMP_NUM_THREADS=1 python benchmarks/accuracy/gaussian_oracle.py
     python benchmarks/accuracy/gaussian_oracle.py --samples 256 --out runs/oracle.md
@@ -22,16 +22,26 @@ from medrecon.diffusion.reverse import reverse
 from medrecon.models.exact.gaussian import GaussianPrior
 from medrecon.models.prior import Prior
 from medrecon.operators.algebra import Diagonal
+from medrecon.solvers.base import Solver
 from medrecon.solvers.diffusion.afdps import AFDPS
 from medrecon.solvers.diffusion.base import GuidedSolver, LevelSolver, example_prior
 from medrecon.solvers.diffusion.daps import DAPS
 from medrecon.solvers.diffusion.dds import DDS
 from medrecon.solvers.diffusion.diffpir import DiffPIR
 from medrecon.solvers.diffusion.dps import DPS
+from medrecon.solvers.diffusion.flowchef import FlowChef
+from medrecon.solvers.diffusion.latino import LATINO
+from medrecon.solvers.diffusion.mmps import MMPS
 from medrecon.solvers.diffusion.pigdm import PiGDM
+from medrecon.solvers.diffusion.psld import PSLD
 from medrecon.solvers.diffusion.pula import PULA
+from medrecon.solvers.diffusion.red_diff import REDDiff
 from medrecon.solvers.diffusion.resample import ReSample
 from medrecon.solvers.diffusion.score_sde import ScoreSDE
+from medrecon.solvers.plug_and_play.dpir import DPIR
+from medrecon.solvers.plug_and_play.pnp_admm import PnPADMM
+from medrecon.solvers.plug_and_play.pnp_fbs import PnPFBS
+from medrecon.solvers.plug_and_play.red import RED
 
 SIZE, NOISE, SEEN = 16, 0.05, 0.4
 TABLE = Path(__file__).parents[2] / "docs" / "design" / "oracle_table.md"
@@ -62,6 +72,17 @@ WHY: dict[type[LevelSolver], str] = {
     DDS: "white errors again, but a whole correction at each level, however short the step: nearer the data, and with "
     "estimates for targets",
     ReSample: "the same; the encoder's residual does nothing where nothing is lost",
+    PSLD: "as DPS; where nothing is lost, the gluing term is one more step of the data",
+    LATINO: "as DAPS, but for draws of what is measured: there the spread is lost",
+    FlowChef: "one gradient step a level, the same for all directions: those that the data say little of lag behind",
+    MMPS: "exact: what is left is chance, and with estimates the steps of the sampler",
+}
+POINTS: dict[type[Solver], str] = {
+    REDDiff: "a few hundred steps of Adam end near the optimum, not at it; the noise of the last levels is left in",
+    PnPADMM: "exact where it converges: the denoiser of a Gaussian is the proximal point of its density",
+    PnPFBS: "gradient steps of the data are slow; the denoiser's share of the way blurs the prior by sigma",
+    RED: "exact for the prior blurred by sigma, to which it converges slowly",
+    DPIR: "no fixed point: it stops where its schedule ends",
 }
 
 
@@ -111,14 +132,16 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
     low, high = prior.denoiser.sigma_min, prior.denoiser.sigma_max
     for name, eta in SAMPLERS:
         law: dict[str, Any] = {"sampler": name, "eta": eta, "start": high, "end": low}
-        make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, DiffPIR, DAPS, ScoreSDE]
+        make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, PSLD, DiffPIR, DAPS, LATINO, ScoreSDE]
         for cls in make:
-            if cls is DAPS and name in ("pc", "heun", "multistep", "exponential", "bdia"):
+            if cls in (DAPS, LATINO) and name in ("pc", "heun", "multistep", "exponential", "bdia"):
                 continue
-            if name == "renoise" and cls in (PiGDM, DPS, ScoreSDE):
+            if name == "renoise" and cls in (PiGDM, DPS, PSLD, ScoreSDE):
                 continue
-            yield cls(prior, samples=samples, steps=200 if cls is DAPS else 100, **law), samples
+            yield cls(prior, samples=samples, steps=200 if cls in (DAPS, LATINO) else 100, **law), samples
+        yield MMPS(prior, samples=samples, steps=12, draws=name not in ("heun", "multistep"), **law), samples
         if name != "renoise":
+            yield FlowChef(prior, samples=samples, steps=100, **law), samples
             yield DDS(prior, steps=100, **law), samples // 8
             yield ReSample(prior, steps=100, antithetic=False, pairs=1, **law), samples // 8
     for sweeps in (1, 4):
@@ -126,7 +149,36 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
     yield AFDPS(prior, samples=samples, steps=100, start=high, end=low), samples
 
 
-def lines(cls: type[LevelSolver]) -> int:
+def points(prior: Prior) -> Iterator[Solver]:
+    """Yield the solvers that return a point."""
+    yield REDDiff(prior)
+    yield REDDiff(prior, steps=1000, start=None)
+    yield REDDiff.paper(prior)
+    yield PnPADMM(prior)
+    yield PnPFBS(prior)
+    yield RED(prior)
+    yield RED(prior, iterations=1000, sigma=0.05)
+    yield DPIR(prior)
+    yield DPIR.paper(prior)
+
+
+def point_table(oracles: list[Oracle]) -> str:
+    """Return the table of solvers without spread, in Markdown."""
+    rows = []
+    for solver in points(oracles[0].prior):
+        solved = [solver(o.A, o.y, generator=torch.Generator().manual_seed(0)) for o in oracles]
+        errors = [
+            (s.image[0] - o.mean).square().mean().sqrt() / o.deviation.square().mean().sqrt()
+            for s, o in zip(solved, oracles, strict=True)
+        ]
+        calls = solved[0].diagnostics["network_calls"]["denoiser"]
+        level = getattr(solver, "sigma", getattr(solver, "end", 0.0))
+        rows.append(f"| {solver.name} | {level:g} | {calls} | {torch.stack(errors).mean():.3f} |")
+        print(rows[-1], flush=True)
+    return "\n".join(["| solver | (last) level | denoiser calls | error of the mean |", "|---|---|---|---|", *rows])
+
+
+def lines(cls: type[Solver]) -> int:
     return len(Path(inspect.getfile(cls)).read_text().splitlines())
 
 
@@ -147,8 +199,9 @@ def table(samples: int, seeds: int) -> str:
         print(rows[type(solver)][-1], flush=True)
     head = "| solver | sampler | levels | error of the mean | of it by chance | spread |\n|---|---|---|---|---|---|"
     of = "| solver | lines of its file | why it is not exact |\n|---|---|---|"
-    reasons = [f"| {cls.name} | {lines(cls)} | {why} |" for cls, why in WHY.items()]
-    return "\n".join([head, *(row for group in rows.values() for row in group), "", of, *reasons]) + "\n"
+    reasons = [f"| {cls.name} | {lines(cls)} | {why} |" for cls, why in (WHY | POINTS).items()]
+    parts = [head, *(row for group in rows.values() for row in group), "", point_table(oracles), "", of, *reasons]
+    return "\n".join(parts) + "\n"
 
 
 def main() -> None:

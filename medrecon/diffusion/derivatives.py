@@ -1,4 +1,4 @@
-"""A denoiser at one noise level, and products with its Jacobian J = dD/dz."""
+"""A denoiser at one noise level, and products with its Jacobian J = dD/dz; what is not finite is named."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def jvp(denoiser: Denoiser, z: Tensor, sigma: float, v: Tensor) -> Tensor:
         result = torch.func.jvp(lambda x: denoise(denoiser, x, sigma), (z,), (v,))
     product: Tensor = result[1]
     return product
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Raises ValueError, which says `what` they are, unless all values are finite."""
+    if not bool(torch.isfinite(torch.view_as_real(values) if values.is_complex() else values).all()):
+        raise ValueError(f"{what} is not finite: it has NaN or infinite values")

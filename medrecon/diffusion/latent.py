@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from medrecon.core.measurement import Measurement
-from medrecon.diffusion.derivatives import denoise
+from medrecon.diffusion.derivatives import check_finite, denoise
 from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
+
+Pullback = Callable[[Tensor], Tensor]
+"""v -> J^H v of a function that was run: dL/dx to dL/dz of a real L."""
 
 
 @dataclass
@@ -73,9 +76,15 @@ class LatentSpace:
         return self._by_image(lambda prior, z: prior.decode(z, self.shape), z)
 
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
-        """Return E[z0 | z] (N, C, h, w)."""
+        """Return E[z0 | z] (N, C, h, w).
+
+        Raises:
+            ValueError: the network gave NaN or infinite values; names it and the noise level.
+        """
         self.calls.denoiser += len(z) // self.batch
-        return self._by_image(lambda prior, z: denoise(prior.denoiser, z, sigma), z)
+        clean = self._by_image(lambda prior, z: denoise(prior.denoiser, z, sigma), z)
+        check_finite(clean, f"noise level {sigma:.3g}: what the denoiser of {self.prior.name} gave")
+        return clean
 
     def carried(self, z0: Tensor, v: Tensor, x: Tensor) -> Tensor:
         """Return z0 + E(x) - E(v), or nearly that: the latent of v = D(z0) moved as its image was moved, to x.
@@ -85,23 +94,42 @@ class LatentSpace:
         self.calls.encoder += self.prior.autoencoder.encodings * len(x) // self.batch
         return z0 + self._by_image(Prior.change, v, x)
 
-    def pulled(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    def denoised(self, z: Tensor, sigma: float) -> tuple[Tensor, Pullback]:
+        """Return E[z0 | z] and v (N, C, h, w) -> J^T v, J = dE[z0 | z]/dz: sigma^2 J is Cov[z0 | z], and symmetric."""
+        return _pullback(lambda leaf: self.denoise(leaf, sigma), z)
+
+    def decoded(self, z0: Tensor) -> tuple[Tensor, Pullback]:
+        """Return the image x of a latent and v (N, *in_shape) -> G^H v (N, C, h, w), G = dx/dz0."""
+        return _pullback(self.decode, z0)
+
+    def pulled(self, z: Tensor, sigma: float) -> tuple[Tensor, Tensor, Pullback]:
         """Return E[z0 | z], its image x, and v (N, *in_shape) -> J^H v (N, C, h, w), J = dx/dz through both networks.
 
         With v = dL/dx, the gradient of a real L as `DataConsistency.gradient` gives it, J^H v is dL/dz.
         """
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_(True)
-            z0 = self.denoise(leaf, sigma)
-            x = self.decode(z0)
+        z0, through = self.denoised(z, sigma)
+        x, back = self.decoded(z0)
+        return z0, x, lambda v: through(back(v))
 
-        def back(v: Tensor) -> Tensor:
-            (product,) = torch.autograd.grad(x, leaf, v, retain_graph=True)
-            return product
-
-        return z0.detach(), x.detach(), back
+    def pushed(self, z0: Tensor, v: Tensor) -> Tensor:
+        """Return G v (N, *in_shape), G = dx/dz0: by how much the image of z0 changes along v (N, C, h, w)."""
+        change: Tensor = torch.func.jvp(lambda leaf: self.prior.decode(leaf, self.shape), (z0,), (v,))[1]
+        return change
 
     def over_pixels(self, variance: Tensor) -> Tensor:
         """Return for each pixel (N, H, W) what is known of each place of the latent (N, h, w)."""
         fine = interpolate(variance[:, None], scale_factor=self.prior.autoencoder.factor, mode="bilinear")
         return self.prior.reflect(fine[:, 0, : self.shape[0], : self.shape[1]])
+
+
+def _pullback(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Pullback]:
+    """The value of a function and its pullback, which may be called any number of times."""
+    with torch.enable_grad():
+        leaf = at.detach().requires_grad_(True)
+        value = function(leaf)
+
+    def back(v: Tensor) -> Tensor:
+        (product,) = torch.autograd.grad(value, leaf, v, retain_graph=True)
+        return product
+
+    return value.detach(), back

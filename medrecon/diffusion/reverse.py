@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from medrecon.diffusion.derivatives import denoise
+from medrecon.diffusion.derivatives import check_finite, denoise
 from medrecon.diffusion.draw import Draw, Independent
 from medrecon.diffusion.guide import Estimate, Guide, Unconditional
 from medrecon.diffusion.samplers.base import Sampler
@@ -42,11 +42,15 @@ def reverse(
     """Run from a state along the falling levels `sigmas`, to their end or until `watch` says stop.
 
     The run is complete if the state returned has `step` = len(sigmas) - 1; otherwise pass it in again to go on.
+
+    Raises:
+        ValueError: the steps diverged to NaN or infinite values; names the noise level.
     """
     draw.restore(state.noise)
     while state.step < len(sigmas) - 1:
         sigma, following = sigmas[state.step], sigmas[state.step + 1]
         z, estimate = sampler.step(guide, state.z, sigma, following, state.before, draw)
+        check_finite(z, f"noise level {sigma:.3g}, step {state.step + 1}: the latent, whose steps diverge,")
         state = State(z, state.step + 1, estimate, draw.state())
         if watch is not None and watch(estimate):
             break

@@ -53,6 +53,16 @@ def sub_vp_uniform(steps: int, low: float, high: float) -> Tensor:
     return torch.cat([levels, levels.new_zeros(1)])
 
 
+def flow_uniform(steps: int, low: float, high: float) -> Tensor:
+    """Return `steps` levels from high to low, uniform in the time t of rectified flow, sigma = t / (1 - t), then 0.
+
+    Its states x_t = (1 - t) x0 + t n (arXiv 2209.03003) are (1 - t) z, and Euler's steps along its velocity are DDIM's.
+    """
+    _check("flow_uniform", steps, low, high)
+    t = torch.linspace(high / (1 + high), low / (1 + low), steps, dtype=torch.float64)
+    return torch.cat([t / (1 - t), t.new_zeros(1)])
+
+
 def _linear_beta(steps: int, low: float, high: float) -> Tensor:
     """B(t) from high to low, at times spaced evenly."""
     first, half = 0.1, 9.95

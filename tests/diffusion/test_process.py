@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medrecon.diffusion.process import Process
+from medrecon.diffusion.schedules import flow_uniform
 from medrecon.models.adapters.discrete_vp import linear_beta_abar
 from medrecon.models.exact.gaussian import smooth_gaussian
 
@@ -62,3 +63,17 @@ def test_nonsense_is_refused() -> None:
         Process(ones, zeros, ones)
     with pytest.raises(ValueError, match="a > 0"):
         Process.rectified_flow(torch.tensor([0.5, 1.0], dtype=torch.float64))
+
+
+def test_levels_even_in_the_time_of_rectified_flow() -> None:
+    """Those of its process: Euler along the velocity from one to the next is DDIM's step."""
+    sigmas = flow_uniform(5, 0.25, 4.0)
+    times = torch.linspace(0.8, 0.2, 5, dtype=torch.float64)
+    torch.testing.assert_close(sigmas[:-1].flip(0), Process.rectified_flow(times.flip(0)).sigma)
+    z, clean = torch.tensor(1.7, dtype=torch.float64), torch.tensor(-0.4, dtype=torch.float64)
+    x = (1 - times[1]) * z
+    euler = x + (times[2] - times[1]) * (x - clean) / times[1]
+    ddim = clean + sigmas[2] / sigmas[1] * (z - clean)
+    torch.testing.assert_close(euler, (1 - times[2]) * ddim)
+    with pytest.raises(ValueError, match="0 < low <= high"):
+        flow_uniform(5, 4.0, 0.25)

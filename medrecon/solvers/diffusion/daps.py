@@ -11,12 +11,10 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Draw
-from medrecon.diffusion.guide import Estimate, Guide, Unconditional
+from medrecon.diffusion.flow import flow_end
+from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
-from medrecon.diffusion.reverse import State, reverse
 from medrecon.diffusion.samplers.base import sampler_named
-from medrecon.diffusion.samplers.multistep import Multistep
-from medrecon.diffusion.schedules import log_uniform
 from medrecon.diffusion.trust import PixelError, one_number
 from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
@@ -36,18 +34,12 @@ class DAPSGuide(Guide):
     flow_steps: int
 
     def __call__(self, z: Tensor, sigma: float) -> Estimate:
-        z0 = self.flow(z, sigma)
+        z0 = flow_end(self.space, z, sigma, self.flow_steps, self.draw)
         v = self.space.decode(z0)
         tau = self.data.deviation(self.data.A(v), self.error(v, sigma, None))
         x = self.data.drawn(v, one_number(tau), self.draw)
         target = self.space.carried(z0, v, x)
         return Estimate(target, target, x, sigma)
-
-    def flow(self, z: Tensor, sigma: float) -> Tensor:
-        """Return the end of the probability-flow ODE from z, by a few steps; one step is D(z)."""
-        low = min(sigma, max(self.space.prior.denoiser.sigma_min, 0.05 * sigma))
-        levels = log_uniform(self.flow_steps, low, sigma).tolist()
-        return reverse(Unconditional(self.space.denoise), Multistep(), levels, self.draw, State.start(z, self.draw)).z
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""DPS, PiGDM, DiffPIR and DAPS against the exact Gaussian posterior: mean, spread, samplers, complex images, latents.
+"""DPS, PiGDM, DiffPIR, DAPS and others against the exact Gaussian posterior: mean, spread, samplers, latents.
 
 Errors are relative to the posterior's deviation, 0.2 of the prior's; 32 samples leave 0.18 of the mean to chance.
 """
@@ -7,30 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from gaussian_problems import inpainting, rms
+from gaussian_problems import Problem, complex_pixels, folded_pixels, gap, pixels, rms
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
-from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder, smooth_gaussian
-from medrecon.models.networks.pixel_space import PixelSpace
-from medrecon.models.prior import Prior
-from medrecon.models.values import Linear
+from medrecon.diffusion.latent import LatentSpace
+from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task
 from medrecon.solvers.diffusion.daps import DAPS
 from medrecon.solvers.diffusion.diffpir import DiffPIR
 from medrecon.solvers.diffusion.dps import DPS
+from medrecon.solvers.diffusion.flowchef import FlowChef
+from medrecon.solvers.diffusion.latino import LATINO
 from medrecon.solvers.diffusion.pigdm import PiGDM
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
+from medrecon.solvers.diffusion.psld import PSLD, PSLDGuide
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAMPLES = 32
@@ -49,6 +49,9 @@ class Bounds(NamedTuple):
 RUNS: list[tuple[type[PosteriorSolver], int, str, float, Bounds]] = [
     (DPS, 100, "ddim", 1.0, Bounds(0.6, 0.8, 1.2)),
     (DPS, 100, "ancestral", 1.0, Bounds(0.6, 0.8, 1.2)),
+    (PSLD, 100, "ddim", 1.0, Bounds(0.6, 0.8, 1.2)),
+    (LATINO, 200, "renoise", 1.0, Bounds(0.65, 0.65, 0.95)),
+    (FlowChef, 100, "ddim", 0.0, Bounds(0.8, 0.85, 1.3)),
     (DPS, 100, "ddim", 0.0, Bounds(0.8, 0.7, 1.1)),
     (DPS, 60, "heun", 0.0, Bounds(0.9, 0.7, 1.2)),
     (DPS, 60, "multistep", 0.0, Bounds(0.9, 0.7, 1.2)),
@@ -67,55 +70,6 @@ RUNS: list[tuple[type[PosteriorSolver], int, str, float, Bounds]] = [
 ]
 
 
-class Problem(NamedTuple):
-    prior: Prior
-    A: LinearOperator
-    y: Measurement
-    mean: Tensor
-    deviation: Tensor
-
-
-@cache
-def pixels() -> Problem:
-    return Problem(*inpainting())
-
-
-@cache
-def complex_pixels(size: int = 12, noise: float = 0.1) -> Problem:
-    """Complex images behind a mask with phases; E|n|^2 = noise^2, half of it in each part."""
-    denoiser = smooth_gaussian((2, size, size))
-    prior = Prior(IdentityAutoencoder(complex=True), denoiser, Linear(-1.0, 1.0), "a.u.", "MR", error=0.0)
-    g = torch.Generator().manual_seed(1)
-    mask = (torch.rand(size, size, generator=g) < 0.4).float()
-    A = Diagonal(mask * torch.polar(torch.ones(size, size), 6 * torch.rand(size, size, generator=g)))
-    n = torch.randn(1, size, size, dtype=torch.complex64, generator=g)
-    data = A(prior.decode(denoiser.sample(1, g), (size, size))) + noise * mask * n
-    parts = torch.cat([mask.flatten(), mask.flatten()]).bool()
-    turned = torch.view_as_real(data / torch.where(mask > 0, A.diagonal, 1)).permute(3, 0, 1, 2).flatten()
-    mean, cov = denoiser.posterior(torch.eye(2 * size**2)[parts], turned[parts], noise / 2**0.5)
-    deviation = cov.diag().reshape(2, size, size).sum(0).sqrt()
-    exact = torch.complex(*mean.float().reshape(2, size, size))
-    return Problem(prior, A, Measurement(data, (mask / noise**2)[None]), exact, deviation)
-
-
-@cache
-def folded_pixels() -> Problem:
-    """The pixels of `pixels` folded into the channels of a latent: orthogonal, so that the posterior is the same."""
-    plain, space = pixels(), PixelSpace(2)
-    exact = plain.prior.denoiser
-    assert isinstance(exact, GaussianPrior)
-    fold = torch.stack([space.encode(u[None])[0].flatten() for u in torch.eye(256).reshape(256, 16, 16)], 1).double()
-    denoiser = GaussianPrior(fold @ exact.mean, fold @ exact.covariance @ fold.T, (4, 8, 8))
-    return plain._replace(prior=replace(plain.prior, autoencoder=space, denoiser=denoiser))
-
-
-def gap(solver: PosteriorSolver, problem: Problem) -> tuple[float, float]:
-    """Error of the mean, and the samples' deviation, over the posterior's."""
-    solution = solver(problem.A, problem.y, generator=torch.Generator().manual_seed(0))
-    scale = rms(problem.deviation)
-    return rms((solution.image[0] - problem.mean).abs()) / scale, rms(solution.diagnostics["deviation"][0]) / scale
-
-
 def kept(found: tuple[float, float], bounds: Bounds) -> bool:
     return found[0] < bounds.mean and bounds.low < found[1] < bounds.high
 
@@ -130,7 +84,7 @@ def test_mean_and_spread_under_each_sampler(
     assert kept(found, bounds), found
 
 
-BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, DiffPIR, DAPS)}
+BEST = {cls: next(run for run in RUNS if run[0] is cls) for cls in (DPS, PiGDM, DiffPIR, DAPS, FlowChef, PSLD, LATINO)}
 
 
 @pytest.mark.parametrize("problem", [complex_pixels, folded_pixels])
@@ -164,6 +118,10 @@ class Misled(Guide):
         (PiGDM, lambda sigma: 0.3),
         (DiffPIR, lambda sigma: 0.3),
         (DAPS, lambda sigma: 0.3),
+        (PSLD, lambda sigma: 0.03),
+        (LATINO, lambda sigma: 0.3),
+        (FlowChef, lambda sigma: 0.1),
+        (FlowChef, lambda sigma: -0.5),
     ],
 )
 def test_a_mutant_fails(cls: type[PosteriorSolver], factor: Callable[[float], float]) -> None:
@@ -187,6 +145,35 @@ def test_daps_without_its_draws_loses_its_spread() -> None:
 
     found = gap(Mutant(pixels().prior, steps=200, samples=SAMPLES, **NOISE), pixels())
     assert not kept(found, BEST[DAPS][-1]), found
+
+
+def test_the_gluing_term_is_the_derivative_it_says() -> None:
+    """Of |z0 - E(x')|^2 / 2 with x' = x - s A^T W (A x - y), which is |s A^T W (A z0 - y)|^2 / 2 without a loss."""
+    prior, A, y, _, _ = pixels()
+    space, data = LatentSpace(prior, A, y), DataConsistency(A, y)
+    guide = PSLDGuide(space, data, torch.full((1, 16, 16), 2.0), torch.full((1,), 1e-3), 0.1)
+    z0 = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen, s = y.precision[0], 4e-3
+    torch.testing.assert_close(guide.unglued(z0)[0, 0], s**2 * seen * seen * (z0[0, 0] - y.data[0]))
+
+
+def test_gluing_holds_what_the_decoder_does_not_see() -> None:
+    """A channel that the decoder ignores and the encoder gives as 0 is drawn there."""
+
+    class Blind(IdentityAutoencoder):
+        def encode(self, u: Tensor) -> Tensor:
+            return torch.stack([u, 0 * u], 1)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return z[:, 0]
+
+    _, A, y, _, _ = pixels()
+    prior = replace(pixels().prior, autoencoder=Blind(), denoiser=smooth_gaussian((2, 16, 16)))
+    guide = PSLDGuide(LatentSpace(prior, A, y), DataConsistency(A, y), torch.ones(1, 16, 16), torch.zeros(1), 1.0)
+    z0 = torch.ones(1, 2, 16, 16)
+    gradient = guide.unglued(z0)
+    torch.testing.assert_close(gradient[:, 1], z0[:, 1])
+    assert not bool(gradient[:, 0].any())
 
 
 def test_what_the_noise_is_does_not_matter_to_the_step_of_dps() -> None:
