@@ -132,8 +132,8 @@ def failure(error: Exception) -> str:
         return "the GPU is out of memory; give a smaller --batch, or --device cpu"
     if type(error).__name__ == "ValidationError":  # pydantic's, over several lines, with an address
         entries: Any = error
-        said = [(".".join(map(str, e["loc"])) or "value", e["msg"]) for e in entries.errors()]
-        return "; ".join(f"{key}: {text.removeprefix('Value error, ')}" for key, text in said)
+        parts = [(".".join(map(str, e["loc"])) or "value", e["msg"]) for e in entries.errors()]
+        return "; ".join(f"{key}: {text.removeprefix('Value error, ')}" for key, text in parts)
     if isinstance(error, EXPECTED) and str(error):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
