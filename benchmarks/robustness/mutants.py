@@ -33,6 +33,7 @@ CORE = (
 LEFT_OUT = {
     "medrecon/core/discover.py": "finds plug-ins",
     "medrecon/core/atomic.py": "writes files",
+    "medrecon/core/stage.py": "writes files",
     "medrecon/core/progress.py": "shows progress",
     "medrecon/quality/picture.py": "draws",
     "operators/check.py": "tests themselves",

@@ -16,7 +16,7 @@ import torch
 from medrecon import formats
 from medrecon.acquisition.options import RawOptions
 from medrecon.cli import main
-from medrecon.core import atomic
+from medrecon.core import stage
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats import find
@@ -247,7 +247,7 @@ def writing_is_whole_or_not_at_all(format: Format, file: Path, folder: Path) -> 
     """A full disk leaves nothing, an existing output is refused untouched, and replaced when asked to."""
     if not isinstance(format, ImageWriter | ScanWriter):
         return
-    with mock.patch.object(atomic, "sync", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
+    with mock.patch.object(stage, "sync", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
         write(format, folder)
     assert not contents(folder)
     write(format, folder)
