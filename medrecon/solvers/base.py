@@ -50,7 +50,7 @@ class Solver(ABC):
         needs_prior: whether it is learned.
         scans: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one end was left
             out (of other Cartesian k-space it makes nothing new); "series" over time, (T, H, W), which no scan holds.
-        slow: whether a slice takes many minutes; then it runs only where it is named, not where all do.
+        slow: whether a slice takes minutes; then it runs only where it is named, not where all do.
         early: why it ends before it converges, where that is meant.
     """
 

@@ -118,6 +118,7 @@ class AFDPS(SampledSolver):
 
     name: ClassVar[str] = "afdps"
     summary: ClassVar[str] = "weighted particles: guided, weighed and resampled, exact for many of them"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

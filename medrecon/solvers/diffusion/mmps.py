@@ -73,6 +73,7 @@ class MMPS(PosteriorSolver):
 
     name: ClassVar[str] = "mmps"
     summary: ClassVar[str] = "moment matching: posterior samples with the covariance of the denoiser's own Jacobian"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

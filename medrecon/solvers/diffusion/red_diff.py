@@ -54,6 +54,7 @@ class REDDiff(Solver):
     name: ClassVar[str] = "red-diff"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct", "mri")
     summary: ClassVar[str] = "regularisation by a diffusion denoiser, an optimiser over the image; a point, no sample"
+    slow: ClassVar[bool] = True
     needs_prior: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

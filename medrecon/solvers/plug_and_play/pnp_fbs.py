@@ -25,6 +25,7 @@ class PnPFBS(PlugAndPlay):
 
     name: ClassVar[str] = "pnp-fbs"
     summary: ClassVar[str] = "plug-and-play forward-backward splitting: a gradient step of the data, a denoiser"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,6 +22,7 @@ class RED(PlugAndPlay):
 
     name: ClassVar[str] = "red"
     summary: ClassVar[str] = "regularisation by denoising: the denoised image, met by the data, again and again"
+    slow: ClassVar[bool] = True
 
     def advance(self, bench: Bench, images: Images, index: int) -> Images:
         return (bench.prox(bench.denoised(images[0], self.sigma), self.sigma),)
