@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from medrecon import formats
@@ -125,3 +127,38 @@ def test_no_command_overwrites_its_input(
     said = capsys.readouterr().err
     assert said.startswith(f"medrecon: {output}: ") and said.count("\n") == 1
     assert everything() == before
+
+
+ROOMY = [
+    "recon mr.h5 -o new.nii --solver zero-filled",
+    "recon mr.h5 -o new/ --solver zero-filled",
+    "noise mr.h5 -o new.nii --solver zero-filled --replicas 2",
+    "simulate chest -o new.h5 --modality ct --views 8",
+    "undersample mr.h5 -o new.h5 --acs 8 --accel 3",
+    "export mr.h5 -o new.h5 --format ismrmrd",
+    "import mr_kspace.npy -o new.h5 --pixel 2",
+]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize("lack", ["room", "permission"])
+@pytest.mark.parametrize("line", ROOMY)
+def test_a_disk_without_room_or_permission_is_found_out_first(
+    scans: Path,
+    line: str,
+    lack: str,
+    dry: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(scans)
+    np.save(scans / "mr_kspace.npy", np.ones((2, 32, 32), np.complex64))
+    there = sorted(scans.rglob("*"))
+    if lack == "room":
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+        said = f"{Path(line.split()[3])}: needs at least 0.0 MB, and 0.0 MB are free; make space first"
+    else:  # root may write anywhere
+        monkeypatch.setattr("os.access", lambda *_: False)
+        said = f"{Path(line.split()[3])}: no permission to write in {scans}"
+    assert main([*line.split(), *dry]) == 1
+    assert said in capsys.readouterr().err and sorted(scans.rglob("*")) == there

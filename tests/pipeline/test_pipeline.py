@@ -68,12 +68,11 @@ def test_the_intensity_scale_is_undone(mri: Scan) -> None:
 
 
 def test_batches_and_chosen_slices_do_not_show(ct: Scan, mri: Scan) -> None:
-    for scan, solver, settings in ((ct, "tv", {"iterations": 20}), (mri, "cg-sense", {})):
+    for scan, solver, settings in ((ct, "fbp", {}), (ct, "tv", {"iterations": 5}), (mri, "cg-sense", {})):
         whole, _ = reconstruct(scan, solver, batch=3, settings=settings)
         single, _ = reconstruct(scan, solver, batch=1, settings=settings)
         last, _ = reconstruct(scan, solver, slices=(1, 3), settings=settings)
-        torch.testing.assert_close(whole.data, single.data, rtol=1e-3, atol=1e-3 * float(whole.data.abs().max()))
-        torch.testing.assert_close(last.data, whole.data[1:], rtol=1e-3, atol=1e-3 * float(whole.data.abs().max()))
+        assert torch.equal(whole.data, single.data) and torch.equal(last.data, whole.data[1:])
         torch.testing.assert_close(last.affine, whole.slices(1, 3).affine)
 
 

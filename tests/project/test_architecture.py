@@ -236,3 +236,14 @@ def test_weights_are_never_unpickled() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "load" and ast.unparse(node.value) == "torch"
     ]
     assert calls == []
+
+
+def test_hdf5_is_opened_in_one_place() -> None:
+    """Which refuses links to other files, for every reader there is or will be."""
+    calls = {
+        module
+        for module, path in files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("h5py.File", "h5py.h5f.open", "ismrmrd.Dataset")
+    }
+    assert calls == {"medrecon.formats.common.hdf5"}

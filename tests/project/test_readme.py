@@ -156,3 +156,18 @@ def test_environment_variables_are_documented() -> None:
     named |= set(re.findall(r'environ\.get\("(MEDRECON_\w+)"', (ROOT / "tests" / "conftest.py").read_text()))
     pages = "".join(path.read_text() for path in ROOT.glob("docs/guide/*.md"))
     assert named and [name for name in named if name not in pages] == []
+
+
+def test_tests_that_the_page_of_right_values_names_exist() -> None:
+    """`test_x.py::name`, and names alone, which are in the file before them."""
+    page = (ROOT / "docs" / "experiments" / "2026-11-30-right-values.md").read_text()
+    rows = [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| ")]
+    file, names, missing = "", 0, []
+    for told in (each for row in rows for each in re.findall(r"`([\w/.:]+)`", row) if each != "on_step"):
+        path, _, name = told.rpartition("::") if not told.endswith(".py") else (told, "", "")
+        if path:
+            (found,) = (ROOT / "tests").rglob(path.removeprefix("tests/"))
+            file = found.read_text()
+        names += bool(name)
+        missing += [told] if name and f"def test_{name}(" not in file else []
+    assert missing == [] and names > 60

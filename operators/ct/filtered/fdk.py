@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,8 +32,8 @@ def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: W
 
     A voxel that is above or below the beam in some views takes the nearest detector row there, which is right for
     objects that change little along z; a voxel that no view sees is 0. Beyond the detector's ends the object counts
-    as absent. Computes in float32, on the CPU, and has no gradient: use the operator's adjoint for that. Memory
-    beside input and output: one filtered copy of the projections of one item.
+    as absent. Computes in float32, float64 data in float64, on the CPU, and has no gradient: use the operator's
+    adjoint for that. Memory beside input and output: one filtered copy of the projections of one item.
 
     Args:
         window: apodisation of the ramp up to the detector's Nyquist frequency.
@@ -44,12 +46,13 @@ def fdk(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid, window: W
     _check(projections, geometry, grid)
     if torch.is_grad_enabled() and projections.requires_grad:
         raise ValueError("fdk: it has no gradient; give projections.detach(), or use the operator's adjoint")
-    items = projections.detach().to("cpu", torch.float32).reshape(-1, *geometry.shape)
-    out = np.empty((len(items), *grid.shape), dtype=np.float32)
-    for item, volume in zip(items, out, strict=True):
-        _backproject(_filtered(item, geometry, window), volume, geometry, grid)
+    work = torch.float64 if projections.dtype == torch.float64 else torch.float32
     lead = projections.shape[:-3]
-    return torch.from_numpy(out).reshape(*lead, *grid.shape).to(projections.device, projections.dtype)
+    items = projections.detach().to("cpu", work).reshape(math.prod(lead), *geometry.shape)
+    out = torch.empty(len(items), *grid.shape, dtype=work)
+    for item, volume in zip(items, out, strict=True):
+        _backproject(_filtered(item, geometry, window), volume.numpy(), geometry, grid)
+    return out.reshape(*lead, *grid.shape).to(projections.device, projections.dtype)
 
 
 def _check(projections: Tensor, geometry: ConeGeometry, grid: VolumeGrid) -> None:
@@ -79,16 +82,16 @@ def cone_cosines(geometry: ConeGeometry) -> NDArray[np.float64]:
     return np.asarray(run / np.hypot(run, climb))
 
 
-def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[np.float32]:
+def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[np.floating]:
     """Weighted and filtered projections (V, D + 2, R) of the detector with two equal sides, a column of zeros at both
     ends."""
     plane = geometry.plane()
     wide, lacking = widened(plane)
     views, rows, columns = len(plane.angles), geometry.det_shape[0], wide.det_count
     angle = plane.det_spacing / plane.source_detector if plane.detector == "arc" else 0.0
-    weights = torch.from_numpy(ray_weights(plane)).float()[:, None]
-    cosines = torch.from_numpy(cone_cosines(geometry)).float()
-    out = torch.zeros(views, columns + 2, rows)
+    weights = torch.from_numpy(ray_weights(plane)).to(item)[:, None]
+    cosines = torch.from_numpy(cone_cosines(geometry)).to(item)
+    out = item.new_zeros(views, columns + 2, rows)
     chunk = max(1, CHUNK // (4 * rows * columns))
     for first in range(0, views, chunk):
         part = slice(first, first + chunk)
@@ -98,7 +101,7 @@ def _filtered(item: Tensor, geometry: ConeGeometry, window: Window) -> NDArray[n
 
 
 def _backproject(
-    filtered: NDArray[np.float32], volume: NDArray[np.float32], geometry: ConeGeometry, grid: VolumeGrid
+    filtered: NDArray[np.floating], volume: NDArray[np.floating], geometry: ConeGeometry, grid: VolumeGrid
 ) -> None:
     from medrecon.operators.ct.filtered import fdk_kernels
 

@@ -35,10 +35,10 @@ def backproject(p, volume, cosine, sine, x, y, arc, radius, left, spacing, rise,
     slices, height, width = volume.shape
     for part in numba.prange((height + block - 1) // block):
         begin, end = part * block, min(height, (part + 1) * block)
-        sums = np.zeros((end - begin, width, slices), dtype=np.float32)
+        sums = np.zeros((end - begin, width, slices), dtype=p.dtype)
         bottom = np.full((end - begin, width), slices)  # the slices bottom..top are seen in some view
         top = np.zeros((end - begin, width), dtype=np.int64)
-        line = np.zeros(rows + 3, dtype=np.float32)  # row -1, all rows, the one behind, and one for rounding
+        line = np.zeros(rows + 3, dtype=p.dtype)  # row -1, all rows, the one behind, and one for rounding
         for v in range(views):
             for h in range(begin, end):
                 for w in range(width):
@@ -50,8 +50,8 @@ def backproject(p, volume, cosine, sine, x, y, arc, radius, left, spacing, rise,
                     if not 0 <= column < columns - 1:
                         continue
                     j = int(column)
-                    share, weight = np.float32(column - j), np.float32((radius / distance) ** 2)
-                    w0, w1 = weight * (np.float32(1) - share), weight * share
+                    share, weight = p.dtype.type(column - j), p.dtype.type((radius / distance) ** 2)
+                    w0, w1 = weight * (p.dtype.type(1) - share), weight * share
                     a, b, out = p[v, j], p[v, j + 1], sums[h - begin, w]
                     low, high = _inside(row, step, slices, rows)
                     below, above = w0 * a[0] + w1 * b[0], w0 * a[-1] + w1 * b[-1]

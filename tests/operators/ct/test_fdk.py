@@ -166,9 +166,20 @@ def test_batch_and_dtype() -> None:
     geometry, grid, y = case()
     image = fdk(y, geometry, grid)
     assert image.shape == (2, 3, *grid.shape) and torch.equal(image[1, 2], fdk(y[1, 2], geometry, grid))
-    assert fdk(y.double(), geometry, grid).dtype == torch.float64
+    assert fdk(y[:0], geometry, grid).shape == (0, 3, *grid.shape)
+    assert fdk(y.bfloat16(), geometry, grid).dtype == torch.bfloat16
     strided = y.transpose(-1, -2).contiguous().transpose(-1, -2)
     assert torch.equal(fdk(strided, geometry, grid), image)
+
+
+def test_double_precision_is_computed_as_such() -> None:
+    """Linear to its last digits, which sums of single precision are not."""
+    geometry, grid, y = case()
+    a, b = y.double().unbind()
+    image = fdk(a, geometry, grid)
+    assert image.dtype == torch.float64
+    torch.testing.assert_close(image + fdk(b / 3, geometry, grid), fdk(a + b / 3, geometry, grid), rtol=0, atol=1e-13)
+    torch.testing.assert_close(image.float(), fdk(y[0], geometry, grid), rtol=1e-5, atol=1e-6)
 
 
 def test_the_build_for_forked_processes_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
