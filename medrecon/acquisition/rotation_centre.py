@@ -37,8 +37,8 @@ def parallel_centre(lines: Tensor, angles: Array) -> tuple[float, str]:
     precise; taken where the object is whole and the two agree within `AGREE`, or where there are no opposite views.
 
     Raises:
-        ValueError: a single view, or neither works: the object is cut off and no two views are about 180 degrees apart, or none that are
-            fit each other.
+        ValueError: a single view, or neither works: the object is cut off and no two views are about 180 degrees
+            apart, or none that are fit each other.
     """
     if len(angles) < 2:
         raise ValueError("a single view: the rotation centre cannot be found, give `centre`")

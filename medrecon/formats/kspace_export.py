@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -53,6 +54,8 @@ def _write(scan: Scan, path: Path, format: str, overwrite: bool) -> Path:
     for index, part in enumerate(scan.data):
         if not bool(part.abs().isfinite().all()):
             raise ValueError(f"{path}: NaN or infinite samples in slice {index}; nothing written")
+    if scan.mask is not None:  # BART knows what was measured by what is not 0
+        scan = replace(scan, data=scan.data * (scan.mask if scan.mask.ndim == 2 else scan.mask[:, None]))
     return known[format].write_scan(scan, path, overwrite=overwrite)
 
 

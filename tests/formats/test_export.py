@@ -234,6 +234,18 @@ def test_a_place_that_is_lost_is_said(
     assert "no room" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["k.cfl", "k.h5"])
+def test_samples_outside_the_mask_are_not_exported(name: str, tmp_path: Path) -> None:
+    """A scan made in Python may still hold them; they would come back as measured."""
+    scan, under = scan_of(), scan_of(accel=3)
+    format = "bart" if name == "k.cfl" else "fastmri"
+    back = read_raw(formats.export(replace(scan, mask=under.mask), tmp_path / name, format))
+    assert torch.equal(back.mask, under.mask) and torch.equal(back.data, under.data)
+    if format == "fastmri":
+        with h5py.File(tmp_path / name) as h5:
+            assert np.array_equal(h5["kspace"][()], under.data.numpy())
+
+
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan = scan_of()
     file, out = str(save_scan(scan, tmp_path / "scan.h5")), str(tmp_path / "k.cfl")
