@@ -14,12 +14,15 @@ from torch import Tensor
 
 SMOOTH = 1.5
 """Gaussian smoothing of profiles before they are compared [elements]."""
-PAIRS, SLICES = 12, 16
-"""Most pairs of opposite views, and slices, that are compared."""
+PAIRS, SLICES, ROWS = 12, 16, 256
+"""Most pairs of opposite views, slices, and rows of both, that are compared."""
 AIR, MARGIN = 0.03, 4
 """An object is whole when this many elements on both sides stay below this part of the largest line integral."""
 AGREE = 0.25
 """Elements by which the two estimates of `parallel_centre` may differ."""
+OVERLAP, FITS, CLEARLY = 8, 0.8, 0.5
+"""Of an axis near an end of the detector: the least part, one in so many, that sees both sides of it; how little mirror
+images may differ there, where 1 is nothing in common; and over those about an axis near the middle."""
 Array = NDArray[np.float64]
 
 
@@ -28,18 +31,29 @@ def parallel_centre(lines: Tensor, angles: Array) -> tuple[float, str]:
 
     The angles may come in any order and number of turns.
 
-    "symmetry": an even full turn, see `full_turn_centre`. "opposite views": see `opposite_centre`, which a drifting
-    background does not disturb. "centroid": see `centroid_centre`, which uses all views and so is more precise; taken
-    where the object is whole and the two agree within `AGREE`, or where there are no opposite views.
+    "symmetry": an even full turn, see `full_turn_centre`; an axis near an end of the detector, where only a part of it
+    sees both sides, is found by the opposite views of all angles together. "opposite views": see `opposite_centre`,
+    which a drifting background does not disturb. "centroid": see `centroid_centre`, which uses all views and so is more
+    precise; taken where the object is whole and the two agree within `AGREE`, or where there are no opposite views.
 
     Raises:
-        ValueError: neither works: the object is cut off and no two views are about 180 degrees apart.
+        ValueError: a single view, or neither works: the object is cut off and no two views are about 180 degrees
+            apart, or none that are fit each other.
     """
+    if len(angles) < 2:
+        raise ValueError("a single view: the rotation centre cannot be found, give `centre`")
     order, angles = in_turn(angles)
-    if full_turn(angles):
-        return full_turn_centre(lines), "symmetry"
     some = np.unique(np.linspace(0, len(lines) - 1, SLICES).round()).tolist()
     profiles = lines[some][:, torch.from_numpy(order)].double().numpy()
+    once = np.diff(angles, prepend=-1.0) > 1e-6  # 0 and 360 degrees may both be there
+    if full_turn(angles[once]):
+        if (far := far_centre(profiles[:, once])) is not None:
+            return far, "opposite views"
+        if once.all():
+            centre = full_turn_centre(lines)
+            if abs(2 * centre - (lines.shape[2] - 1)) > lines.shape[2] / 2 - 2:
+                raise ValueError("opposite views fit nowhere: the rotation centre cannot be found, give `centre`")
+            return centre, "symmetry"
     air = air_margins(profiles)
     centroid = centroid_centre(profiles, angles, air) if min(air) >= MARGIN and np.ptp(angles) > math.pi / 2 else None
     try:
@@ -77,6 +91,18 @@ def full_turn_centre(lines: Tensor) -> float:
     """
     mean = lines.mean(1, dtype=torch.float64).numpy()
     return mirror_centre(mean, mean)
+
+
+def far_centre(lines: Array) -> float | None:
+    """The centre of an even full turn (Z, V, D) in order, if it lies in an outer quarter of the detector.
+
+    So scans lie that widen their field of view: the object reaches beyond one end, and half of every line is seen once.
+    """
+    half, count = lines.shape[1] // 2, lines.shape[2]
+    first = np.unique(np.linspace(0, half - 1, max(PAIRS, ROWS // len(lines))).round().astype(int))
+    here, there = (lines[:, views].reshape(-1, count) for views in (first, first + half))
+    centre = mirror_centre(here, there, least=max(4 * MARGIN, count // OVERLAP))
+    return centre if abs(2 * centre - (count - 1)) > count / 2 + 1 else None
 
 
 def air_margins(lines: Array) -> tuple[int, int]:
@@ -130,20 +156,33 @@ def opposite_centre(lines: Array, angles: Array) -> float:
     return float(np.polyfit(found[near], centres, 1)[1] if several else np.mean(centres))
 
 
-def mirror_centre(a: Array, b: Array) -> float:
+def mirror_centre(a: Array, b: Array, least: int | None = None) -> float:
     """c such that a(c + x) = b(c - x) for profiles (N, D), one c for all rows: where their slopes differ least.
 
-    Slopes, so that offsets do not matter; only where both profiles have data, which is at least half of them.
+    Slopes, so that offsets do not matter; only where both profiles have data, which is at least half of them, or
+    `least` elements where that fits clearly better for its size.
     """
     count = a.shape[-1]
     rising, falling = np.gradient(_smooth(a), axis=-1), -np.gradient(_smooth(b), axis=-1)[:, ::-1]
     # Mirrored, element j of b lies at count - 1 - j: equal when shifted by 2 c - (count - 1).
-    shifts = np.arange(-(count // 2), count // 2 + 1)
-    costs = np.empty(len(shifts))
+    reach = count // 2 if least is None else max(count // 2, count - least)
+    shifts = np.arange(-reach, reach + 1)
+    blurred = min(math.ceil(3 * SMOOTH), count // 16)  # by the ends of the detector
+    costs, sizes = np.empty(len(shifts)), np.empty(len(shifts))
     for n, shift in enumerate(shifts):
-        low, high = max(0, shift), min(count, count + shift)
-        costs[n] = np.square(rising[:, low:high] - falling[:, low - shift : high - shift]).mean()
-    best = int(np.argmin(costs[1:-1])) + 1
+        low, high = max(0, shift) + blurred, min(count, count + shift) - blurred
+        one, other = rising[:, low:high], falling[:, low - shift : high - shift]
+        costs[n] = np.square(one - other).mean()
+        sizes[n] = (np.square(one) + np.square(other)).mean()
+    near = np.abs(shifts) < count // 2
+    best = int(np.argmin(np.where(near, costs, np.inf)))
+    nothing = 0.002 * sizes.max() + np.finfo(float).tiny  # fits nothing: air is no mirror image of air
+    relative = (costs + nothing) / (sizes + nothing)
+    wide = int(np.argmin(relative[1:-1])) + 1
+    bottomless = abs(int(shifts[best])) >= count // 2 - 1  # still falling where the search ends
+    clearly = relative[wide] < FITS and (bottomless or relative[wide] < CLEARLY * relative[best])
+    if least is not None and clearly:
+        best = wide
     left, bottom, right = costs[best - 1 : best + 2]
     curvature = left - 2 * bottom + right
     between = (left - right) / (2 * curvature) if curvature > 0 else 0.0

@@ -159,9 +159,11 @@ class ScanWriter(Format):
 
     Attributes:
         suffix: ending of its files.
+        keeps_place: whether they hold position and orientation of the slices.
     """
 
     suffix: ClassVar[str]
+    keeps_place: ClassVar[bool] = True
 
     @abstractmethod
     def write_scan(self, scan: Scan, path: Path, *, overwrite: bool = False) -> Path:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medrecon.acquisition.flat_field import flat_field, photons
 from medrecon.acquisition.options import RawOptions
-from medrecon.acquisition.rotation_centre import in_turn, parallel_centre
+from medrecon.acquisition.rotation_centre import in_turn, mirror_centre, parallel_centre
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5
@@ -85,6 +85,9 @@ def _scan(path: Path, options: RawOptions) -> Scan:
             log.warning("%s: no pixel size in the file: an element counts as 1 mm; --pixel-size sets it", path)
         corrected = flat_field(counts, flats.mean(0), darks.mean(0))
         lines = torch.from_numpy(corrected.lines)
+        if theta != "file":
+            log.warning("%s: no exchange/theta: the views count as evenly from 0 to 180 degrees, both included", path)
+            _check_half_turn(corrected.lines)
         centre, how = (options.centre, "given") if options.centre is not None else parallel_centre(lines, angles)
     if not 0 <= centre <= elements - 1:
         raise ValueError(f"{path}: rotation centre {centre:.1f} is not on the detector of {elements} elements")
@@ -142,6 +145,27 @@ def _angles(h5: Any, views: int) -> tuple[checks.Array, str]:
         return np.linspace(0, np.pi, views), "not in the file: evenly from 0 to 180 degrees, both included"
     theta = hdf5.dataset(h5, "exchange/theta", (1, 2))
     return checks.radians("exchange/theta", theta[()], views, _text(theta.attrs.get("units", ""))), "file"
+
+
+def _check_half_turn(lines: NDArray[np.float32]) -> None:
+    """Check that (Z, V, D) does not go once around: the last view the first again, the middle one its mirror image.
+
+    Raises:
+        ValueError: it does.
+    """
+    if lines.shape[1] < 4:
+        return
+    first, second, middle, last = (lines[:, i].astype(float) for i in (0, 1, lines.shape[1] // 2, -1))
+    elements = np.arange(lines.shape[2], dtype=float)
+    mirrored = 2 * mirror_centre(first, middle) - elements
+    seen = (mirrored >= 0) & (mirrored < lines.shape[2])
+    turned = np.stack([np.interp(mirrored[seen], elements, row) for row in middle])
+    again, step, across = (float(np.square(view - first).mean()) for view in (last, second, middle))
+    if again <= 8 * step and 4 * max(again, float(np.square(turned - first[:, seen]).mean())) < across:
+        raise ValueError(
+            "exchange/theta: missing, and the last view is the first one again, and the middle one its mirror image: "
+            "views over 360 degrees, not over 180; write their angles [degrees] into the file"
+        )
 
 
 def _pitch(h5: Any, options: RawOptions) -> tuple[float, str]:

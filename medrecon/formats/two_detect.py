@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from medrecon.acquisition.flat_field import flat_field
-from medrecon.acquisition.options import RawOptions
+from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.acquisition.rotation_centre import full_turn_centre
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
@@ -81,6 +81,8 @@ def _scan(path: Path, options: RawOptions) -> Scan:
     lines = torch.from_numpy(corrected.lines)
     elements, pitch = ELEMENTS // BIN, PITCH * BIN
     centre = options.centre if options.centre is not None else full_turn_centre(lines)
+    if not 0 <= centre <= elements - 1:
+        raise OptionError(f"centre {centre:g}: not on the detector of {elements} elements, two of the file's each")
     size, pixel = options.grid(SIZE, elements * pitch * SOURCE_ORIGIN / SOURCE_DETECTOR / SIZE)
     rays = FanGeometry(
         angles=tuple(np.arange(VIEWS - 1) * (2 * np.pi / (VIEWS - 1))),

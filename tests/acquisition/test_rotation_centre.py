@@ -58,6 +58,35 @@ def test_full_turn_is_symmetric(shift: float, beam: str) -> None:
         assert parallel_centre(p, np.array(around.angles))[1] == "symmetry"
 
 
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_full_turn_with_the_axis_near_an_end_of_the_detector(side: int, twice: bool) -> None:
+    """As scans are done that widen their field of view; with 360 degrees beside 0, too."""
+    around = parallel(120, 160, 60.3 * side, arc=2 * math.pi)
+    p, angles = noisy(lines(around), 2e4), np.array(around.angles)
+    if twice:
+        p, angles = torch.cat([p, p[:1]]), np.append(angles, 2 * math.pi)
+    found, how = parallel_centre(p[None], angles)
+    assert how == "opposite views" and abs(found - (159 / 2 + 60.3 * side)) < 0.3
+
+
+def test_a_full_turn_of_an_object_cut_off_at_one_end() -> None:
+    around = parallel(120, 256, -35.0, arc=2 * math.pi)
+    found, how = parallel_centre(lines(around)[None], np.array(around.angles))
+    assert how == "symmetry" and abs(found - (255 / 2 - 35)) < 0.1
+
+
+def test_views_that_are_nowhere_mirror_images_are_refused() -> None:
+    p = (torch.arange(64.0) / 64).expand(1, 40, 64)
+    with pytest.raises(ValueError, match=r"opposite views fit nowhere.*give `centre`"):
+        parallel_centre(p, np.arange(40) * 2 * math.pi / 40)
+
+
+def test_a_single_view_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a single view.*give `centre`"):
+        parallel_centre(torch.ones(1, 1, 64), np.zeros(1))
+
+
 def test_cut_off_object_uses_opposite_views() -> None:
     """No air on both sides, no centroid."""
     geometry = parallel(181, 150, 3.4)

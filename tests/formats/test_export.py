@@ -206,7 +206,7 @@ def test_refusals_of_each_format(tmp_path: Path) -> None:
     for name in ("bart", "fastmri"):
         with pytest.raises(ValueError, match="Cartesian k-space"):
             formats.export(spokes, tmp_path / ("x" + formats.exports()[name].suffix), name)
-    rays = ParallelGeometry((0.0, 0.0), 3, 1.0)
+    rays = ParallelGeometry((0.0, 1.0), 3, 1.0)
     ct = Scan("ct", torch.zeros(1, 2, 3), (3, 3), scan.affine, "HU", geometry=rays)
     with pytest.raises(ValueError, match="a CT scan; bart holds k-space"):
         formats.export(ct, tmp_path / "x.cfl", "bart")
@@ -214,6 +214,36 @@ def test_refusals_of_each_format(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"k_maps.hdr: exists already"):
         formats.export(scan_of(maps=True), tmp_path / "k.cfl", "bart")
     assert [f.name for f in tmp_path.iterdir()] == ["k_maps.hdr"]
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "said"), [("bart", "k.cfl", 1), ("fastmri", "k.h5", 1), ("ismrmrd", "k.h5", 0)]
+)
+def test_a_place_that_is_lost_is_said(
+    format: str, name: str, said: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a scan that lies somewhere; the dry run says so too. Nothing is said of one that has no place."""
+    scan = scan_of()
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:2, :2] = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    oblique = save_scan(replace(scan, affine=turn @ scan.affine), tmp_path / "oblique.h5")
+    for more in ("--dry-run", "--json"):
+        assert main(["export", str(oblique), "-o", str(tmp_path / name), "--format", format, more]) == 0
+        assert capsys.readouterr().err.count(f"{name}: {format} has no room for position and orientation") == said
+    formats.export(scan, tmp_path / ("axial" + Path(name).suffix), format)
+    assert "no room" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["k.cfl", "k.h5"])
+def test_samples_outside_the_mask_are_not_exported(name: str, tmp_path: Path) -> None:
+    """A scan made in Python may still hold them; they would come back as measured."""
+    scan, under = scan_of(), scan_of(accel=3)
+    format = "bart" if name == "k.cfl" else "fastmri"
+    back = read_raw(formats.export(replace(scan, mask=under.mask), tmp_path / name, format))
+    assert torch.equal(back.mask, under.mask) and torch.equal(back.data, under.data)
+    if format == "fastmri":
+        with h5py.File(tmp_path / name) as h5:
+            assert np.array_equal(h5["kspace"][()], under.data.numpy())
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,8 @@ from medrecon.core.scan import Scan
 from medrecon.geometry import Trajectory
 from medrecon.numerics.fourier import centred_ifft
 
+SQUARE = 0.02
+"""Difference of a pixel's sides, relative, that counts as none."""
 SLACK = 1e-3
 """By how much a trajectory may reach beyond the edge of k-space, relative: it is float32, and rounded before."""
 
@@ -48,7 +50,7 @@ def samples_along(chosen: Selection) -> Scan:
         (start, stop), number = chosen.span or (0, len(slices)), 0
         across = slice_step(slices, encoding.image_mm[2])
         data, found, averages = _stacked(lines, image, "slice", [s.counter for s in slices])
-    trajectory, density, units = _in_cycles(found, shape, chosen.slab)
+    trajectory, density, units = _in_cycles(found, shape, chosen.slab, (encoding.pitch(0), encoding.pitch(1)))
     steps = first.axes[1] * encoding.pitch(1), first.axes[0] * encoding.pitch(0), across
     placed = affine(first.centre, steps, (shape[1] // 2, shape[0] // 2, number))
     facts = {**chosen.facts, "trajectory_units": units, "slices": [start, stop]}
@@ -122,8 +124,13 @@ def _joined(lines: Readouts, own: Index) -> Tensor:
     return torch.cat([parts[i] for i in own.tolist()], dim=1)
 
 
-def _in_cycles(found: NDArray[np.float32], shape: tuple[int, int], stacked: bool) -> tuple[Tensor, Tensor | None, str]:
-    """(S, 2) float64 trajectory [cycles per field of view], density, and how the units were told."""
+def _in_cycles(
+    found: NDArray[np.float32], shape: tuple[int, int], stacked: bool, pixel: tuple[float, float]
+) -> tuple[Tensor, Tensor | None, str]:
+    """(S, 2) float64 trajectory [cycles per field of view], density, and how the units were told.
+
+    In cycles per pixel it means nothing else than the header's `pixel` [mm] says: of two sizes it is refused.
+    """
     if found.shape[1] not in (2, 3) or not np.isfinite(found).all():
         raise ValueError(f"trajectory: expected 2 or 3 finite values a sample, got shape {found.shape}")
     k, edge = found[:, :2].astype(np.float64), np.array(shape) / 2
@@ -132,6 +139,12 @@ def _in_cycles(found: NDArray[np.float32], shape: tuple[int, int], stacked: bool
         raise ValueError("trajectory: three-dimensional trajectories are not read; two-dimensional ones and stacks are")
     reach = np.abs(k).max(0)
     if reach.max() <= 0.5 * (1 + SLACK):
+        if abs(pixel[0] / pixel[1] - 1) > SQUARE:
+            raise ValueError(
+                f"trajectory: in cycles per pixel, and the header's encoded matrix gives pixels of {pixel[0]:.4g} x "
+                f"{pixel[1]:.4g} mm: is it the number of readouts along one axis? Correct the header, or scale the "
+                "trajectory to cycles per field of view"
+            )
         k, units = k * np.array(shape), "cycles per pixel in the file"
     elif (reach <= edge * (1 + SLACK)).all():
         units = "cycles per field of view in the file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
 from medrecon.geometry import Cartesian
 from medrecon.numerics.fourier import centred_ifft
+
+log = logging.getLogger(__name__)
 
 USES = ("slices", *CHOICES, "where", "coils")
 """Options that all formats of readouts have a use for."""
@@ -48,12 +51,28 @@ def scan_of(lines: Readouts, encoding: Encoding, options: RawOptions, provenance
     count = int(lines.coils[image[0]])
     numbers = np.arange(count)
     if own.size:
-        found = receiver_covariance(lines, own, float(lines.dwell[image[0]]), encoding)
+        found = receiver_covariance(lines, own, _dwell(lines, image, chosen.facts), encoding)
         chosen = of_coils(chosen, found.alive, MRINoise(found.covariance.to(torch.complex64)), found.how)
         numbers = numbers[found.alive]
     read = samples_along if encoding.kind != "cartesian" else _slab if chosen.slab else _stack
     scan = without_silent_coils(read(chosen), numbers.tolist(), count)
     return scan if options.coils is None else virtual_coils(scan, options.coils)
+
+
+def _dwell(lines: Readouts, image: Index, facts: Mapping[str, Any]) -> float:
+    """The dwell time [us] of most lines of the image; others have other noise, which is said."""
+    times, often = np.unique(lines.dwell[image], return_counts=True)
+    usual = float(times[np.argmax(often)])
+    if len(times) > 1:
+        log.warning(
+            "%s: %d of %d readouts have another dwell time than %g us, and so another noise than is assumed of them: "
+            "a damaged header, or two scans in one?",
+            facts.get("source", "raw data"),
+            len(image) - int(often.max()),
+            len(image),
+            usual,
+        )
+    return usual
 
 
 def _stack(chosen: Selection) -> Scan:

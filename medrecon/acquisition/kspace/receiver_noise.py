@@ -28,20 +28,25 @@ def receiver_covariance(lines: Readouts, noise: Index, dwell: float, encoding: E
     be narrower by `noise_bandwidth` (Kellman & McVeigh, Magn. Reson. Med. 54:1439, 2005):
     covariance = covariance of the noise readouts * (their dwell / dwell) / noise_bandwidth.
 
+    Of noise readouts of several bandwidths those count whose dwell time is nearest to the image's.
+
     Raises:
-        ValueError: several dwell times, too few samples for so many coils, NaN, no coil with noise.
+        ValueError: too few samples for so many coils, NaN, no coil with noise.
     """
+    there = np.unique(lines.dwell[noise])
+    own = float(there[np.argmin(np.abs(np.log(np.maximum(there, 1e-9) / max(dwell, 1e-9))))])
+    noise = noise[lines.dwell[noise] == own]
     parts = [lines.read(index) for index in lines.alike(noise)]
     samples = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1)
-    dwells = {float(d) for d in lines.dwell[noise]}
-    if len(dwells) != 1:
-        raise ValueError(f"noise readouts of several dwell times: {sorted(dwells)} us")
-    own, bandwidth = dwells.pop(), encoding.noise_bandwidth or 1.0
+    bandwidth = encoding.noise_bandwidth or 1.0
     known = min(own, dwell) > 0
     scale = noise_scale(dwell, own, bandwidth) if known else noise_scale(1.0, 1.0, bandwidth)
     how = f"{samples.shape[1]} samples of {len(noise)} noise readouts, dwell time ratio "
     how += f"{own / dwell:.4g}" if known else "not known, taken as 1"
     how += f", relative bandwidth {bandwidth:g}" + ("" if encoding.noise_bandwidth else " for lack of a better one")
+    how += (
+        f"; noise readouts of other dwell times left out: {there[there != own].tolist()} us" if len(there) > 1 else ""
+    )
     alive = ~silent_coils(samples)
     if not bool(alive.any()):
         raise ValueError(f"the {len(noise)} noise readouts are 0 in every coil; leave them out of the file")

@@ -23,6 +23,7 @@ class Bart(RawReader, ScanWriter, ImageWriter):
     summary = "BART .cfl/.hdr, Cartesian k-space in two or three dimensions"
     uses = ("slices", "pixel")
     suffix = write.SUFFIX
+    keeps_place = False
     suffixes = (write.SUFFIX,)
 
     def recognises(self, path: Path) -> bool:

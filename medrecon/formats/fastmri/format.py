@@ -25,6 +25,7 @@ class FastMRI(ImageReader, RawReader, ScanWriter):
     images = "a fastMRI .h5 with its target"
     uses = ("slices", "pixel")
     suffix = ".h5"
+    keeps_place = False
 
     def recognises(self, path: Path) -> bool:
         """Look for k-space or a reference image, unless the file calls itself something else by `format`."""

@@ -48,7 +48,11 @@ def read_target(path: Path, series: str | None = None, modality: Modality | None
         raise ValueError(f"{path}: {name}: NaN or infinite values, first in slice {bad[0]}")
     shape = (int(grid[0]), int(grid[1]))
     if header is None:
-        log.warning("%s: no header that tells the pixel size: a pixel counts as 1 mm", path)
+        log.warning(
+            "%s: no header that tells the pixel size: a pixel counts as 1 mm; NIfTI and DICOM hold it, and --pixel "
+            "of medrecon import sets it for the k-space",
+            path,
+        )
     pixel, pitch = (header.pixel(shape), header.pitch) if header is not None else ((1.0, 1.0), 1.0)
     affine = isocentre_affine(shape, pixel, pitch, len(values))
     for axis, (n, m) in enumerate(zip(shape, values.shape[1:], strict=True)):

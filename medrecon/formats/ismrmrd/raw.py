@@ -162,7 +162,8 @@ def _column(table: Any, name: str, numbers: Index) -> Iterator[NDArray[Any]]:
 
 def _mend_centres(lines: Readouts, full: int) -> None:
     """Some converters leave the centre of complete lines at 0."""
-    lines.centre[(lines.centre == 0) & (lines.samples - lines.discard.sum(1) == full) & (full > 1)] = full // 2
+    unset = (lines.centre == 0) & (lines.samples - lines.discard.sum(1) == full) & (full > 1)
+    lines.centre[unset] = full // 2 + lines.discard[unset, 0]
 
 
 def _flagged(flags: NDArray[np.uint64], numbers: tuple[int, ...]) -> NDArray[np.bool_]:

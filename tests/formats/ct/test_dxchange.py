@@ -94,12 +94,30 @@ def test_without_pixel_size_values_are_per_element(tmp_path: Path, caplog: pytes
     assert float(volume.data.max()) == pytest.approx(3 * PITCH, rel=0.2)  # 2 + 1 per mm
 
 
-def test_without_theta_it_is_half_a_turn(tmp_path: Path) -> None:
+def test_without_theta_it_is_half_a_turn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     both = parallel(121, 128, 5.3, PITCH, arc=math.pi * 121 / 120)  # 0 and 180 degrees included
     p = lines(both, OBJECT).double().numpy()[:, None]
     scan = read_raw(dxchange(tmp_path / "a.h5", p, None, pixel=(PITCH, "mm")))
     assert "both included" in scan.provenance["theta"]
+    assert "a.h5: no exchange/theta: the views count as evenly from 0 to 180 degrees, both included" in caplog.text
     assert np.allclose(scan.geometry.angles, both.angles) and inside(scan) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("last", [358, 360])
+def test_without_theta_a_whole_turn_is_refused(last: int, tmp_path: Path) -> None:
+    """Its last view is the first one again, not its mirror image."""
+    around = replace(RAYS, angles=tuple(np.deg2rad(np.arange(0, last + 1, 2))))
+    p = lines(around, OBJECT).double().numpy()[:, None]
+    with pytest.raises(ValueError, match=r"a\.h5: exchange/theta: missing, and the last view is the first one again"):
+        read_raw(dxchange(tmp_path / "a.h5", p, None, pixel=(PITCH, "mm")))
+
+
+def test_a_symmetric_object_over_half_a_turn_without_theta_is_read(tmp_path: Path) -> None:
+    """The last view is the first one again here too, but the middle one is not its mirror image."""
+    half = parallel(121, 128, 9.3, PITCH, arc=math.pi * 121 / 120)
+    p = lines(half, (Ellipse(0, 0, 0.2, 0.1, 0.4, 2.0),)).double().numpy()[:, None]
+    scan = read_raw(dxchange(tmp_path / "a.h5", p, None, pixel=(PITCH, "mm")))
+    assert abs(scan.provenance["rotation_centre_elements"] - (127 / 2 + 9.3)) < 0.1
 
 
 def test_photons_of_the_flats_predict_the_noise(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_attenuation_and_centre(folder: Path) -> None:
     for x, y, mu in ((-5.0, -12.0, 0.05), (15.0, 0.0, 0.08), (-35.0, 30.0, 0.0)):
         spot = Ellipse(x, y, 3, 2).inside(grid)
         assert float(image[spot].mean()) == pytest.approx(mu, abs=6e-4)
+    with pytest.raises(ValueError, match="centre 956: not on the detector of 956 elements, two of the file's each"):
+        read_raw(folder, RawOptions(centre=956.0))  # counted in the file's 1912
     given = read_raw(folder, RawOptions(centre=478.5, pixel=0.5))
     assert given.geometry.det_offset == pytest.approx(-0.1496) and given.image_shape == (233, 233)
     assert torch.equal(given.data, scan.data)

@@ -173,6 +173,16 @@ def test_without_a_header_the_pixel_is_asked_for(tmp_path: Path, stack: maker.Co
         read_raw(file, RawOptions(pixel=0.5))
 
 
+def test_a_target_without_a_header_says_what_to_do(
+    tmp_path: Path, stack: maker.Complex, caplog: pytest.LogCaptureFixture
+) -> None:
+    with h5py.File(tmp_path / "bare.h5", "w") as h5:
+        h5["reconstruction_rss"] = np.abs(stack[:, 0])
+    assert formats.read(tmp_path / "bare.h5").spacing[0] == 1
+    assert "bare.h5: no header that tells the pixel size: a pixel counts as 1 mm" in caplog.text
+    assert "--pixel of medrecon import sets it for the k-space" in caplog.text
+
+
 def spoil(change: Callable[[h5py.File], None], source: Path, path: Path) -> Path:
     path.write_bytes(source.read_bytes())
     with h5py.File(path, "a") as h5:

@@ -337,6 +337,47 @@ def test_trajectories_that_do_not_work(tmp_path: Path) -> None:
         read_raw(mrd(tmp_path / "without.h5", xml, lines(ROUND, PLANE)))
 
 
+def test_a_trajectory_in_pixels_of_two_sizes_is_refused(tmp_path: Path) -> None:
+    """The header's matrix counts 60 spokes: taken for columns, the image would be 1.5 times too narrow."""
+    counted = header(Protocol((80, 60, 1), (200.0, 100.0, 5.0), (40, 60, 1)), trajectory="radial")
+    with pytest.raises(ValueError, match=r"r\.h5: trajectory: in cycles per pixel, .* 2\.5 x 1\.667 mm"):
+        read_raw(mrd(tmp_path / "r.h5", counted, radial()))
+    scan = read_raw(mrd(tmp_path / "field.h5", counted, radial(unit=40.0)))
+    assert scan.geometry.samples.abs().amax(0).tolist() == pytest.approx([20.0, 20.0])
+
+
+def test_noise_readouts_of_several_bandwidths(tmp_path: Path) -> None:
+    """Those nearest to the image's count; the variance goes with the bandwidth."""
+    rng = np.random.default_rng(0)
+    noise = [
+        line(s * rng.standard_normal((3, 4096)), flags=(NOISE,), centre=0, dwell=d)
+        for s, d in ((9.0, 40.0), (1.0, 10.0))
+    ]
+    path = mrd(tmp_path / "scan.h5", header(P, bandwidth=1.0), [*noise, *lines(P, PLANE)])  # 5 us
+    scan = read_raw(path)
+    assert torch.allclose(scan.noise.covariance.real.diag(), torch.full((3,), 2.0), rtol=0.1)
+    assert "noise readouts of other dwell times left out: [40.0] us" in scan.provenance["noise"]
+
+
+def test_an_image_of_several_dwell_times_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The covariance is that of most lines, whichever comes first."""
+    made = list(lines(P, PLANE))
+    made[0].sample_time_us = 20.0
+    noise = line(np.random.default_rng(0).standard_normal((3, 4096)), flags=(NOISE,), centre=0, dwell=5.0)
+    scan = read_raw(mrd(tmp_path / "scan.h5", header(P, bandwidth=1.0), [noise, *made]))
+    assert torch.allclose(scan.noise.covariance.real.diag(), torch.full((3,), 1.0), rtol=0.1)
+    assert "scan.h5: 1 of 40 readouts have another dwell time than 5 us" in caplog.text
+
+
+def test_a_centre_that_was_not_written_with_samples_to_discard(tmp_path: Path) -> None:
+    made = []
+    for step, one in enumerate(lines(P, PLANE)):
+        wide = line(np.pad(one.data, ((0, 0), (4, 2)), constant_values=9.0), PLANE, step1=step, centre=0)
+        wide.discard_pre, wide.discard_post = 4, 2
+        made.append(wide)
+    assert difference(read_raw(mrd(tmp_path / "scan.h5", header(P), made))) < 1e-5
+
+
 def test_a_round_trip_through_ismrmrd(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     mask = torch.zeros(2, 33, 20, dtype=torch.bool)
