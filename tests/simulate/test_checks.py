@@ -58,7 +58,7 @@ def test_sheared_grids(disc_volume: Make) -> None:
 
 def test_values(disc_volume: Make) -> None:
     ct, mr = disc_volume("CT", size=16), disc_volume("MR", size=16)
-    with pytest.raises(ValueError, match="simulate_mri: .*complex"):
+    with pytest.raises(ValueError, match=r"simulate_mri: .*complex"):
         simulate_mri(mr.map(lambda x: x + 1j), generator=seeded())
     for values in (lambda hu: 0.0192 * (1 + hu / 1000), lambda hu: 0.192 * (1 + hu / 1000), lambda hu: hu / 1000):
         with pytest.raises(ValueError, match=r"are not HU.*--units 1/mm or 1/cm"):
