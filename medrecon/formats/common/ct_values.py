@@ -24,6 +24,8 @@ GREY = "grey values of 8 bits, which have lost their units"
 SHIFTED = "HU + 1024, or stored numbers without their rescale intercept"
 WATER_SHIFTED = (850, 1250)
 """HU of the middle of what an image shows, if 1024 was not taken off: the middle of a body is never bone."""
+BETWEEN_SHIFTED, FEW = (400, 800), 0.15
+"""HU between lung and fat then, and the part of the voxels that edges take there at most."""
 
 
 def check_units(data: Tensor, said: CTUnits | None, path: Path) -> None:
@@ -69,7 +71,11 @@ def check_units(data: Tensor, said: CTUnits | None, path: Path) -> None:
 
 def check_shift(data: Tensor, path: Path) -> None:
     """Warn where what a file calls HU shows no air, and tissue near 1024: an intercept that was lost."""
-    if bool((data > NO_AIR).all()) and WATER_SHIFTED[0] <= (middle := _middle(data)) <= WATER_SHIFTED[1]:
+    values = _some(data)
+    between = (values > BETWEEN_SHIFTED[0]) & (values < BETWEEN_SHIFTED[1])
+    if float(between.float().mean()) > FEW or not bool((data > NO_AIR).all()):
+        return
+    if WATER_SHIFTED[0] <= (middle := _middle(data)) <= WATER_SHIFTED[1]:
         log.warning(
             "%s: no voxel is below %d, and the middle of what it shows has %.0f HU: it looks like %s. Check "
             "RescaleIntercept (-1024 in most CT) before you use the values",
