@@ -53,11 +53,14 @@ def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> N
     """Print one line a row; `columns` (all keys of the first row by default) in this order."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     names = list(columns) or list(rows[0]) if rows else list(columns)
-    table = Table(*names, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(Text(name))  # a Text, since "[a.u.]" in a str is taken for a style
     for row in rows:
-        table.add_row(*(number(row.get(name)) for name in names))
+        table.add_row(*(Text(number(row.get(name))) for name in names))
     console = Console(file=sys.stdout)
     # Not on a terminal (a log, a pipe): never wrap or cut.
     Console(file=sys.stdout, width=console.width if console.is_terminal else 200).print(table)

@@ -9,6 +9,7 @@ from typing import Any
 
 from medrecon.core.discover import named
 from medrecon.core.volume import Modality
+from medrecon.formats.advice import advice
 from medrecon.formats.base import BareImageReader, Format, ImageReader, ImageWriter, RawReader, ScanWriter
 from medrecon.formats.common import hdf5
 from medrecon.formats.common.naming import naming, require_regular
@@ -79,6 +80,8 @@ def info(path: str | Path, modality: Modality | None = None) -> dict[str, Any]:
 
 def unknown(path: Path, what: str, known: Sequence[str], format: Format | None = None) -> ValueError:
     """Make the error for a file that is not `what` was asked for: of another format, empty, damaged, or unknown."""
+    if what_to_do := advice(path):
+        return ValueError(f"{path}: {what}: {what_to_do}")
     if format is not None:
         return ValueError(f"{path}: {what}, but {format.summary}; {_command(path, format)}")
     listed = f" ({'; '.join(known)})" if known else ""

@@ -31,8 +31,8 @@ def read(
         path: a file or a folder.
         series: which image stack of a folder with several, or which target ("rss", "esc") of a fastMRI file; the error
             without it lists them.
-        modality: what a NIfTI file holds: "CT" or "MR". Without it the JSON beside the file says
-            so when medrecon wrote it, else MR. DICOM says it itself.
+        modality: what a NIfTI file holds: "CT" or "MR"; MR unless given. DICOM says it itself, and so does the JSON
+            beside a file that medrecon wrote.
         slices: from the number of slices there are, which to read (first, last + 1): in a DICOM series those left out
             may be damaged.
         units: of a NIfTI file, "1/mm" or "1/cm" for CT in attenuation, which is returned in 1/mm; HU unless given.
@@ -59,6 +59,8 @@ def read(
     if not isinstance(format, BareImageReader):
         if units not in (None, volume.units):
             raise ValueError(f"{path}: {format.summary}: says itself that its values are {volume.units}, not {units}")
+    elif volume.units == "1/mm" and units not in (None, "1/mm"):  # so says the JSON beside it
+        raise ValueError(f"{path}: the JSON beside it says that its values are in 1/mm, not {units}")
     elif units is not None or (modality == "CT" and volume.units == "HU"):
         check_units(volume.data, units, path)
         if units is not None:

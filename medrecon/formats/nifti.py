@@ -86,7 +86,7 @@ def sidecar(path: Path) -> Path:
 def _read(path: Path, series: str | None, modality: Modality | None) -> Volume:
     """Read a 3D image, or a 2D one as a single slice.
 
-    NIfTI does not say what the values mean: `modality` does, else our sidecar, else they are taken as MR in a.u.
+    NIfTI does not say what the values mean: our sidecar does, else `modality`, else they are taken as MR in a.u.
 
     Raises:
         ValueError: damaged, 4D, no image but labels, vectors or colours, values that single precision does not hold; or
@@ -158,7 +158,11 @@ def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts:
 
 
 def _meaning(path: Path, modality: Modality | None) -> tuple[Units, Modality]:
-    """Units and modality: as asked, else from our sidecar, else MR."""
+    """Units and modality: from our sidecar, else as asked, else MR.
+
+    Raises:
+        ValueError: a sidecar that is damaged, of another image, or of another modality than asked for.
+    """
     beside = sidecar(path)
     if beside.is_file():
         try:
@@ -171,7 +175,12 @@ def _meaning(path: Path, modality: Modality | None) -> tuple[Units, Modality]:
                 f"{path}: is not the image that {beside.name} beside it was written with: one of them was changed, or "
                 f"writing them was cut off. Write it again; or remove {beside.name} and say the modality"
             )
-        if ours and modality in (None, said.get("modality")):
+        if ours and modality not in (None, said.get("modality")):
+            raise ValueError(
+                f"{path}: {beside.name} beside it, which medrecon wrote with it, says {said.get('modality')} in "
+                f"{said.get('units')}, and {modality} was asked for; leave the modality out, or remove {beside.name}"
+            )
+        if ours:
             return said.get("units"), said.get("modality")
     if modality is None:
         log.warning(

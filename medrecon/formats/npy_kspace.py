@@ -90,7 +90,7 @@ def _check_length(path: Path) -> None:
 
 def _check(array: NDArray[np.complex64]) -> None:
     if array.dtype.kind != "c":
-        hint = "an image is not k-space"
+        hint = "an image is not k-space (save it as NIfTI, and simulate a measurement of it)"
         if array.shape[-1:] == (2,):
             hint = "real and imaginary parts? Save array[..., 0] + 1j * array[..., 1]"
         if array.shape[-1:] in {(2,), (3,)}:

@@ -51,7 +51,11 @@ def test_attenuation_is_simulated_as_such(
     assert "soft.nii: no voxel is below -200" in caplog.text and "--units 1/mm" in caplog.text
     caplog.clear()
     assert simulated(str(tmp_path / "soft.nii"), tmp_path / "soft.h5", "--units", "HU", "--overwrite") == 0
-    assert "no voxel" not in caplog.text
+    assert "no voxel" not in caplog.text and "look like" not in caplog.text
+    for name, values, like in (("grey", (hu + 1000) / 8, "8 bits"), ("shift", (hu + 1024).clamp_min(0), "HU + 1024")):
+        caplog.clear()
+        assert simulated(bare(tmp_path / f"{name}.nii", values), tmp_path / f"{name}.h5", "--units", "HU") == 0
+        assert f"{name}.nii: taken as HU, as was said; values" in caplog.text and like in caplog.text
 
 
 def test_units_are_refused_where_the_file_says_them(
@@ -149,3 +153,16 @@ def test_clipped_voxels_are_said_below_and_above(
     volume.data[0, 0, :3] = 70000
     formats.write(volume, tmp_path / "above")
     assert "3 voxels above 64511 HU (up to 70000)" in caplog.text and "look at the image" in caplog.text
+
+
+def test_errors_in_the_table_of_evaluate_have_units(
+    tmp_path: Path, disc_volume: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for modality, units in (("CT", "HU"), ("MR", "a.u.")):
+        volume = disc_volume(modality, 16)
+        formats.write(volume, tmp_path / f"{modality}.nii")
+        formats.write(volume.map(lambda x: x + 3), tmp_path / f"{modality}3.nii")
+        assert main(["evaluate", str(tmp_path / f"{modality}3.nii"), str(tmp_path / f"{modality}.nii")]) == 0
+        out = capsys.readouterr().out
+        assert re.search(rf"psnr_db +ssim +nmse +rmse \[{units}\] +bias \[{units}\]", out)
+        assert re.search(r"slice 0 .* 3 +3 *$", out, re.MULTILINE)

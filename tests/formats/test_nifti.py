@@ -122,8 +122,18 @@ def test_units_of_foreign_files_are_never_guessed(tmp_path: Path, caplog: pytest
         read(tmp_path / "v.nii")
 
 
-def test_asked_modality_wins_over_the_sidecar(tmp_path: Path) -> None:
+def test_what_contradicts_the_sidecar_is_refused(tmp_path: Path) -> None:
+    """CT in HU asked for as MR gave figures of MR; 1/mm said to be 1/cm gave a tenth."""
     write(volume(np.eye(4)), tmp_path / "v.nii")
+    with pytest.raises(ValueError, match=r"v\.json beside it.* says CT in HU, and MR was asked for"):
+        read(tmp_path / "v.nii", modality="MR")
+    attenuation = Volume(torch.full((2, 4, 4), 0.02), torch.eye(4, dtype=torch.float64), "1/mm", "CT")
+    write(attenuation, tmp_path / "mu.nii")
+    assert read(tmp_path / "mu.nii", modality="CT", units="1/mm").units == "1/mm"
+    for units in ("1/cm", "HU"):
+        with pytest.raises(ValueError, match=rf"mu\.nii: the JSON beside it .* 1/mm, not {units}"):
+            read(tmp_path / "mu.nii", modality="CT", units=units)
+    (tmp_path / "v.json").unlink()
     assert read(tmp_path / "v.nii", modality="MR").units == "a.u."
 
 

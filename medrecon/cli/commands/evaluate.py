@@ -48,11 +48,14 @@ def evaluate(
         show_json(result)
         return 0
     show_tree({k: v for k, v in result.items() if k in ("modality", "units", "grid")})
-    show_table(table(result), ("what", *FIGURES))
+    columns = {name: f"{name} [{result['units']}]" if name in WITH_UNITS else name for name in FIGURES}
+    rows = [{"what": row["what"], **{columns[name]: row[name] for name in FIGURES}} for row in table(result)]
+    show_table(rows, ("what", *columns.values()))
     return 0
 
 
 FIGURES = ("psnr_db", "ssim", "nmse", "rmse", "bias")
+WITH_UNITS = ("rmse", "bias")
 
 
 def table(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def noise(
     solver
         one of `medrecon solvers`; exact for linear ones: zero-filled, fbp, cg-sense where it converges
     """
-    if not output.endswith((".nii", ".nii.gz")):
+    if not output.lower().endswith((".nii", ".nii.gz")):
         raise UsageError(f"-o {output}: a noise map is NIfTI, .nii or .nii.gz")
     check_free(Path(output), writing.overwrite, inputs=(measurement,))
 

@@ -20,6 +20,12 @@ ATTENUATION = (-1.0, 100.0)
 """Attenuation that images hold at most [1/mm]: the noise of air, lead in soft X-rays."""
 SAMPLES = 2**20
 """Voxels that are looked at for percentiles."""
+GREY = "grey values of 8 bits, which have lost their units"
+SHIFTED = "HU + 1024, or stored numbers without their rescale intercept"
+WATER_SHIFTED = (850, 1250)
+"""HU of the middle of what an image shows, if 1024 was not taken off: the middle of a body is never bone."""
+BETWEEN_SHIFTED, FEW = (400, 800), 0.15
+"""HU between lung and fat then, and the part of the voxels that edges take there at most."""
 
 
 def check_units(data: Tensor, said: CTUnits | None, path: Path) -> None:
@@ -44,6 +50,8 @@ def check_units(data: Tensor, said: CTUnits | None, path: Path) -> None:
     if said == "HU":
         if is_attenuation(data):
             raise ValueError(f"{path}: values {low:.4g} to {high:.4g} are not HU; they look like {looks_like(data)}")
+        if (like := looks_like(data)) in (GREY, SHIFTED):
+            log.warning("%s: taken as HU, as was said; values %.4g to %.4g look like %s", path, low, high, like)
         return
     scale = PER_MM[said]
     if not ATTENUATION[0] <= scale * low <= scale * high <= ATTENUATION[1]:
@@ -58,6 +66,23 @@ def check_units(data: Tensor, said: CTUnits | None, path: Path) -> None:
             said,
             middle,
             looks_like(data),
+        )
+
+
+def check_shift(data: Tensor, path: Path) -> None:
+    """Warn where what a file calls HU shows no air, and tissue near 1024: an intercept that was lost."""
+    values = _some(data)
+    between = (values > BETWEEN_SHIFTED[0]) & (values < BETWEEN_SHIFTED[1])
+    if float(between.float().mean()) > FEW or not bool((data > NO_AIR).all()):
+        return
+    if WATER_SHIFTED[0] <= (middle := _middle(data)) <= WATER_SHIFTED[1]:
+        log.warning(
+            "%s: no voxel is below %d, and the middle of what it shows has %.0f HU: it looks like %s. Check "
+            "RescaleIntercept (-1024 in most CT) before you use the values",
+            path,
+            NO_AIR,
+            middle,
+            SHIFTED,
         )
 
 
@@ -77,9 +102,9 @@ def looks_like(data: Tensor) -> str:
     if is_attenuation(data):
         return "attenuation in 1/mm" if middle <= MATTER[1] else "attenuation in 1/cm, or values scaled to about 1"
     if low >= 0 and high <= 255:
-        return "grey values of 8 bits, which have lost their units"
+        return GREY
     if low >= 0 and high > 1000:
-        return "HU + 1024, or stored numbers without their rescale intercept"
+        return SHIFTED
     return "a part of an image in HU without any air"
 
 

@@ -201,7 +201,9 @@ def headers(path: Path) -> list[Dataset]:
     check_strangers(strangers, [Path(str(d.filename)) for d in kept])
     what = ", ".join(f"{len(names)} x {other}, such as {names[0]}" for other, names in others.items())
     if not kept:
-        raise ValueError(f"{path}: no CT or MR image here (found: {what or 'no DICOM file'})")
+        is_index = path.is_file() and "Media Storage Directory" in what
+        hint = "; a DICOMDIR lists images, give the folder that it lies in" if is_index else ""
+        raise ValueError(f"{path}: no CT or MR image here (found: {what or 'no DICOM file'}){hint}")
     if others:
         log.info("%s: left out %s", path, what)
     return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from copy import deepcopy
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -85,8 +86,12 @@ KEPT_OF_28 = (
 )
 
 
-def base(modality: Modality, source: Dataset | None, key: str) -> Dataset:
-    """The source's header without what is no longer true; the least a valid image needs is filled in."""
+def base(modality: Modality, source: Dataset | None, key: str, without: Sequence[str] = ()) -> Dataset:
+    """The source's header without what is no longer true; the least a valid image needs is filled in.
+
+    Args:
+        without: what else is left out.
+    """
     from pydicom import Dataset
     from pydicom.uid import CTImageStorage, MRImageStorage
 
@@ -100,6 +105,8 @@ def base(modality: Modality, source: Dataset | None, key: str) -> Dataset:
             dataset.add(deepcopy(source[name]))
     else:
         dataset = _cleaned(source)
+    for name in (n for n in without if n in dataset):
+        delattr(dataset, name)
     if "FrameOfReferenceUID" not in dataset:
         dataset.FrameOfReferenceUID = _uid(str(dataset.StudyInstanceUID), "frame of reference")
     dataset.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage

@@ -62,11 +62,22 @@ def of(frames: Sequence[Frame]) -> list[tuple[int, ...]]:
     """Return what is the same for frames of one kind, and for no others, for each frame."""
     columns = []
     for name in NAMES:
-        found = [value(frame, name) for frame in frames]
-        classes = _classes(found, NUMBERS[name]) if name in NUMBERS else _numbered([_text(name, v) for v in found])
+        classes = _by(frames, name)
         if name not in POSITIONS or len(set(classes)) < len(frames):
             columns.append(classes)
     return list(zip(*columns, strict=True))
+
+
+def differing(frames: Sequence[Frame]) -> list[str]:
+    """Return the attributes in which frames are of several kinds: what is said of all of them together must not name
+    one."""
+    return [name for name in NAMES if len(set(_by(frames, name))) > 1]
+
+
+def _by(frames: Sequence[Frame], name: str) -> list[int]:
+    """The kind of each frame by one attribute."""
+    found = [value(frame, name) for frame in frames]
+    return _classes(found, NUMBERS[name]) if name in NUMBERS else _numbered([_text(name, v) for v in found])
 
 
 def value(frame: Frame, name: str) -> Any:

@@ -5,13 +5,15 @@ Paths may lead elsewhere later, to another patient. So the files are known by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrecon.core import checksum
 from medrecon.formats.dicom import files
+from medrecon.formats.dicom import frames as dicom_frames
 from medrecon.formats.dicom import series as dicom_series
+from medrecon.formats.dicom.frames import Frame
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -63,4 +65,15 @@ def _of_template(template: Path, known: list[str]) -> list[Dataset]:
     if len({h.SeriesInstanceUID for h in headers}) > 1:
         listing = "\n".join(f"  {stack}" for stack in dicom_series.stacks(headers))
         raise ValueError(f"{template}: several series; give the folder of the one this image is from:\n{listing}")
+    if strange := dicom_series.mixed(frames_of(headers)):
+        raise ValueError(f"{template}: {strange}; give a folder of one patient and study")
     return headers
+
+
+def frames_of(headers: Sequence[Dataset]) -> list[Frame]:
+    """Return the frames of source images.
+
+    Raises:
+        ValueError: no usable geometry; names the file.
+    """
+    return [frame for header in headers for frame in dicom_frames.of(header)[0]]

@@ -11,6 +11,7 @@ import torch
 from medrecon.core import checksum
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import Slices
+from medrecon.formats.common.ct_values import check_shift
 from medrecon.formats.dicom import files, geometry, pixels
 from medrecon.formats.dicom import series as dicom_series
 from medrecon.formats.dicom.complete import check_complete
@@ -50,6 +51,7 @@ def read_series(
     source: dict[str, Any] = {"dicom": names, "dicom_sha256": [checksum.of_file(Path(name)) for name in names]}
     if padding.voxels:
         source["padded_voxels"] = padding.voxels
-    return Volume(
-        torch.from_numpy(values), affine, units="HU" if kind == "CT" else "a.u.", modality=kind, source=source
-    )
+    data = torch.from_numpy(values)
+    if kind == "CT":
+        check_shift(data, path)
+    return Volume(data, affine, units="HU" if kind == "CT" else "a.u.", modality=kind, source=source)

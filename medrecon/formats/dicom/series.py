@@ -114,16 +114,16 @@ def stacks(headers: list[Dataset]) -> list[Stack]:
         lost = nowhere.pop(uid, "")
         for index, (group, told, problem, part) in enumerate(groups, start=1):
             name = label if len(groups) == 1 else f"{label}.{index}"
-            mixed = _mixed(group)
+            strange = mixed(group)
             rest = part if problem else bool(lost)  # what is whole may be read, asked for by its label
-            found.append(Stack(name, group, told, mixed or lost or problem, rest and not mixed))
+            found.append(Stack(name, group, told, strange or lost or problem, rest and not strange))
     for left_out in nowhere.values():
         log.warning("%s; left out", left_out)
     return found
 
 
-def _mixed(frames: Sequence[Frame]) -> str:
-    """Why frames of one stack do not belong together; empty where they may."""
+def mixed(frames: Sequence[Frame]) -> str:
+    """Return why frames of one series do not belong together; empty where they may."""
     for name in WHOSE:
         first: dict[str, Frame] = {}
         for frame in frames:

@@ -16,8 +16,9 @@ from medrecon.core import atomic, checksum, stage
 from medrecon.core.volume import Volume
 from medrecon.formats.dicom import files as dicom_files
 from medrecon.formats.dicom import header as dicom_header
+from medrecon.formats.dicom import kinds
 from medrecon.formats.dicom.geometry import LPS_TO_RAS
-from medrecon.formats.dicom.origin import find_sources
+from medrecon.formats.dicom.origin import find_sources, frames_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,13 +67,14 @@ def write_series(
         )
     _check_sources(volume, sources, place, shown)
     description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
+    differing = _differing(sources, shown)
     key = _content_key(volume, sources, description)
     stored, attributes = _store(volume, shown)
     now = datetime.now()
     with atomic.folder(path, PATTERN, overwrite=overwrite, beside=beside) as folder:
         for index in range(len(stored)):
             source = _nearest(sources, place, index)
-            dataset = dicom_header.base(volume.modality, source, key)
+            dataset = dicom_header.base(volume.modality, source, key, differing)
             dicom_header.identify(dataset, source, key, index, description, now)
             _locate(dataset, place, index)
             for name, value in attributes.items():
@@ -123,6 +125,16 @@ def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, pa
             f"{path}: slice {int(far.argmax())} is {far.max():.1f} mm from the nearest slice of the source "
             f"{Path(sources[0].filename).parent}; is it the right template?"
         )
+
+
+def _differing(sources: list[Dataset], path: Path) -> list[str]:
+    """What is not the same in sources of several kinds, two echoes say, so not said of an image made from them."""
+    if len(sources) < 2:
+        return []
+    names = kinds.differing(frames_of(sources))
+    if told := [name for name in names if name not in kinds.POSITIONS]:
+        log.warning("%s: the source images differ in %s, which is left out", path, ", ".join(told))
+    return [kinds.NESTED.get(name, name) for name in names]
 
 
 def _heights(sources: list[Dataset], centres: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_maker import make_series
+from dicom_maker import make_series, values
 
 from medrecon import formats
 from medrecon.cli import main
@@ -96,3 +97,63 @@ def test_a_scan_of_nifti_names_it_by_its_digest(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "m.h5") as h5:
         told = json.loads(h5.attrs["provenance"])
     assert list(told["source"]) == ["nifti_sha256"] and "SMITH" not in json.dumps(told)
+
+
+def bare(folder: Path, series: str | None = None) -> Volume:
+    """The image of a folder, without where it is from."""
+    return replace(formats.read(folder, series=series), source={})
+
+
+def merged(folder: Path, **second: object) -> None:
+    """A series and another of its kind at the same places under one series UID, their files in changing order."""
+    make_series(folder, modality="MR", EchoTime=10.0)
+    one = pydicom.dcmread(next(folder.iterdir()))
+    same = {n: one[n].value for n in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")}
+    make_series(folder.with_name("more"), modality="MR", **{"EchoTime": 10.0, **same, **second})
+    for i, path in enumerate(sorted(folder.with_name("more").iterdir())):
+        shutil.copy(path, folder / f"{'az'[i % 2]}{path.name}")
+
+
+def test_a_template_of_two_echoes_gives_a_series_of_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each slice took the echo time of whichever source image came first, and the series was read as two stacks."""
+    merged(tmp_path / "s", EchoTime=80.0)
+    label = next(iter(formats.info(tmp_path / "s")["series"]))
+    formats.write(bare(tmp_path / "s", label), tmp_path / "out", template=tmp_path / "s")
+    made = [pydicom.dcmread(path) for path in (tmp_path / "out").iterdir()]
+    assert all("EchoTime" in d and d.EchoTime is None and d.PatientID == "ID7" for d in made)
+    assert "the source images differ in EchoTime, which is left out" in caplog.text
+    assert np.array_equal(formats.read(tmp_path / "out").data.numpy(), values(6, (12, 16)))
+
+
+def test_a_finer_grid_than_the_template_repeats_no_counter(tmp_path: Path) -> None:
+    """Two slices of one source image shared its counter, and were read as slices of two volumes."""
+    make_series(tmp_path / "s", modality="MR")
+    for index, path in enumerate(sorted((tmp_path / "s").iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.TemporalPositionIdentifier = index + 1
+        dataset.save_as(path)
+    volume = bare(tmp_path / "s")
+    volume.affine[:3, 2] /= 2
+    formats.write(volume, tmp_path / "out", template=tmp_path / "s")
+    assert formats.read(tmp_path / "out").data.shape == volume.data.shape
+
+
+@pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_a_template_of_two_patients_is_refused_before_computing(name: str, tmp_path: Path) -> None:
+    """Slices of one result went to one patient and the other."""
+    make_series(tmp_path / "one", modality="MR")
+    merged(tmp_path / "s", **{name: "1.2.3"})
+    for act in (
+        lambda: formats.check_output(tmp_path / "out", 1, template=tmp_path / "s"),
+        lambda: formats.write(bare(tmp_path / "one"), tmp_path / "out", template=tmp_path / "s"),
+    ):
+        with pytest.raises(ValueError, match=f"differ in {name}.*give a folder of one patient and study"):
+            act()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_template_without_a_place_is_refused_by_name(tmp_path: Path) -> None:
+    make_series(tmp_path / "one", modality="MR")
+    make_series(tmp_path / "s", modality="MR", ImagePositionPatient="")
+    with pytest.raises(ValueError, match=r"im\d: no usable geometry"):
+        formats.write(bare(tmp_path / "one"), tmp_path / "out", template=tmp_path / "s")

@@ -287,3 +287,15 @@ def test_pixels_of_another_kind_or_none_are_refused_by_name(name: str, kind: str
     with pytest.raises(ValueError, match=f"holds {name}, which no CT or MR" if name else "holds no pixels") as error:
         read(tmp_path / "s")
     assert (f"{bad}: " in str(error.value) and "NIfTI" in str(error.value)) or not name
+
+
+@pytest.mark.parametrize("intercept", [-1024, 0])
+def test_a_lost_intercept_is_said(intercept: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Water of 1064 HU in air of 24: an export that wrote 0 for -1024."""
+    make_series(tmp_path / "s", count=3, RescaleIntercept=intercept)
+    for path in (tmp_path / "s").iterdir():
+        stored = np.full((12, 16), 24, "<u2")
+        stored[3:9, 4:12] = 1064
+        change(path, PixelData=stored.tobytes())
+    read(tmp_path / "s")
+    assert ("Check RescaleIntercept" in caplog.text) == (intercept == 0)
