@@ -52,6 +52,8 @@ class Solver(ABC):
             out (of other Cartesian k-space it makes nothing new); "series" over time, (T, H, W), which no scan holds.
         slow: whether a slice takes many minutes; then it runs only where it is named, not where all do.
         early: why it ends before it converges, where that is meant.
+        direct: whether it computes the image in one pass, without fitting it to the data: chi^2/m is then no measure
+            of success.
     """
 
     name: ClassVar[str]
@@ -60,6 +62,7 @@ class Solver(ABC):
     needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "any"
     early: ClassVar[str] = ""
+    direct: ClassVar[bool] = False
     slow: ClassVar[bool] = False
 
     @abstractmethod

@@ -33,7 +33,9 @@ class GaussianPrior(Denoiser):
 
     def _flat(self, z: Tensor) -> Tensor:
         if tuple(z.shape[1:]) != tuple(self.shape):
-            raise ValueError(f"GaussianPrior: knows latents of shape {tuple(self.shape)} alone, got {tuple(z.shape[1:])}")
+            raise ValueError(
+                f"GaussianPrior: knows latents of shape {tuple(self.shape)} alone, got {tuple(z.shape[1:])}"
+            )
         return z.reshape(len(z), -1).double() - self.mean
 
     def _shaped(self, v: Tensor, like: Tensor) -> Tensor:

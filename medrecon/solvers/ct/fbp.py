@@ -34,6 +34,7 @@ class FBP(Solver):
     name: ClassVar[str] = "fbp"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "filtered backprojection, the clinical standard and the fastest"
+    direct: ClassVar[bool] = True
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
