@@ -32,7 +32,8 @@ class Measurement:
                 raise TypeError(f"Measurement: {name}: expected a torch.Tensor, got {type(value).__name__}")
         if self.data.dtype not in FLOATING:
             raise TypeError(
-                f"Measurement: data: expected single or double precision, real or complex, got {self.data.dtype}"
+                f"Measurement: data: expected single or double precision, real or complex, got {self.data.dtype}; "
+                "convert them, as by data.float()"
             )
         if self.precision.device != self.data.device:
             raise ValueError(

@@ -73,7 +73,7 @@ class Volume:
             raise ValueError(f"Volume: unknown units {self.units!r} or modality {self.modality!r}")
 
         if self.data.is_complex() and self.modality == "CT":
-            raise ValueError("Volume: CT is real, got complex data")
+            raise ValueError("Volume: CT is real, got complex data; take its magnitude")
         if self.units == "HU" and self.modality == "MR":
             raise ValueError("Volume: an MR volume is not in HU")
 

@@ -52,6 +52,8 @@ class Solver(ABC):
             out (of other Cartesian k-space it makes nothing new); "series" over time, (T, H, W), which no scan holds.
         slow: whether a slice takes minutes; then it runs only where it is named, not where all do.
         early: why it ends before it converges, where that is meant.
+        direct: whether it computes the image in one pass, without fitting it to the data: chi^2/m is then no measure
+            of success.
     """
 
     name: ClassVar[str]
@@ -60,6 +62,7 @@ class Solver(ABC):
     needs_prior: ClassVar[bool] = False
     scans: ClassVar[str] = "any"
     early: ClassVar[str] = ""
+    direct: ClassVar[bool] = False
     slow: ClassVar[bool] = False
 
     @abstractmethod
@@ -75,7 +78,12 @@ class Solver(ABC):
 
 
 def check_fit(A: LinearOperator, y: Measurement) -> None:
-    """Raises ValueError unless the data of y are one batch (B, *A.out_shape) of the kind of numbers that A gives."""
+    """Refuse a measurement that is not one of A; every solver calls this first.
+
+    Raises:
+        ValueError: no batch (B, *A.out_shape) with B >= 1, other kinds of numbers than A gives, or a precision above 0
+            for samples that A does not take: their residual is 0 whatever the image, and chi^2/m comes out too low.
+    """
     if y.data.ndim != len(A.out_shape) + 1 or tuple(y.data.shape[1:]) != A.out_shape:
         raise ValueError(
             f"the measurement does not fit its operator: data of shape {tuple(y.data.shape)}, "
@@ -83,6 +91,18 @@ def check_fit(A: LinearOperator, y: Measurement) -> None:
         )
     if y.data.is_complex() != A.out_dtype.is_complex:
         raise ValueError(f"the measurement does not fit its operator: data of {y.data.dtype}, but {A!r}")
+    if not len(y.data):
+        raise ValueError("the measurement is empty, a batch of 0 items: there is nothing to reconstruct")
+    if A.items not in (1, len(y.data)):
+        raise ValueError(
+            f"the measurement does not fit its operator: {len(y.data)} items, but {A!r} has settings (maps, masks, "
+            f"phases, ...) of {A.items}"
+        )
+    if A.sampled is not None and bool(((y.precision > 0) & ~A.sampled.to(y.precision.device)).any()):
+        raise ValueError(
+            f"the measurement does not fit its operator: a precision above 0 for samples that {A!r} does not take; "
+            "they are not measured, and theirs is 0: Measurement(data, precision * A.sampled)"
+        )
 
 
 class Monitor:

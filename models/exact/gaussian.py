@@ -32,8 +32,10 @@ class GaussianPrior(Denoiser):
         object.__setattr__(self, "vectors", vectors)
 
     def _flat(self, z: Tensor) -> Tensor:
-        if z[:1].numel() != len(self.mean):
-            raise ValueError(f"GaussianPrior: knows latents of shape {self.shape}, got {tuple(z.shape)[1:]}")
+        if tuple(z.shape[1:]) != tuple(self.shape):
+            raise ValueError(
+                f"GaussianPrior: knows latents of shape {tuple(self.shape)} alone, got {tuple(z.shape[1:])}"
+            )
         return z.reshape(len(z), -1).double() - self.mean
 
     def _shaped(self, v: Tensor, like: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 
 def test_complex_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="magnitude"):
-        write(volume(np.eye(4)).map(lambda d: d + 1j), tmp_path / "v.nii")
+        write(volume(np.eye(4), "MR").map(lambda d: d + 1j), tmp_path / "v.nii")
     assert not list(tmp_path.iterdir())
 
 

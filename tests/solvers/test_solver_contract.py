@@ -19,6 +19,7 @@ from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.operators.mri.series import Series
 from medrecon.sampling.lines import random_mask
 from medrecon.solvers.base import Progress, Solution, Solver
+from medrecon.solvers.diffusion.base import DiffusionSolver, example_prior
 
 Problem = tuple[LinearOperator, Measurement]
 SIZE = 32
@@ -159,3 +160,122 @@ def test_units_do_not_matter(solver: Any, problem: Problem) -> None:
     image = run(solver, problem).image
     scaled = run(solver, (A, Measurement(y.data * 64, y.precision / 64**2))).image / 64
     assert float(torch.linalg.vector_norm(scaled - image) / torch.linalg.vector_norm(image)) < 2e-3
+
+
+ODD = (13, 18)
+
+
+def _ct(views: int, detectors: int, shape: tuple[int, int] = ODD) -> LinearOperator:
+    angles = tuple(math.pi * k / views for k in range(views))
+    return CTOperator(ParallelGeometry(angles, detectors, 1.0), ImageGrid(shape, (1.0, 1.0)))
+
+
+def _mri(coils: int, shape: tuple[int, int] = ODD) -> CartesianMRI:
+    """Every second column, and eight in the middle for calibration."""
+    columns = torch.arange(shape[1])
+    mask = ((columns % 2 == 0) | ((columns - shape[1] // 2).abs() < 4)).expand(shape).float()
+    return CartesianMRI(birdcage_maps(coils, shape, torch.Generator().manual_seed(2)), mask)
+
+
+UNUSUAL: dict[str, dict[str, LinearOperator]] = {
+    "ct": {"odd": _ct(9, 25), "one view": _ct(1, 25), "one detector": _ct(9, 1), "one pixel": _ct(4, 5, (1, 1))},
+    "mri": {"odd": _mri(3), "one coil": _mri(1), "one row": _mri(2, (1, 18))},
+    "series": {"odd": Series(_mri(2), 3), "one frame": Series(_mri(1), 1)},
+    "masked": {"odd": Diagonal((torch.arange(13 * 18) % 3 > 0).float().reshape(ODD))},
+}
+
+
+def _measured(A: LinearOperator) -> Measurement:
+    """Two items, the second all 0, of images of order 0.02 with noise of a tenth of that."""
+    g = torch.Generator().manual_seed(6)
+    x = 0.02 * torch.rand((2, *A.in_shape), generator=g).to(A.in_dtype)
+    x[1] = 0
+    sampled = torch.ones(A.out_shape) if A.sampled is None else A.sampled.float()
+    noise = 0.002 * torch.randn((2, *A.out_shape), dtype=A.out_dtype, generator=g) * sampled
+    noise[1] = 0
+    return Measurement(A(x) + noise, sampled.expand(1, *A.out_shape) / 0.002**2)
+
+
+def _small(solver: Any) -> Any:
+    return dataclasses.replace(solver, prior=example_prior(ODD)) if isinstance(solver, DiffusionSolver) else solver
+
+
+def _warm(solver: Any, A: LinearOperator, y: Measurement) -> Solution:
+    """Run; a diffusion solver from the data, which saves the start of total variation."""
+    warm = {"warm": y.data} if isinstance(solver, DiffusionSolver) else {}
+    solution: Solution = solver(A, y, generator=torch.Generator().manual_seed(0), **warm)
+    return solution
+
+
+def _solved_or_refused(solver: Any, A: LinearOperator, y: Measurement) -> tuple[Solution | None, str]:
+    """The solution, or what the ValueError says; a LinAlgError of torch is none."""
+    try:
+        return _warm(solver, A, y), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _check_finite(solution: Solution, A: LinearOperator, y: Measurement) -> None:
+    image = torch.view_as_real(solution.image) if solution.image.is_complex() else solution.image
+    assert solution.image.shape == (len(y.data), *A.in_shape)
+    assert bool(image.isfinite().all()) and bool(solution.chi2.isfinite().all())
+    assert all(math.isfinite(value) for value in solution.residuals)
+
+
+KINDS = [
+    pytest.param(solver, kind, id=f"{cls.name}-{index}-{kind}")
+    for cls in FOUND
+    for index, solver in enumerate(cls.examples())
+    for kind in problems_of(cls)
+]
+
+
+@pytest.mark.parametrize(("solver", "kind"), KINDS)
+def test_unusual_problems_are_solved_or_refused(solver: Any, kind: str) -> None:
+    """Odd sizes, one view, coil, row or frame, no signal: an image or a ValueError, never NaN or an error of torch."""
+    solver = _small(solver)
+    for name, A in UNUSUAL[kind].items():
+        both = _measured(A)
+        for y in (both[:1],) if name == "odd" else (both[:1], both):
+            solution, refusal = _solved_or_refused(solver, A, y)
+            assert name != "odd" or not refusal
+            if solution is not None:
+                _check_finite(solution, A, y)
+    A, y = UNUSUAL[kind]["odd"], _measured(UNUSUAL[kind]["odd"])
+    nothing = Measurement(y.data[1:], 0 * y.precision)
+    for silent in (y[1:], nothing):
+        solution, refusal = _solved_or_refused(solver, A, silent)
+        assert not refusal or "sample" in refusal
+        if solution is not None:
+            _check_finite(solution, A, silent)
+            assert solver.needs_prior or float(solution.image.abs().max()) == 0
+
+
+@pytest.mark.parametrize(("solver", "kind"), KINDS)
+def test_what_does_not_fit_is_refused(solver: Any, kind: str) -> None:
+    """No items, data of the other kind of numbers, a precision for samples that the operator does not take."""
+    solver, A = _small(solver), UNUSUAL[kind]["odd"]
+    y = _measured(A)
+    with pytest.raises(ValueError, match="empty"):
+        _warm(solver, A, y[:0])
+    other = y.data.real.clone() if y.data.is_complex() else y.data + 0j
+    with pytest.raises(ValueError, match="does not fit"):
+        _warm(solver, A, Measurement(other, y.precision))
+    if A.sampled is not None:
+        with pytest.raises(ValueError, match="precision above 0 for samples"):
+            _warm(solver, A, Measurement(y.data, torch.ones_like(y.precision)))
+
+
+@pytest.mark.parametrize(("solver", "kind"), [k for k in KINDS if k.values[1] != "masked"])
+def test_double_precision_stays_double(solver: Any, kind: str) -> None:
+    A, y = UNUSUAL[kind]["odd"], _measured(UNUSUAL[kind]["odd"])
+    wide = y.data.to(torch.promote_types(y.data.dtype, torch.float64))
+    solution = _warm(solver, A, Measurement(wide, y.precision)[:1])
+    assert solution.image.dtype == wide.dtype
+    _check_finite(solution, A, y[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.bool])
+def test_other_numbers_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=r"convert them, as by data\.float"):
+        Measurement(torch.ones(1, 4).to(dtype), torch.ones(1, 4))

@@ -115,14 +115,27 @@ def recon(
         options["on_progress"] = report
         volume, result = reconstruct(scan, solver, **options)
         save(volume, {**plan, **result}, output, writing.overwrite, how.template)
-    far = "far above 1: the image does not explain the data"
-    says = far if result["chi2"] > FAR else "near 1 is no proof of what was not measured"
+    says = _meaning(solver, result)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g} ({says}), {result['seconds']:.1f} s")
     if out.json:
         show_json({**plan, **result})
     if failed := result.get("failed"):
         note(f"{len(failed)} of {stop - start} slices failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _meaning(solver: str, report: dict[str, Any]) -> str:
+    """What chi^2/m says of an image, in a few words."""
+    from medrecon.pipeline.choose import solver_classes
+
+    if report["chi2"] <= FAR:
+        return "near 1 is no proof of what was not measured"
+    if solver_classes()[solver].direct:
+        return f"{solver} does not fit the data, so above 1 is usual; an iterative solver such as tv does"
+    far = "far above 1: the image does not explain the data"
+    if report.get("coil_maps", "from the scan") != "from the scan":
+        far += f"; the coil maps ({report['coil_maps']}) may err, try --maps nlinv, or acquire more calibration lines"
+    return far
 
 
 def save(

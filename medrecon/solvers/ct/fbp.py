@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.filtered.fbp import Window
-from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 
 @runtime_checkable
@@ -34,6 +34,7 @@ class FBP(Solver):
     name: ClassVar[str] = "fbp"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "filtered backprojection, the clinical standard and the fastest"
+    direct: ClassVar[bool] = True
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
@@ -41,6 +42,7 @@ class FBP(Solver):
         """Raises TypeError for an operator that has no filtered backprojection."""
         if not isinstance(A, _HasFBP):
             raise TypeError(f"FBP: {A!r} has no filtered backprojection; it takes a CTOperator. Use 'sirt' or 'cgls'")
+        check_fit(A, y)
         monitor = Monitor(y, 1, on_step)
         image = A.fbp(y.data, self.window)
         projection = A(image)

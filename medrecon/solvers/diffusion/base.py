@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -232,6 +233,7 @@ def _mean(images: Tensor, batch: int) -> Tensor:
     return images.unflatten(0, (-1, batch)).mean(0)
 
 
+@functools.cache
 def example_prior(shape: tuple[int, int] = (32, 32)) -> Prior:
     """Return a Gaussian prior with an identity autoencoder, for examples and tests: images of order 1."""
     denoiser = smooth_gaussian((1, *shape))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from medrecon.diffusion.consistency import DataConsistency
@@ -60,7 +61,9 @@ class DPS(PosteriorSolver):
             raise ValueError(f"DPS: expected step > 0, got {self.step}")
 
     def guide(self, task: Task) -> DPSGuide:
-        return DPSGuide(task.space, task.data, self.step / task.data.curvature(self.error(task).size))
+        curvature = task.data.curvature(self.error(task).size)
+        length = torch.where(curvature > 0, self.step / curvature, 0)  # 0: nothing was measured
+        return DPSGuide(task.space, task.data, length)
 
     @classmethod
     def paper(cls, prior: Prior) -> DPS:

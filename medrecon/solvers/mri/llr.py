@@ -120,7 +120,8 @@ class LLR(Solver):
         x = cg(misfit.normal, misfit.target, ndim=3, iterations=5).x
         curvature = power_norms(misfit.normal, torch.ones_like(x), 3).square()
         sigma = self.balance * curvature / self.grids
-        tau = 1 / (0.55 * curvature + sigma * self.grids)  # Condat 2013, theorem 3.1: from curvature / 2
+        # Condat 2013, theorem 3.1: from curvature / 2. No curvature: nothing was measured, and the image stays 0.
+        tau = torch.where(curvature > 0, 1 / (0.55 * curvature + sigma * self.grids), 0)
         floor = torch.stack([nuclear_norm(g.cut(x)) for g in grids]).mean(0) / 4
         duals = [torch.zeros_like(g.cut(x)) for g in grids]
         image, seen, done = x, misfit.normal(x), curvature <= 0
@@ -144,7 +145,8 @@ class LLR(Solver):
 
     def _weight(self, total: Tensor, floor: Tensor, x: Tensor) -> Tensor:
         """lambda of each series, (B,)."""
-        return self.strength * x[0].numel() / (total + floor).clamp_min(torch.finfo(total.dtype).tiny)
+        total = total + floor
+        return self.strength * x[0].numel() / torch.where(total > 0, total, 1)
 
     @classmethod
     def examples(cls) -> Iterator[LLR]:

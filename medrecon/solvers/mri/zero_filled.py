@@ -26,6 +26,7 @@ class ZeroFilled(Solver):
     name: ClassVar[str] = "zero-filled"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)
     summary: ClassVar[str] = "adjoint of the measured k-space, or gridding, coils combined; no regularisation"
+    direct: ClassVar[bool] = True
 
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None

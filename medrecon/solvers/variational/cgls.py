@@ -11,7 +11,7 @@ import torch
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
-from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
+from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class CGLS(Solver):
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
+        check_fit(A, y)
         monitor, n_in, n_out = Monitor(y, self.iterations, on_step), len(A.in_shape), len(A.out_shape)
         projection = torch.zeros_like(y.data)
         direction = gradient = A.adjoint(y.precision * y.data)

@@ -107,7 +107,8 @@ class L1Wavelet(Solver):
         monitor = Monitor(y, self.iterations, on_step)
         misfit = Misfit(A, y)
         x = cg(misfit.normal, misfit.target, ndim=2, iterations=5).x
-        step = 1 / power_norms(misfit.normal, torch.ones_like(x), 2).square()
+        curvature = power_norms(misfit.normal, torch.ones_like(x), 2).square()
+        step = torch.where(curvature > 0, 1 / curvature, 0)  # 0: nothing was measured
         threshold = _Threshold(A.in_shape, self.levels, x)
         seen, image = misfit.normal(x), x
         total = threshold(x, torch.zeros_like(step), 1)[1]
@@ -133,7 +134,7 @@ class L1Wavelet(Solver):
 
     def _weight(self, total: Tensor, x: Tensor) -> Tensor:
         """lambda of each item, (B,), from the sum of its details."""
-        return self.strength * x[0].numel() / total.clamp_min(torch.finfo(total.dtype).tiny)
+        return self.strength * x[0].numel() / torch.where(total > 0, total, 1)
 
     @classmethod
     def examples(cls) -> Iterator[L1Wavelet]:

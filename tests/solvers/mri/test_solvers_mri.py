@@ -43,7 +43,7 @@ def test_cg_sense_solves_the_regularised_normal_equations() -> None:
     """Against a dense solution in double precision, with uneven precision."""
     g = torch.Generator().manual_seed(0)
     A = CartesianMRI(birdcage_maps(3, (8, 7), g).to(torch.complex128), random_mask((8, 7), 2, 3, g))
-    precision = torch.rand(1, 3, 8, 7, generator=g, dtype=torch.float64) + 0.1
+    precision = (torch.rand(1, 3, 8, 7, generator=g, dtype=torch.float64) + 0.1) * A.sampled
     y = Measurement(torch.randn(1, 3, 8, 7, dtype=torch.complex128, generator=g), precision)
     dense = A(torch.eye(56, dtype=torch.complex128).reshape(56, 8, 7)).reshape(56, -1).T
     W = torch.diag(precision.flatten() + 0j)
