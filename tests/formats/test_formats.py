@@ -75,8 +75,8 @@ def test_import_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         (["--slices", "2:"], 2, "expected A:B"),
         (["--slices", "0:9"], 2, "slices 0:9 are not within 0:3"),
-        (["--slice-spacing", "2"], 2, "slice_spacing: not for dxchange"),
-        (["--size", "-3"], 2, "size: expected a number > 0"),
+        (["--slice-spacing", "2"], 2, "--slice-spacing: not for dxchange"),
+        (["--size", "-3"], 2, "--size: should be greater than or equal to 1"),
         (["--format", "nonsense"], 2, "unknown raw format"),
         (["--format", "htc2022"], 1, "raw.h5"),
         (["--centre", "100"], 1, "rotation centre 100.0 is not on the detector of 64 elements"),

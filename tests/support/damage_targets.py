@@ -9,7 +9,7 @@ import logging
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,8 @@ def _read_training(path: Path) -> Any:
 
 
 def _options(folder: Path) -> Path:
-    formats.write(format_laws.volume("CT"), folder / "v.nii")
+    volume = format_laws.volume("CT")
+    formats.write(replace(volume, data=volume.data.repeat(1, 2, 2)), folder / "v.nii")
     (folder / "o.yaml").write_text(
         "modality: ct\nviews: 30\narc: 180.0\ni0: 50000.0\ncouch: true\nslices: 0:2\nseed: 3\n"
     )

@@ -59,6 +59,7 @@ class ASDPOCS(Solver):
     name: ClassVar[str] = "asd-pocs"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("ct",)
     summary: ClassVar[str] = "least total variation that explains the data to the noise level, by ASD-POCS"
+    early: ClassVar[str] = "its steps shrink as published, and more of them change little; tv goes on to its minimum"
 
     def __post_init__(self) -> None:
         fractions = (self.beta_red, self.alpha, self.r_max, self.alpha_red)

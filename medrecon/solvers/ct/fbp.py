@@ -39,10 +39,20 @@ class FBP(Solver):
     def __call__(
         self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
     ) -> Solution:
-        """Raises TypeError for an operator that has no filtered backprojection."""
+        """Reconstruct; see `Solver`.
+
+        Raises:
+            TypeError: an operator that has no filtered backprojection.
+            ValueError: rays that were not measured (precision 0), which one pass cannot leave out.
+        """
         if not isinstance(A, _HasFBP):
             raise TypeError(f"FBP: {A!r} has no filtered backprojection; it takes a CTOperator. Use 'sirt' or 'cgls'")
         check_fit(A, y)
+        if missing := int((y.precision == 0).expand(y.data.shape).sum()):
+            raise ValueError(
+                f"fbp: {missing} samples have precision 0, not measured, and filtered backprojection would take their "
+                "values for measured ones: fill them in (corrections.inpaint.interpolate_rays), or use 'cgls' or 'tv'"
+            )
         monitor = Monitor(y, 1, on_step)
         image = A.fbp(y.data, self.window)
         projection = A(image)

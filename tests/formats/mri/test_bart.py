@@ -14,7 +14,7 @@ import torch
 
 from medrecon import formats
 from medrecon.acquisition.options import RawOptions
-from medrecon.core import atomic, stage
+from medrecon.core import stage
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl, write_cfl
@@ -226,8 +226,8 @@ def test_a_kill_leaves_no_maps_beside_other_k_space(tmp_path: Path, monkeypatch:
         new = dataclasses.replace(new, data=2 * new.data)
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace)
-            patch.setattr(atomic, "_settle", lambda stage, parent: None)  # nor does it clear up behind itself
-            patch.setattr(atomic, "_leave", lambda stage: None)
+            patch.setattr(stage, "_settle", lambda stage, parent: None)  # nor does it clear up behind itself
+            patch.setattr(stage, "_leave", lambda stage: None)
             with contextlib.suppress(KeyboardInterrupt):
                 formats.export(new, folder / "k.cfl", "bart", overwrite=True)
         stage.clear(folder)
