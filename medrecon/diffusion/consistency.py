@@ -80,6 +80,11 @@ class DataConsistency:
         gram = lambda n: deviation * self.whitened.gram(deviation * n)  # noqa: E731
         return power_norms(gram, start.to(self.data).expand(deviation.shape), self.ndim).square()
 
+    def length(self, step: float, deviation: Tensor) -> Tensor:
+        """Return the length (N,) of a gradient step, `step` / curvature; 0 where nothing was measured."""
+        curvature = self.curvature(deviation)
+        return torch.where(curvature > 0, step / curvature, 0)
+
     def drawn(self, v: Tensor, tau: Tensor, draw: Draw, size: float = 1.0) -> Tensor:
         """Draw from p(x | v, y), x being v to a standard deviation tau (N, *in_shape) or (N,): the proximal point of v
         and y, each moved by noise of its own size (perturb and optimise, Papandreou and Yuille, NIPS 2010).

@@ -197,7 +197,7 @@ def _measured(A: LinearOperator) -> Measurement:
 
 
 def _small(solver: Any) -> Any:
-    return dataclasses.replace(solver, prior=example_prior(ODD)) if isinstance(solver, DiffusionSolver) else solver
+    return dataclasses.replace(solver, prior=example_prior(ODD)) if solver.needs_prior else solver
 
 
 def _warm(solver: Any, A: LinearOperator, y: Measurement) -> Solution:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from medrecon.diffusion.consistency import DataConsistency
@@ -61,9 +60,7 @@ class DPS(PosteriorSolver):
             raise ValueError(f"DPS: expected step > 0, got {self.step}")
 
     def guide(self, task: Task) -> DPSGuide:
-        curvature = task.data.curvature(self.error(task).size)
-        length = torch.where(curvature > 0, self.step / curvature, 0)  # 0: nothing was measured
-        return DPSGuide(task.space, task.data, length)
+        return DPSGuide(task.space, task.data, task.data.length(self.step, self.error(task).size))
 
     @classmethod
     def paper(cls, prior: Prior) -> DPS:

@@ -61,7 +61,7 @@ class FlowChef(PosteriorSolver):
         return levels
 
     def guide(self, task: Task) -> FlowChefGuide:
-        return FlowChefGuide(task.space, task.data, self.step / task.data.curvature(self.error(task).size))
+        return FlowChefGuide(task.space, task.data, task.data.length(self.step, self.error(task).size))
 
     @classmethod
     def paper(cls, prior: Prior) -> FlowChef:

@@ -78,7 +78,7 @@ class PSLD(PosteriorSolver):
 
     def guide(self, task: Task) -> PSLDGuide:
         size = self.error(task).size
-        return PSLDGuide(task.space, task.data, size, self.step / task.data.curvature(size), self.gluing)
+        return PSLDGuide(task.space, task.data, size, task.data.length(self.step, size), self.gluing)
 
     @classmethod
     def paper(cls, prior: Prior) -> PSLD:
