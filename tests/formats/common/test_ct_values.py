@@ -40,8 +40,8 @@ EXPECTED = {  # said: nothing, HU, 1/mm, 1/cm
     "1/cm": (WARNED, REFUSED, WARNED, ""),
     "0..1": (WARNED, REFUSED, WARNED, WARNED),
     "-1..1": (WARNED, REFUSED, WARNED, WARNED),
-    "8 bits": (WARNED, "", REFUSED, WARNED),
-    "HU + 1024": (WARNED, "", REFUSED, REFUSED),
+    "8 bits": (WARNED, WARNED, REFUSED, WARNED),
+    "HU + 1024": (WARNED, WARNED, REFUSED, REFUSED),
 }
 LOOKS = {
     "HU": "look like HU",
