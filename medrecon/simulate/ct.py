@@ -20,11 +20,11 @@ from medrecon.corrections.field_of_view import remove_couch
 from medrecon.geometry import ImageGrid, Rays, VolumeGrid
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.simulate.arguments import check_call
-from medrecon.simulate.checks import check_ct
 from medrecon.simulate.ct_rays import WHOLE, Kind, arc_of, scan_rays
 from medrecon.simulate.source import provenance
 from medrecon.simulate.tube_current import TubeCurrent
 from medrecon.simulate.tube_current import tube_current as modulated
+from medrecon.simulate.volume_checks import check_ct
 
 CHUNK = 8
 SQUARE = 1e-6

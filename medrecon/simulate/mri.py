@@ -19,8 +19,8 @@ from medrecon.core.volume import Volume
 from medrecon.numerics.fourier import centred_fft, centred_ifft, crop_or_pad
 from medrecon.sampling.pattern import Sampling, draw
 from medrecon.simulate.arguments import check_call, check_snr
-from medrecon.simulate.checks import check_mri
 from medrecon.simulate.source import provenance
+from medrecon.simulate.volume_checks import check_mri
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from medrecon.operators.mri.nufft.transform import NUFFT
 from medrecon.sampling.radial import golden_angles, radial, uniform_angles
 from medrecon.sampling.spiral import spiral
 from medrecon.simulate.arguments import check_call, check_snr
-from medrecon.simulate.checks import check_mri
 from medrecon.simulate.mri import Scanner, magnitudes, mean_signal
 from medrecon.simulate.source import provenance
+from medrecon.simulate.volume_checks import check_mri
 
 Pattern = Literal["golden", "uniform", "spiral"]
 EXACT = 1e-7

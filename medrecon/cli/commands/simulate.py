@@ -110,8 +110,8 @@ def _read(source: Path, what: Choices) -> Volume:
     from medrecon.core.units import mu_to_hu
     from medrecon.formats.base import Slices
     from medrecon.formats.common.naming import naming
-    from medrecon.simulate.checks import check_ct, check_mri
     from medrecon.simulate.ct_rays import WHOLE
+    from medrecon.simulate.volume_checks import check_ct, check_mri
 
     modality: Literal["CT", "MR"] = "CT" if what.modality == "ct" else "MR"
     some: Slices = lambda count: parse_slices(what.source.slices, count)  # noqa: E731
@@ -131,16 +131,16 @@ def _size(volume: Volume, what: Choices, source: Path) -> float:
     Raises:
         ValueError: what cannot be simulated of this volume; names the options.
     """
-    from medrecon.simulate import check
+    from medrecon.simulate import beforehand
 
     ct, mri = what.ct, what.mri
     try:
         if what.modality == "ct":
-            return check.check_ct(volume, geometry=ct.geometry, views=ct.views, arc=ct.radians, size=ct.size)
+            return beforehand.check_ct(volume, geometry=ct.geometry, views=ct.views, arc=ct.radians, size=ct.size)
         if mri.trajectory != "cartesian":
-            return check.check_trajectory(volume, readouts=mri.interleaves, coils=mri.coils) / 4
+            return beforehand.check_trajectory(volume, readouts=mri.interleaves, coils=mri.coils) / 4
         grid = mri.model_dump(include=GRID_ONLY | {"coils"})
-        return check.check_cartesian(volume, seed=what.source.seed, **grid) / 4  # k-space with zeros is compressed
+        return beforehand.check_cartesian(volume, seed=what.source.seed, **grid) / 4  # k-space with zeros is compressed
     except ValueError as error:
         given = what.chosen.model_dump(exclude_unset=True).items()
         named = [f"--{name.replace('_', '-')} {value}" for name, value in given]

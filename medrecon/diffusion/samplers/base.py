@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -70,6 +70,20 @@ class NamedSampler(Sampler):
     @abstractmethod
     def examples(cls) -> Iterator[NamedSampler]:
         """Yield settings the contract tests run."""
+
+
+class NoiselessSampler(NamedSampler):
+    """A sampler that adds no noise."""
+
+    @property
+    def stochastic(self) -> bool:
+        return False
+
+    @classmethod
+    def with_noise(cls, eta: float) -> Self:
+        if eta:
+            raise ValueError(f"{cls.name}: it adds no noise, eta = 0, got {eta:g}; ddim takes any eta")
+        return cls()
 
 
 def sampler_named(name: str, eta: float) -> NamedSampler:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
-from medrecon.diffusion.samplers.base import NamedSampler
+from medrecon.diffusion.samplers.base import NoiselessSampler
 
 
 def weight(gamma: float, sigma_before: float, sigma_next: float) -> float:
@@ -19,7 +19,7 @@ def weight(gamma: float, sigma_before: float, sigma_next: float) -> float:
 
 
 @dataclass(frozen=True)
-class BDIA(NamedSampler):
+class BDIA(NoiselessSampler):
     """z' = D + s' e + w (z_before - D - s_before e) + target - D, e = (z - D) / s: a DDIM step, and by how much the
     same line, drawn backwards, misses the state before (its eq. 16).
 
@@ -40,16 +40,6 @@ class BDIA(NamedSampler):
     def __post_init__(self) -> None:
         if not 0 < self.gamma <= 1:
             raise ValueError(f"bdia: expected gamma above 0, up to 1, got {self.gamma:g}")
-
-    @property
-    def stochastic(self) -> bool:
-        return False
-
-    @classmethod
-    def with_noise(cls, eta: float) -> BDIA:
-        if eta:
-            raise ValueError(f"bdia: it adds no noise, eta = 0, got {eta:g}; ddim takes any eta")
-        return cls()
 
     def step(
         self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw

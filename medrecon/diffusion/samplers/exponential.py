@@ -11,11 +11,11 @@ from torch import Tensor
 
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
-from medrecon.diffusion.samplers.base import NamedSampler
+from medrecon.diffusion.samplers.base import NoiselessSampler
 
 
 @dataclass(frozen=True)
-class Exponential(NamedSampler):
+class Exponential(NoiselessSampler):
     """dz/dl = D - z over l = -log sigma, solved exactly for the parabola through the last three D:
 
     z' = e^-h z + p1 D + p2 D' + p3 D'', p_k the integral of e^(t - h) t^(k-1) / (k-1)! from 0 to h = log(s / s').
@@ -27,16 +27,6 @@ class Exponential(NamedSampler):
 
     name: ClassVar[str] = "exponential"
     order: ClassVar[int] = 3
-
-    @property
-    def stochastic(self) -> bool:
-        return False
-
-    @classmethod
-    def with_noise(cls, eta: float) -> Exponential:
-        if eta:
-            raise ValueError(f"exponential: it adds no noise, eta = 0, got {eta:g}; ddim takes any eta")
-        return cls()
 
     def step(
         self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
-from medrecon.diffusion.samplers.base import NamedSampler
+from medrecon.diffusion.samplers.base import NoiselessSampler
 
 
 @dataclass(frozen=True)
-class Multistep(NamedSampler):
+class Multistep(NoiselessSampler):
     """z' = (s'/s) z + (1 - s'/s) (clean + (clean - clean_before) h / (2 h_before)) + target - clean, h = log(s / s').
 
     One estimate a step. The history is that of one trajectory: pass before=None after re-noising.
@@ -23,16 +23,6 @@ class Multistep(NamedSampler):
 
     name: ClassVar[str] = "multistep"
     order: ClassVar[int] = 2
-
-    @property
-    def stochastic(self) -> bool:
-        return False
-
-    @classmethod
-    def with_noise(cls, eta: float) -> Multistep:
-        if eta:
-            raise ValueError(f"multistep: it adds no noise, eta = 0, got {eta:g}; ddim takes any eta")
-        return cls()
 
     def step(
         self, guide: Guide, z: Tensor, sigma: float, sigma_next: float, before: Estimate | None, draw: Draw

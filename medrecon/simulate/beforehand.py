@@ -10,7 +10,7 @@ from medrecon.core.memory import check_memory
 from medrecon.core.volume import Volume
 from medrecon.geometry import VolumeGrid
 from medrecon.simulate.ct import reconstruction_grid
-from medrecon.simulate.ct_rays import Kind, scan_rays
+from medrecon.simulate.ct_rays import WHOLE, Kind, scan_rays
 from medrecon.simulate.mri import PhaseEncoding, free_axis, mean_signal, sampling
 
 COPIES = 3
@@ -27,7 +27,7 @@ def check_ct(volume: Volume, *, geometry: Kind, views: int, arc: float | None, s
     """
     plane, _ = reconstruction_grid(volume, size)
     slices = len(volume.data)
-    if geometry in ("cone", "helix"):
+    if geometry in WHOLE:
         rays = scan_rays(geometry, 2, arc, VolumeGrid((slices, *plane.shape), (volume.spacing[2], *plane.spacing)))
         slices = 1
     else:
