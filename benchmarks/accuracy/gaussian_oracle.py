@@ -75,7 +75,7 @@ WHY: dict[type[LevelSolver], str] = {
     PSLD: "as DPS; where nothing is lost, the gluing term is one more step of the data",
     LATINO: "as DAPS, but for draws of what is measured: there the spread is lost",
     FlowChef: "one gradient step a level, the same for all directions: those that the data say little of lag behind",
-    MMPS: "exact: what is left is chance, and with estimates the steps of the sampler",
+    MMPS: "exact with draws; with estimates a sampler without noise errs by its steps, and pc, whose noise wants draws, loses spread",
 }
 POINTS: dict[type[Solver], str] = {
     REDDiff: "a few hundred steps of Adam end near the optimum, not at it; the noise of the last levels is left in",
@@ -139,7 +139,7 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
             if name == "renoise" and cls in (PiGDM, DPS, PSLD, ScoreSDE):
                 continue
             yield cls(prior, samples=samples, steps=200 if cls in (DAPS, LATINO) else 100, **law), samples
-        yield MMPS(prior, samples=samples, steps=12, draws=name not in ("heun", "multistep"), **law), samples
+        yield MMPS(prior, samples=samples, steps=12, draws=name in ("ddim", "ancestral", "renoise"), **law), samples
         if name != "renoise":
             yield FlowChef(prior, samples=samples, steps=100, **law), samples
             yield DDS(prior, steps=100, **law), samples // 8
