@@ -75,8 +75,8 @@ WHY: dict[type[LevelSolver], str] = {
     PSLD: "as DPS; where nothing is lost, the gluing term is one more step of the data",
     LATINO: "as DAPS, but for draws of what is measured: there the spread is lost",
     FlowChef: "one gradient step a level, the same for all directions: those that the data say little of lag behind",
-    MMPS: "exact with draws; with estimates a sampler without noise errs by its steps, and pc, whose noise wants draws, "
-    "loses spread",
+    MMPS: "exact with draws; with estimates a sampler without noise errs by its steps, and pc, whose noise wants "
+    "draws, loses spread",
 }
 POINTS: dict[type[Solver], str] = {
     REDDiff: "a few hundred steps of Adam end near the optimum, not at it; the noise of the last levels is left in",
