@@ -23,25 +23,25 @@ from medrecon.models.exact.gaussian import GaussianPrior
 from medrecon.models.prior import Prior
 from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.base import Solver
-from medrecon.solvers.diffusion.afdps import AFDPS
 from medrecon.solvers.diffusion.base import GuidedSolver, LevelSolver, example_prior
-from medrecon.solvers.diffusion.daps import DAPS
-from medrecon.solvers.diffusion.dds import DDS
-from medrecon.solvers.diffusion.diffpir import DiffPIR
-from medrecon.solvers.diffusion.dps import DPS
-from medrecon.solvers.diffusion.flowchef import FlowChef
-from medrecon.solvers.diffusion.latino import LATINO
-from medrecon.solvers.diffusion.mmps import MMPS
-from medrecon.solvers.diffusion.pigdm import PiGDM
-from medrecon.solvers.diffusion.psld import PSLD
-from medrecon.solvers.diffusion.pula import PULA
-from medrecon.solvers.diffusion.red_diff import REDDiff
-from medrecon.solvers.diffusion.resample import ReSample
-from medrecon.solvers.diffusion.score_sde import ScoreSDE
+from medrecon.solvers.diffusion.gradient.dps import DPS
+from medrecon.solvers.diffusion.gradient.mmps import MMPS
+from medrecon.solvers.diffusion.gradient.pigdm import PiGDM
+from medrecon.solvers.diffusion.gradient.psld import PSLD
+from medrecon.solvers.diffusion.proximal.daps import DAPS
+from medrecon.solvers.diffusion.proximal.dds import DDS
+from medrecon.solvers.diffusion.proximal.diffpir import DiffPIR
+from medrecon.solvers.diffusion.proximal.flowchef import FlowChef
+from medrecon.solvers.diffusion.proximal.latino import LATINO
+from medrecon.solvers.diffusion.proximal.score_sde import ScoreSDE
+from medrecon.solvers.diffusion.resample.fast import ReSample
+from medrecon.solvers.diffusion.sampling.afdps import AFDPS
+from medrecon.solvers.diffusion.sampling.pula import PULA
 from medrecon.solvers.plug_and_play.dpir import DPIR
 from medrecon.solvers.plug_and_play.pnp_admm import PnPADMM
 from medrecon.solvers.plug_and_play.pnp_fbs import PnPFBS
 from medrecon.solvers.plug_and_play.red import RED
+from medrecon.solvers.plug_and_play.red_diff import REDDiff
 
 SIZE, NOISE, SEEN = 16, 0.05, 0.4
 TABLE = Path(__file__).parents[2] / "docs" / "design" / "oracle_table.md"
@@ -68,7 +68,7 @@ WHY: dict[type[LevelSolver], str] = {
     PULA: "Langevin steps too few and too long to be at rest at each level, and unadjusted: more of them, and shorter, "
     "end at the posterior",
     AFDPS: "with as many particles as samples were asked for, all descend from one; exact for very many, as "
-    "tests/solvers/diffusion/test_afdps.py shows of few pixels",
+    "tests/solvers/diffusion/sampling/test_afdps.py shows of few pixels",
     DDS: "white errors again, but a whole correction at each level, however short the step: nearer the data, and with "
     "estimates for targets",
     ReSample: "the same; the encoder's residual does nothing where nothing is lost",

@@ -44,7 +44,7 @@ from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.pipeline.problem import build_problem
 from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_mri
-from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.diffusion.resample.fast import ReSample
 from medrecon.solvers.variational.tv import TV
 
 SLICES = {"ct": [10, 100, 102, 105], "mri": [21, 69, 229]}

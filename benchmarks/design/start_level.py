@@ -22,7 +22,7 @@ from medrecon.models.store import load_prior
 from medrecon.pipeline.problem import build_problem
 from medrecon.quality.evaluate import evaluate
 from medrecon.simulate import simulate_ct
-from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.diffusion.resample.fast import ReSample
 from medrecon.solvers.variational.tv import TV
 
 

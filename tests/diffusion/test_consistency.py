@@ -19,7 +19,7 @@ from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.diffusion.base import example_prior
-from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.diffusion.resample.fast import ReSample
 
 SHAPE = (7, 9)
 

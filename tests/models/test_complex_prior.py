@@ -23,11 +23,11 @@ from medrecon.operators.algebra import Diagonal
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.pipeline import reconstruct
 from medrecon.simulate import simulate_mri
-from medrecon.solvers.diffusion.dds import DDS
-from medrecon.solvers.diffusion.dds_paper import DDSPaper
-from medrecon.solvers.diffusion.resample import ReSample
-from medrecon.solvers.diffusion.resample_paper import ReSamplePaper
-from medrecon.solvers.diffusion.resample_reference import ReSampleReference
+from medrecon.solvers.diffusion.proximal.dds import DDS
+from medrecon.solvers.diffusion.proximal.dds_paper import DDSPaper
+from medrecon.solvers.diffusion.resample.fast import ReSample
+from medrecon.solvers.diffusion.resample.paper import ReSamplePaper
+from medrecon.solvers.diffusion.resample.reference import ReSampleReference
 from medrecon.training.config import TrainConfig
 from medrecon.training.images.phases import Phases
 from medrecon.training.images.slices import Slices

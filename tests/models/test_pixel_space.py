@@ -18,9 +18,9 @@ from medrecon.models.store import build_autoencoder, load_prior, save_prior
 from medrecon.models.values import Linear
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.diffusion.base import DiffusionSolver
-from medrecon.solvers.diffusion.dds import DDS
-from medrecon.solvers.diffusion.resample import ReSample
-from medrecon.solvers.diffusion.resample_paper import ReSamplePaper
+from medrecon.solvers.diffusion.proximal.dds import DDS
+from medrecon.solvers.diffusion.resample.fast import ReSample
+from medrecon.solvers.diffusion.resample.paper import ReSamplePaper
 from medrecon.training.images.latents import statistics
 
 

@@ -6,7 +6,7 @@ import torch
 from medrecon.cli.training import load_config
 from medrecon.demo import CASES
 from medrecon.models.store import SHIPPED, load_prior, shipped
-from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.diffusion.resample.fast import ReSample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,7 +21,7 @@ from medrecon.pipeline.log import Log
 from medrecon.pipeline.noise_map import noise_map
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.solvers.base import OnStep, Solution, Solver
-from medrecon.solvers.diffusion.dds import DDS
+from medrecon.solvers.diffusion.proximal.dds import DDS
 from medrecon.solvers.variational.tv import TV
 
 Make = Callable[..., Volume]

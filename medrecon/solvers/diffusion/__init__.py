@@ -1,1 +1,1 @@
-"""Solvers with a diffusion prior: each file a guide and its defaults."""
+"""What diffusion solvers share; each solver is a file in the folders below: a guide and its defaults."""

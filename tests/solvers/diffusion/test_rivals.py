@@ -23,14 +23,14 @@ from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task
-from medrecon.solvers.diffusion.daps import DAPS
-from medrecon.solvers.diffusion.diffpir import DiffPIR
-from medrecon.solvers.diffusion.dps import DPS
-from medrecon.solvers.diffusion.flowchef import FlowChef
-from medrecon.solvers.diffusion.latino import LATINO
-from medrecon.solvers.diffusion.pigdm import PiGDM
+from medrecon.solvers.diffusion.gradient.dps import DPS
+from medrecon.solvers.diffusion.gradient.pigdm import PiGDM
+from medrecon.solvers.diffusion.gradient.psld import PSLD, PSLDGuide
 from medrecon.solvers.diffusion.posterior import PosteriorSolver
-from medrecon.solvers.diffusion.psld import PSLD, PSLDGuide
+from medrecon.solvers.diffusion.proximal.daps import DAPS
+from medrecon.solvers.diffusion.proximal.diffpir import DiffPIR
+from medrecon.solvers.diffusion.proximal.flowchef import FlowChef
+from medrecon.solvers.diffusion.proximal.latino import LATINO
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAMPLES = 32

@@ -16,7 +16,7 @@ from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import example_prior
-from medrecon.solvers.diffusion.pula import PULA
+from medrecon.solvers.diffusion.sampling.pula import PULA
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

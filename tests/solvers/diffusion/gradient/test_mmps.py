@@ -17,7 +17,7 @@ from medrecon.diffusion.latent import LatentSpace, Pullback
 from medrecon.models.exact.gaussian import GaussianPrior
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.solvers.diffusion.base import Task
-from medrecon.solvers.diffusion.mmps import MMPS, MMPSGuide
+from medrecon.solvers.diffusion.gradient.mmps import MMPS, MMPSGuide
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NOISE: dict[str, Any] = {"start": None, "end": 1e-3, "samples": 128}

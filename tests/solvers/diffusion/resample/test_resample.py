@@ -15,8 +15,8 @@ from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.base import Monitor
 from medrecon.solvers.diffusion.base import example_prior
-from medrecon.solvers.diffusion.dds import DDS
-from medrecon.solvers.diffusion.resample import ReSample
+from medrecon.solvers.diffusion.proximal.dds import DDS
+from medrecon.solvers.diffusion.resample.fast import ReSample
 
 
 def draws(solver, A, y, count):

@@ -14,10 +14,10 @@ from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.solvers.diffusion.base import DiffusionSolver
-from medrecon.solvers.diffusion.dds import DDS
-from medrecon.solvers.diffusion.dds_paper import DDSPaper, DDSPaperGuide
-from medrecon.solvers.diffusion.resample import ReSample
-from medrecon.solvers.diffusion.resample_paper import ReSamplePaper
+from medrecon.solvers.diffusion.proximal.dds import DDS
+from medrecon.solvers.diffusion.proximal.dds_paper import DDSPaper, DDSPaperGuide
+from medrecon.solvers.diffusion.resample.fast import ReSample
+from medrecon.solvers.diffusion.resample.paper import ReSamplePaper
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAMPLERS = [("ddim", 0.85), ("ancestral", 1.0), ("heun", 0.0), ("multistep", 0.0)]

@@ -19,11 +19,11 @@ from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
 from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
-from medrecon.solvers.diffusion.afdps import AFDPS, Particles, PotentialGuide, survivors
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import SampledSolver
-from medrecon.solvers.diffusion.pula import PULA
-from medrecon.solvers.diffusion.score_sde import ScoreSDE
+from medrecon.solvers.diffusion.proximal.score_sde import ScoreSDE
+from medrecon.solvers.diffusion.sampling.afdps import AFDPS, Particles, PotentialGuide, survivors
+from medrecon.solvers.diffusion.sampling.pula import PULA
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -22,15 +22,15 @@ from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
 from medrecon.solvers.base import Solver
-from medrecon.solvers.diffusion.dps import DPS
-from medrecon.solvers.diffusion.flowchef import FlowChef
-from medrecon.solvers.diffusion.mmps import MMPS
-from medrecon.solvers.diffusion.red_diff import REDDiff
+from medrecon.solvers.diffusion.gradient.dps import DPS
+from medrecon.solvers.diffusion.gradient.mmps import MMPS
+from medrecon.solvers.diffusion.proximal.flowchef import FlowChef
 from medrecon.solvers.plug_and_play.base import Bench, Images
 from medrecon.solvers.plug_and_play.dpir import DPIR
 from medrecon.solvers.plug_and_play.pnp_admm import PnPADMM
 from medrecon.solvers.plug_and_play.pnp_fbs import PnPFBS
 from medrecon.solvers.plug_and_play.red import RED
+from medrecon.solvers.plug_and_play.red_diff import REDDiff
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[[Prior], Solver]

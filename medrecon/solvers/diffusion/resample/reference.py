@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medrecon.solvers.diffusion.base import example_prior
-from medrecon.solvers.diffusion.published import Published, PublishedGuide, TimeTravel
+from medrecon.solvers.diffusion.resample.published import Published, PublishedGuide, TimeTravel
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,15 @@ from medrecon.core.measurement import Measurement
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.models.values import Linear
 from medrecon.operators.algebra import Diagonal
-from medrecon.solvers.diffusion.published import HardConsistency, PublishedGuide, published_process, stage, timesteps
-from medrecon.solvers.diffusion.resample_paper import ReSamplePaper
-from medrecon.solvers.diffusion.resample_reference import ReSampleReference
+from medrecon.solvers.diffusion.resample.paper import ReSamplePaper
+from medrecon.solvers.diffusion.resample.published import (
+    HardConsistency,
+    PublishedGuide,
+    published_process,
+    stage,
+    timesteps,
+)
+from medrecon.solvers.diffusion.resample.reference import ReSampleReference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FORMS = [ReSamplePaper, ReSampleReference]

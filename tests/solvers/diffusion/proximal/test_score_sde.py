@@ -14,7 +14,7 @@ from medrecon.diffusion.draw import Independent
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.schedules import sub_vp_uniform, vp_uniform
 from medrecon.solvers.diffusion.base import Task, example_prior
-from medrecon.solvers.diffusion.score_sde import ProjectionGuide, ScoreSDE
+from medrecon.solvers.diffusion.proximal.score_sde import ProjectionGuide, ScoreSDE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

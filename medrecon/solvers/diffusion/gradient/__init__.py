@@ -1,0 +1,1 @@
+"""Solvers that go back through the networks: the gradient of the misfit, or products with the Jacobian."""

@@ -1,0 +1,1 @@
+"""ReSample: our fast form, the published algorithm, its reference code."""
