@@ -80,7 +80,8 @@ class WhiteningOf(LinearOperator):
         self.C, self.root = C, precision.sqrt().expand(-1, *C.out_shape)
         excess, least = 1 + variance * information, torch.finfo(information.dtype).tiny
         g = information.clamp_min(least)
-        self._once, self._twice = (torch.where(information > 0, part / g, 0) for part in (1 - excess**-0.5, 1 - 1 / excess))
+        self._once = torch.where(information > 0, (1 - excess**-0.5) / g, 0)
+        self._twice = torch.where(information > 0, (1 - 1 / excess) / g, 0)
         self.in_shape = self.out_shape = C.out_shape
         self.in_dtype = self.out_dtype = C.out_dtype
         self.items = max(len(self.root), len(self._once))

@@ -1,7 +1,7 @@
-"""A structured artefact beside the image, y = A x + C h + n: how large it is, and what is left of it once it is marginal.
+"""A structured artefact beside the image, y = A x + C h + n: how large it is, and the problem with it marginal.
 
-h is Gaussian given its variances S, one an entry; then C h + n is Gaussian noise of another covariance, and every solver
-that knows y = A x + noise samples x of p(x, h | y). What h is given x has a closed form.
+h is Gaussian given its variances S, one an entry; then C h + n is Gaussian noise of another covariance, and every
+solver that knows y = A x + noise samples x of p(x, h | y). What h is given x has a closed form.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
-from medrecon.numerics.outliers import median_over_mean, mixed_variance, running_median, spike_and_slab
+from medrecon.numerics.outliers import detail, median_over_mean, mixed_variance, running_median, spike_and_slab
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.artefacts import Offsets, Tones, WhiteningOf
 from medrecon.operators.base import LinearOperator
@@ -59,7 +59,7 @@ class Artefact:
         """
         m, g = self.found(residual), self.information.expand(len(residual), *self.C.in_shape)
         if self.dense:
-            m = m - running_median(m, WINDOW, m.ndim - 1)
+            m = detail(m)
         real = 2 if m.is_complex() else 1
         total = self._over(g)
         freedom = real * self._over((g > 0).to(g.dtype))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 STEPS = 60
 EVIDENCE = 12.0
 """Of log likelihood, over that of no outliers: noise alone, or what is left of an object, gives less."""
+PAIRS = 5
+EXCESS = 1.07
+"""sqrt(1 + v / 2), v = 0.287 the variance of the median of five normal values."""
 LEAST = 4.0
 """The slab's variance over that of the others, at least: closer, it would be their own spread."""
 
@@ -28,6 +30,25 @@ def running_median(values: Tensor, window: int, ndim: int) -> Tensor:
         half = min(window // 2, values.shape[axis] - 1)
         wide = wide.unfold(values.ndim + axis, 2 * half + 1, 1)
     return wide.flatten(values.ndim).nanmedian(-1).values
+
+
+def detail(values: Tensor) -> Tensor:
+    """Return what each value has beyond its neighbours along the last axis, (..., n), as large as white values are.
+
+    It is the difference from the median over five pairs, one value on each side at the same distance: a straight slope
+    leaves nothing, and a neighbour that is far off spoils one pair of the five. 0 at both ends, and if n < 3.
+    """
+    n = values.shape[-1]
+    reach = min(PAIRS, n - 1)
+    if n < 3:
+        return torch.zeros_like(values)
+    ahead = 2 * values[..., :1] - values[..., 1 : reach + 1].flip(-1)
+    after = 2 * values[..., -1:] - values[..., n - 1 - reach : n - 1].flip(-1)
+    wide = torch.cat([ahead, values, after], -1)
+    pairs = [
+        (wide[..., reach - k : reach - k + n] + wide[..., reach + k : reach + k + n]) / 2 for k in range(1, reach + 1)
+    ]
+    return (values - torch.stack(pairs).median(0).values) / EXCESS
 
 
 def median_over_mean(freedom: Tensor) -> Tensor:
@@ -75,5 +96,3 @@ def mixed_variance(chance: Tensor, spike: Tensor, slab: Tensor) -> Tensor:
 def _median(values: Tensor, seen: Tensor) -> Tensor:
     """(B,) of the values seen; 0 where none is."""
     return torch.where(seen, values, torch.nan).nanmedian(1).values.nan_to_num(0.0)
-
-

@@ -121,7 +121,8 @@ class Joint(Solver):
             raise ValueError(f"Joint: unknown artefact {self.artefact!r}; there are: {', '.join(KINDS)}")
         if self.rounds < 1 or self.samples < 1 or (self.scale is not None and not self.scale > 0):
             raise ValueError(
-                f"Joint: expected rounds >= 1, samples >= 1 and scale > 0, got {self.rounds}, {self.samples}, {self.scale}"
+                "Joint: expected rounds >= 1, samples >= 1 and scale > 0, got "
+                f"{self.rounds}, {self.samples}, {self.scale}"
             )
         self.solver()
 
