@@ -45,10 +45,9 @@ def detail(values: Tensor) -> Tensor:
     ahead = 2 * values[..., :1] - values[..., 1 : reach + 1].flip(-1)
     after = 2 * values[..., -1:] - values[..., n - 1 - reach : n - 1].flip(-1)
     wide = torch.cat([ahead, values, after], -1)
-    pairs = [
-        (wide[..., reach - k : reach - k + n] + wide[..., reach + k : reach + k + n]) / 2 for k in range(1, reach + 1)
-    ]
-    return (values - torch.stack(pairs).median(0).values) / EXCESS
+    beside = wide.unfold(-1, n, 1)  # (..., 2 reach + 1, n), the middle one the values themselves
+    pairs = (beside + beside.flip(-2))[..., :reach, :] / 2
+    return (values - pairs.median(-2).values) / EXCESS
 
 
 def median_over_mean(freedom: Tensor) -> Tensor:
