@@ -110,9 +110,9 @@ CASES = {
 class Setting:
     """The slices of one modality measured without artefact."""
 
-    def __init__(self, modality: str, size: int) -> None:
+    def __init__(self, modality: str, size: int, slices: int) -> None:
         self.modality, g = modality, torch.Generator().manual_seed(0)
-        volume = validation_slices(modality, SLICES[modality])
+        volume = validation_slices(modality, SLICES[modality][:slices])
         if modality == "ct":
             scan = simulate_ct(volume, views=60, i0=5e4, size=size, generator=g)
             grid, affine = reconstruction_grid(volume, size)
@@ -157,7 +157,7 @@ def solve(setting: Setting, name: str, prior: str, y: Measurement, kind: str | N
         if kind is None:
             return TV()(A, y, generator=g).image
         artefact = KINDS[kind](A, y)
-        S = artefact.variance(y.data)
+        S = artefact.variance(y.data, first=True)
         for _ in range(rounds):
             image = TV()(*artefact.marginal(A, S), generator=g).image
             S = artefact.variance(y.data - A(image))
@@ -173,6 +173,7 @@ def solve(setting: Setting, name: str, prior: str, y: Measurement, kind: str | N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--slices", type=int, default=2)
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     parser.add_argument("--solvers", nargs="*", default=["tv", "resample"])
     parser.add_argument("--rounds", type=int, default=3)
@@ -182,7 +183,7 @@ def main() -> None:
     print("| case | solver | clean data | nothing done | classical correction | joint |\n|---|---|---|---|---|---|")
     for name in options.cases:
         case, modality = CASES[name], name[:3].strip().lower()
-        setting = settings.get(modality) or Setting(modality, options.size)
+        setting = settings.get(modality) or Setting(modality, options.size, options.slices)
         settings[modality] = setting
         prior, y = "ct" if modality == "ct" else "mri_pixel", setting.spoiled(case)
         for solver in options.solvers:

@@ -32,6 +32,19 @@ def running_median(values: Tensor, window: int, ndim: int) -> Tensor:
     return wide.flatten(values.ndim).nanmedian(-1).values
 
 
+def largest_beside(values: Tensor, ndim: int) -> Tensor:
+    """Return the largest of the values next to each along the last `ndim` axes (1 or 2), itself left out; NaN where
+    all are."""
+    known = torch.where(values.isnan(), -torch.inf, values)
+    wide = torch.nn.functional.pad(known, (1, 1) * ndim, value=-torch.inf)
+    for axis in range(values.ndim - ndim, values.ndim):
+        wide = wide.unfold(axis, 3, 1)
+    beside = wide.flatten(values.ndim).clone()
+    beside[..., 3**ndim // 2] = -torch.inf
+    largest = beside.amax(-1)
+    return torch.where(largest.isinf(), torch.nan, largest)
+
+
 def detail(values: Tensor) -> Tensor:
     """Return what each value has beyond its neighbours along the last axis, (..., n), as large as white values are.
 

@@ -67,7 +67,7 @@ def _variance(
     """The variances of h, and the last image of TV; None: there is none."""
     if scale is not None:
         return torch.full_like(artefact.information.expand(len(y.data), *artefact.C.in_shape), scale**2), None
-    S, image = artefact.variance(y.data), None
+    S, image = artefact.variance(y.data, first=True), None
     for _ in range(rounds - 1):
         image = TV()(*artefact.marginal(A, S), generator=g).image
         S = artefact.variance(y.data - A(image))

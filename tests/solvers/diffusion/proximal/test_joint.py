@@ -119,7 +119,7 @@ class Independent(Mutant):
     """Takes an offset for noise of its size, another in every view."""
 
     def marginal(self, A: LinearOperator, S: Tensor) -> tuple[LinearOperator, Measurement]:
-        W = self.y.precision
+        W = self.precision
         return A, Measurement(self.y.data, W / (1 + S[:, None] * W))
 
 
@@ -127,7 +127,7 @@ class Independent(Mutant):
 def test_a_wrong_joint_model_fails(mutant: type[Artefact], kind: str) -> None:
     t = twin(kind)
     a = t.artefact
-    found = gaps(t, solved(t, mutant(a.C, a.y, a.information, a.shared, a.dense)))
+    found = gaps(t, solved(t, mutant(a.C, a.y, a.precision, a.information, a.shared, a.dense)))
     assert not exact(found), found
 
 
@@ -219,6 +219,18 @@ def test_spikes_and_zippers_are_found_where_they_are() -> None:
     found, _ = artefact.posterior(y.data + tone, S)
     seen = y.precision > 0
     assert rms(((found - h) * seen).abs()) < 0.12 * rms((h * seen).abs())
+
+
+def test_the_peak_of_k_space_is_no_spike_and_a_spike_is() -> None:
+    """Read off the data themselves, before there is an image."""
+    A, y, _ = kspace(1)
+    rows, columns = torch.meshgrid(torch.arange(48.0) - 24, torch.arange(40.0) - 20, indexing="ij")
+    data = y.data + A(60 * ((rows / 17) ** 2 + (columns / 13) ** 2 < 1).to(torch.complex64)[None])
+    for kind in (spikes, zipper):
+        assert float(kind(A, y).variance(data, first=True).max()) == 0, kind
+    data[:, :, 8, 9] += 200
+    S = spikes(A, y).variance(data, first=True)
+    assert (S[0, 0] > 0).nonzero().tolist() == [[8, 9]]
 
 
 def test_spike_and_slab_is_the_most_likely() -> None:
