@@ -27,7 +27,7 @@ from medrecon.corrections.rings import remove_rings
 from medrecon.diffusion.artefact import KINDS
 from medrecon.models.store import load_prior
 from medrecon.numerics.fourier import centred_fft, centred_ifft
-from medrecon.numerics.outliers import running_median
+from medrecon.numerics.outliers import largest_beside, running_median
 from medrecon.pipeline.choose import solver_classes
 from medrecon.pipeline.problem import Problem, build_problem
 from medrecon.quality.evaluate import evaluate
@@ -70,12 +70,10 @@ def zipper(y: Tensor, g: torch.Generator, strength: float, sampled: Tensor, read
 
 
 def despiked(y: Measurement) -> Measurement:
-    """Samples whose coils' power is 40 times the median of the 9 x 9 around count as not measured."""
-    power = (y.precision * y.data.abs().square()).mean(1, keepdim=True)
-    seen = torch.where(y.precision.expand(power.shape) > 0, power, torch.nan) if y.precision.shape[1] == 1 else power
-    seen = torch.where(power > 0, power, torch.nan) if seen is power else seen
-    around = running_median(seen[:, 0], 9, 2)[:, None].nan_to_num(torch.inf)
-    return Measurement(y.data, torch.where(power > 40 * around, 0, y.precision))
+    """Samples whose coils' power is 10 times the largest of the eight around count as not measured."""
+    power = (y.precision * y.data.abs().square()).mean(1)
+    beside = largest_beside(torch.where(power > 0, power, torch.nan), 2).nan_to_num(torch.inf)
+    return Measurement(y.data, torch.where((power > 10 * beside)[:, None], 0, y.precision))
 
 
 def notched(y: Measurement, readout: int) -> Measurement:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.linalg import expand
 from medrecon.numerics.outliers import (
     detail,
     largest_beside,
@@ -79,18 +80,17 @@ class Artefact:
         total = self._over(g)
         freedom = real * self._over((g > 0).to(g.dtype))
         power = self._over(g * m.abs().square()) / total.clamp_min(torch.finfo(g.dtype).tiny)
-        mean = torch.where(total > 0, freedom / real / total.clamp_min(torch.finfo(g.dtype).tiny), 0)
+        noise = torch.where(total > 0, freedom / real / total.clamp_min(torch.finfo(g.dtype).tiny), 0)
         level = torch.where(total > 0, power / median_over_mean(freedom), torch.nan)
+        base, floor = torch.zeros_like(noise), noise
         if self.dense:
-            flat = (level.flatten(1) - mean.flatten(1)).nanmedian(1).values.nan_to_num(0.0).clamp_min(0)
-            base = flat.reshape(-1, *(1,) * (level.ndim - 1)).expand(level.shape)
+            common = (level - noise).flatten(1).nanmedian(1).values.nan_to_num(0.0).clamp_min(0)
+            base = expand(common, level.ndim - 1).expand(level.shape)
         else:
-            base = torch.zeros_like(mean)
-            mean = torch.maximum(mean, self._around(level, first).nan_to_num(0.0))
-        chance, slab = spike_and_slab(power, mean + base, freedom)
-        more = slab.reshape(-1, *(1,) * (base.ndim - 1))
-        S = mixed_variance(chance, mean + base, mean + base + more) - mean
-        return torch.where((S * total > NEGLIGIBLE * freedom / real) & (total > 0), S, 0).expand(g.shape)
+            floor = torch.maximum(noise, self._around(level, first).nan_to_num(0.0))
+        chance, slab = spike_and_slab(power, floor + base, freedom)
+        S = mixed_variance(chance, noise + base, noise + base + expand(slab, base.ndim - 1)) - noise
+        return torch.where((S > NEGLIGIBLE * noise) & (total > 0), S, 0).expand(g.shape)
 
     def _over(self, v: Tensor) -> Tensor:
         return v.sum(self.shared, keepdim=True) if self.shared else v
