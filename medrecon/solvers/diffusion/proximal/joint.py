@@ -128,7 +128,7 @@ class Joint(Solver):
 
     def solver(self) -> DiffusionSolver:
         """Return the method."""
-        known: dict[str, Any] = named("medrecon.solvers.diffusion", DiffusionSolver, "summary")  # type: ignore[type-abstract]
+        known: dict[str, Any] = named("medrecon.solvers.diffusion", DiffusionSolver, "summary")
         if self.method not in known:
             raise ValueError(f"Joint: unknown method {self.method!r}; there are: {', '.join(sorted(known))}")
         cls = known[self.method]
