@@ -1,7 +1,7 @@
 """A stack of neighbouring validation slices of CT: diffusion-mbir, which couples them, against slice-wise DDS and TV.
 
-    python benchmarks/accuracy/stack.py --views 30 --size 128 --every 2
-    python benchmarks/accuracy/stack.py --rho 0.3 1 3 --threshold 0.25 0.5 1
+    python benchmarks/accuracy/stack.py --views 30 --every 2
+    python benchmarks/accuracy/stack.py --crop 128 --size 128 --rho 0.3 1 3 --threshold 0.25 0.5 1
 
 Jitter is the rms over pixels of D (x - truth), D the difference of neighbours, in HU: smoother than the truth counts as
 much as rougher. `rough` is the mean |D x| over that of the truth.
@@ -38,8 +38,9 @@ from medrecon.solvers.variational.tv import TV
 class Case:
     """A simulated stack with its reference on the reconstruction's grid, HU."""
 
-    def __init__(self, numbers: list[int], views: int, size: int) -> None:
-        volume = validation_slices("ct", numbers)
+    def __init__(self, numbers: list[int], views: int, size: int, crop: int) -> None:
+        whole, cut = validation_slices("ct", numbers), slice(128 - crop // 2, 128 + crop // 2)
+        volume = Volume(whole.data[:, cut, cut], whole.affine, "HU", "CT")
         scan = simulate_ct(volume, views=views, i0=5e4, size=size, generator=torch.Generator().manual_seed(0))
         grid, self.affine = reconstruction_grid(volume, size)
         self.truth = mu_to_hu(resize(hu_to_mu(volume.data), grid.shape))
@@ -69,17 +70,21 @@ class Case:
 
     def solvers(self, options: argparse.Namespace) -> Iterator[tuple[str, Solver]]:
         yield "tv", TV()
-        start = options.start
-        yield "dds", DDS(self.prior, start=start)
+        law = {"start": options.start, "steps": options.steps}
+        yield "dds", DDS(self.prior, **law)
         for rho, threshold in itertools.product(options.rho, options.threshold):
-            settings = {"rho": rho, "threshold": threshold}
-            yield f"diffusion-mbir, {settings}", DiffusionMBIR(self.prior, start=start, **settings)
+            yield (
+                f"diffusion-mbir {rho:g} {threshold:g}",
+                DiffusionMBIR(self.prior, rho=rho, threshold=threshold, **law),
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--views", type=int, default=30)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--crop", type=int, default=256, help="pixels of the middle, taken for all there is")
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--first", type=int, default=20, help="of the validation slices")
     parser.add_argument("--every", type=int, default=1, help="take every n-th slice: thicker gaps")
     parser.add_argument("--count", type=int, default=12)
@@ -90,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     numbers = list(range(options.first, options.first + options.every * options.count, options.every))
-    case = Case(numbers, options.views, options.size)
+    case = Case(numbers, options.views, options.size, options.crop)
     print("solver | PSNR | soft PSNR | jitter HU | rough | chi^2/m | s a slice", flush=True)
     for label, solver in case.solvers(options):
         for seed in range(1 if isinstance(solver, TV) else options.seeds):

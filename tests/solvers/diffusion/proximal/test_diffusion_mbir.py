@@ -129,14 +129,17 @@ def test_neighbours_bring_the_mean_nearer() -> None:
     prior, A, y, mean, _ = stack()
     law: dict[str, Any] = {"steps": 30, "start": 100.0, "end": 1e-3, "eta": 1.0}
     error = lambda solver: rms(solve(solver, A, y) - mean)  # noqa: E731
-    coupled = error(DiffusionMBIR(prior, **law))
+    coupled = error(DiffusionMBIR(prior, **law, rho=1.0, threshold=0.5))
     assert coupled < 0.85 * error(DDS(prior, **law))
     assert error(DiffusionMBIR(prior, **law, rho=0.0)) > 1.1 * coupled
 
 
 def test_a_mirrored_stack_gives_the_mirrored_image() -> None:
     prior, A, y, _, _ = stack(4)
-    solver, warm = DiffusionMBIR(prior, steps=5), torch.randn(4, 10, 10, generator=torch.Generator().manual_seed(1))
+    solver, warm = (
+        DiffusionMBIR(prior, steps=5, rho=1.0),
+        torch.randn(4, 10, 10, generator=torch.Generator().manual_seed(1)),
+    )
     back = Measurement(y.data.flip(0), y.precision.flip(0))
     there = solve(solver, A, y, warm=warm)
     mirrored = solve(solver, A, back, warm=warm.flip(0)).flip(0)
