@@ -98,12 +98,17 @@ class DataConsistency:
         moved.y = Measurement(self.y.data + torch.where(missing, 0, noise / self.y.root), self.y.precision)
         return moved.prox(v + size * (tau if tau.ndim > 1 else expand(tau, self.ndim)) * white(draw, v), tau)
 
-    def deviation(self, projection: Tensor, expected: Tensor) -> Tensor:
+    def deviation(self, projection: Tensor, expected: Tensor, share: float = 1.0) -> Tensor:
         """Return tau (N, *in_shape) from the projection of v and the standard deviation expected of v; 0 at the
-        noise."""
+        noise.
+
+        Args:
+            share: tau^2 is that much of it, which makes a proximal point that of data with this share of their
+                precision (`Anneal`).
+        """
         explained = (self.chi2(projection) - 1).clamp_min(0) * self.y.measured / self.trace
         mean = expected.square().flatten(1).mean(1).clamp_min(1e-30)
-        return expected * expand((explained / mean).clamp_max(SHARE).sqrt(), self.ndim)
+        return expected * expand((share * (explained / mean).clamp_max(SHARE)).sqrt(), self.ndim)
 
     def prox(self, v: Tensor, tau: Tensor | float, projection: Tensor | None = None) -> Tensor:
         """Return the proximal point x (N, *in_shape); an item with tau = 0 is returned as it is.

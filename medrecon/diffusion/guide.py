@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import NamedTuple, Self, final
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ class Estimate(NamedTuple):
     """of each item, (N,), for particle methods"""
     memory: tuple[tuple[float, Tensor], ...] = ()
     """what a sampler of several steps keeps of the steps before: noise levels and what it had there, the last first"""
+    split: tuple[Tensor, ...] = ()
+    """what a guide of several steps keeps of the step before, such as the split and dual variables of ADMM"""
 
 
 class Guide(ABC):
@@ -38,6 +40,10 @@ class Guide(ABC):
     @abstractmethod
     def __call__(self, z: Tensor, sigma: float) -> Estimate:
         """Estimate z0 of z = z0 + sigma n, z (N, C, h, w) or of any other item shape."""
+
+    def after(self, before: Estimate | None) -> Self:
+        """Return the guide of the step that follows the estimate `before`; of most methods that is the same one."""
+        return self
 
 
 @final

@@ -49,7 +49,7 @@ def reverse(
     draw.restore(state.noise)
     while state.step < len(sigmas) - 1:
         sigma, following = sigmas[state.step], sigmas[state.step + 1]
-        z, estimate = sampler.step(guide, state.z, sigma, following, state.before, draw)
+        z, estimate = sampler.step(guide.after(state.before), state.z, sigma, following, state.before, draw)
         check_finite(z, f"noise level {sigma:.3g}, step {state.step + 1}: the latent, whose steps diverge,")
         state = State(z, state.step + 1, estimate, draw.state())
         if watch is not None and watch(estimate):

@@ -34,12 +34,16 @@ def noise_map(scan: Scan, solver: str | Solver, *, replicas: int = 50, **options
         options: see `Request`.
 
     Raises:
-        ValueError: fewer than 2 replicas, a cone-beam scan, or as `reconstruct`.
+        ValueError: fewer than 2 replicas, a cone-beam scan, a solver that couples slices, or as `reconstruct`.
     """
     if scan.volumetric:
         raise ValueError("noise_map: of slices; a cone-beam scan measures its volume as a whole")
     request = Request(**options)
     job = Job.of(scan, solver, request)
+    if job.solver.couples:
+        raise ValueError(
+            f"noise_map: slice by slice, and {job.name} couples slices; take one that does not, such as dds"
+        )
     spread, unfinished = [], Counter[bool]()
     for index in job.batches(1):
         spread.append(_slice(job.problem, job.adapted(index), index, replicas, request.seed, unfinished))

@@ -54,6 +54,11 @@ def prepare(scan: Scan, solver: str | Solver, request: Request) -> tuple[Solver,
         )
         check_scan(type(solver), scan.modality, **_kind(scan))
         chosen = solver
+    if chosen.couples and request.batch is not None:
+        raise RequestError(
+            f"batch: {chosen.name} couples neighbouring slices and solves all those asked for at once; leave it out, "
+            "and where memory is short take fewer slices"
+        )
     if chosen.needs_prior:
         learned: Any = chosen  # only learned ones have this field
         check_prior(learned.prior, scan)

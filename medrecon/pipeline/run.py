@@ -36,7 +36,8 @@ def reconstruct(measured: Scan | LinearOperator, y: Any = None, solver: Any = No
     """Reconstruct a scan, `reconstruct(scan, solver)`, or an operator's data, `reconstruct(A, y, solver)`.
 
     Of a scan, every batch gets a generator with the same seed, and solvers share their draws over a batch, so the
-    result does not depend on `batch` or `slices`.
+    result does not depend on `batch` or `slices`. A solver that couples slices is the exception: it solves all `slices`
+    as one stack, and those at its ends have one neighbour less.
 
     Args:
         measured: a scan; or an operator, with its measurement y (B, *A.out_shape) as the second argument.
@@ -80,7 +81,7 @@ def _solution(A: LinearOperator, y: Measurement, solver: Solver, request: Reques
 
 def _volume(scan: Scan, solver: str | Solver, request: Request) -> tuple[Volume, dict[str, Any]]:
     job = Job.of(scan, solver, request)
-    size = request.batch or _usual_batch(job, request.device)
+    size = request.batch or (job.stop - job.start if job.solver.couples else _usual_batch(job, request.device))
     each, began, log, parts = scan.slice_count // len(scan.data), time.perf_counter(), Log(job.start, job.stop), []
     for index in job.batches(size):
         on_step = _told(request, index, job.start, job.stop, each)
@@ -130,13 +131,14 @@ BAD_DATA = (ValueError, ArithmeticError, RuntimeError)
 
 
 def _solve_each(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tensor:
-    """One batch; where it fails, each of its slices alone, and those that fail empty and noted."""
+    """One batch; where it fails, each of its slices alone, and those that fail empty and noted. A coupled stack fails
+    as a whole: its slices alone would be another reconstruction."""
     try:
         values = _solve(job, index, seed, on_step, log)
     except torch.OutOfMemoryError:
         raise
     except BAD_DATA as error:
-        if job.scan.volumetric or job.stop - job.start == 1:
+        if job.scan.volumetric or job.solver.couples or job.stop - job.start == 1:
             raise
         if index.stop - index.start > 1:
             alone = [slice(i, i + 1) for i in range(index.start, index.stop)]

@@ -39,7 +39,8 @@ class Solution:
 
 
 class Solver(ABC):
-    """x from y = A x + n. Randomness only from `generator`; a batch of slices is solved as single ones would be.
+    """x from y = A x + n. Randomness only from `generator`; a batch of slices is solved as single ones would be, unless
+    the solver couples them.
 
     A solver is a frozen dataclass: its fields are its settings. If it needs a prior, one of them is `prior`.
 
@@ -54,6 +55,8 @@ class Solver(ABC):
         early: why it ends before it converges, where that is meant.
         direct: whether it computes the image in one pass, without fitting it to the data: chi^2/m is then no measure
             of success.
+        couples: whether a batch is a stack of neighbouring slices, in their order, that know of each other: it is then
+            given all slices that are asked for as one batch, which is not what they would be alone.
     """
 
     name: ClassVar[str]
@@ -64,6 +67,7 @@ class Solver(ABC):
     early: ClassVar[str] = ""
     direct: ClassVar[bool] = False
     slow: ClassVar[bool] = False
+    couples: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(

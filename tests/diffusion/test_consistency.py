@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from medrecon.core.measurement import Measurement
+from medrecon.diffusion.anneal import Anneal
 from medrecon.diffusion.consistency import SHARE, DataConsistency
 from medrecon.diffusion.draw import Independent
 from medrecon.diffusion.latent import LatentSpace
@@ -19,6 +20,8 @@ from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.ct.operator import CTOperator
 from medrecon.solvers.diffusion.base import example_prior
+from medrecon.solvers.diffusion.proximal.dds import DDS
+from medrecon.solvers.diffusion.proximal.diffusion_mbir import DiffusionMBIR
 from medrecon.solvers.diffusion.resample.fast import ReSample
 
 SHAPE = (7, 9)
@@ -274,3 +277,35 @@ def test_the_data_decide_where_the_denoiser_is_unsure():
     everywhere = 0.02 * (0.8 + 4 / 19) / 2
     assert shares[0] == pytest.approx([(0.8 + everywhere) / (4 / 19 + everywhere)] * 2, rel=0.01)
     assert shares[1] == pytest.approx([1.0, 1.0], rel=1e-3)
+
+
+def test_an_annealed_weight_is_that_of_less_precise_data() -> None:
+    A, y, truth = problem()
+    exact = {"iterations": 300, "tolerance": 1e-7}
+    data, less = DataConsistency(A, y, **exact), DataConsistency(A, Measurement(y.data, 0.3 * y.precision), **exact)
+    v, expected = truth + 0.3, torch.full((2, *SHAPE), 0.4)
+    tau = data.deviation(A(v), expected)
+    x = data.prox(v, data.deviation(A(v), expected, 0.3))
+    torch.testing.assert_close(x, less.prox(v, tau), rtol=1e-3, atol=1e-3)
+    assert float((x - data.prox(v, tau)).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("make", [DDS, ReSample, DiffusionMBIR])
+def test_annealing_takes_the_data_their_weight_at_one_end(make: type[DDS]) -> None:
+    """A power above 0 at the last levels, one below 0 at the first; 0 never, which is the default."""
+    levels = [0.8, 0.4, 0.2, 0.0]
+    for power, shares in ((0.0, [1, 1, 1]), (2.0, [1, 0.25, 0.0625]), (-2.0, [0.0625, 0.25, 1])):
+        assert [Anneal.over(power, levels)(s) for s in levels[:3]] == pytest.approx(shares)
+    assert Anneal.over(2.0, levels)(0.9) == Anneal.over(-2.0, levels)(0.1) == 1
+    prior, g = example_prior(SHAPE), torch.Generator()
+    A = Diagonal(torch.ones(SHAPE))
+    y = Measurement(torch.tensor([3.0, 6.0])[:, None, None].repeat(1, *SHAPE), torch.full((1, *SHAPE), 400.0))
+
+    def chi2(power: float) -> list[float]:
+        solver = make(prior, steps=5, start=0.8, end=0.2, anneal=power)
+        return solver(A, y, generator=g.manual_seed(0), warm=y.data / 2).residuals
+
+    own, falling, rising = chi2(0.0), chi2(4.0), chi2(-4.0)
+    assert make(prior).anneal == 0
+    assert falling[0] == pytest.approx(own[0]) and falling[-1] > 1.2 * own[-1]
+    assert rising[0] > 1.2 * own[0] and rising[-1] < rising[0] / 3

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.diffusion.anneal import Anneal
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
@@ -24,12 +25,17 @@ class DDSGuide(Guide):
     space: LatentSpace
     data: DataConsistency
     error: PixelError
+    anneal: Anneal = Anneal()
 
     def __call__(self, z: Tensor, sigma: float) -> Estimate:
         clean = self.space.denoise(z, sigma)
         v = self.space.decode(clean)
-        x = self.data.prox(v, self.data.deviation(self.data.A(v), self.error(v, sigma, None)))
+        x = self.data.prox(v, self.deviation(v, self.data.A(v), sigma))
         return Estimate(clean, self.space.carried(clean, v, x), x, sigma)
+
+    def deviation(self, v: Tensor, projection: Tensor, sigma: float) -> Tensor:
+        """Return tau (N, H, W) of v = D(z0), whose projection is given."""
+        return self.data.deviation(projection, self.error(v, sigma, None), self.anneal(sigma))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,8 @@ class DDS(GuidedSolver):
     """noise level at which the reverse process starts, from the TV reconstruction; sigma_max means from noise"""
     cg_iterations: int = 5
     """CG steps of the proximal problem, the published value"""
+    anneal: float = 0.0
+    """above 0, the data's weight falls with the noise level to this power; below 0 it rises; 0 is their own weight"""
 
     name: ClassVar[str] = "dds"
     summary: ClassVar[str] = "decomposed diffusion sampling: a few CG steps inside every denoising step"
@@ -56,7 +64,8 @@ class DDS(GuidedSolver):
         return DataConsistency(A, y, self.cg_iterations)
 
     def guide(self, task: Task) -> DDSGuide:
-        return DDSGuide(task.space, task.data, PixelError.around(task.views, task.start, warm=task.warm))
+        error = PixelError.around(task.views, task.start, warm=task.warm)
+        return DDSGuide(task.space, task.data, error, Anneal.over(self.anneal, self.levels()))
 
     @classmethod
     def examples(cls) -> Iterator[DDS]:

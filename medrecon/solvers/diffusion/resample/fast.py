@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.diffusion.anneal import Anneal
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Antithetic, Draw, Independent, streams
 from medrecon.diffusion.guide import Estimate, Guide
@@ -36,6 +37,7 @@ class ReSampleGuide(Guide):
     """the second half of the trajectories has the opposite noise of the first"""
     end: float
     """noise level of the last step, whose image is that of its latent"""
+    anneal: Anneal = Anneal()
 
     def __call__(self, z: Tensor, sigma: float) -> Estimate:
         clean = self.space.denoise(z, sigma)
@@ -56,7 +58,7 @@ class ReSampleGuide(Guide):
         for _ in range(self.rounds):
             if not bool(active.any()):
                 break
-            target = data.prox(x, data.deviation(projection, expected(x)), projection)
+            target = data.prox(x, data.deviation(projection, expected(x), self.anneal(sigma)), projection)
             trial = self.space.carried(z0, x, target)
             if self.rounds == 1 and sigma > self.end:
                 return Estimate(clean, _chosen(active, trial, z0), _chosen(active, target, x), sigma)
@@ -107,6 +109,9 @@ class ReSample(GuidedSolver):
     """CG iterations of every proximal problem, at most"""
     cg_tolerance: float = 1e-2
     """a proximal problem is solved once its residual is below this fraction"""
+    anneal: float = 0.0
+    """above 0, the data's weight falls with the noise level to this power; below 0 it rises; 0 is their own weight; the
+    polish keeps it at that"""
     polish: bool = True
     """finish in pixel space: with the proximal point that knows how much the autoencoder loses, and where, and where
     it is further from the data than noise, with that of chi^2/m = 1, or as near as its expected error allows"""
@@ -151,7 +156,9 @@ class ReSample(GuidedSolver):
 
     def guide(self, task: Task) -> ReSampleGuide:
         error = PixelError.around(task.views, task.start, warm=task.warm).repeated(self.copies())
-        return ReSampleGuide(task.space, task.data, error, self.rounds, self.antithetic, self.levels()[-2])
+        levels = self.levels()
+        anneal = Anneal.over(self.anneal, levels)
+        return ReSampleGuide(task.space, task.data, error, self.rounds, self.antithetic, levels[-2], anneal)
 
     def image(self, run: Run, state: State) -> tuple[Tensor, dict[str, Any]]:
         """Return the mean of the trajectories with what the data say of all that the decoder could not express; then,
