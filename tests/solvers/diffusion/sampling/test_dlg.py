@@ -120,7 +120,7 @@ def test_levels_fall_to_the_chain_and_stay() -> None:
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits() -> None:
     prior, A, y, _, _ = inpainting(4, 0.3)
-    solver = DLG(prior, start=2.0, steps=3, samples=2, states=2, skip=2, short=2, products=4)
+    solver = DLG(prior, start=2.0, sigma=0.5, steps=3, samples=2, states=2, skip=2, short=2, products=4)
     with torch.no_grad():
         for stop in (1, 3, 5):
             run, other = (solver.prepare(A, y, generator=torch.Generator().manual_seed(3)) for _ in range(2))
