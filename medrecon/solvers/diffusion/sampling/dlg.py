@@ -57,7 +57,8 @@ class Chain(Sampler):
         states, clean, image, squares = self.known(guide, z, sigma, before)
         n, size = draw(z), math.sqrt(2 * self.length) * sigma
         z = torch.lerp(z, clean, self.length) + size * n
-        found = guide(z, sigma).clean
+        estimate = guide(z, sigma)
+        found = estimate.clean
         level = noise_level(z, found, found - clean, n, size)
         z = found + expand((sigma / level).clamp(0.5, 2), z.ndim - 1) * (z - found)
         states += 1
@@ -66,7 +67,8 @@ class Chain(Sampler):
             old = torch.zeros_like(x) if image is None else image
             image = old + (x - old) / count
             squares = squares + (x - old).abs() * (x - image).abs()
-        return z, Estimate(found, found, image, sigma, memory=((states, found), (sigma, squares)))
+        shown = estimate.image if image is None else image
+        return z, Estimate(found, found, shown, sigma, memory=((states, found), (sigma, squares)))
 
     def known(
         self, guide: Guide, z: Tensor, sigma: float, before: Estimate | None
@@ -76,7 +78,7 @@ class Chain(Sampler):
         if before is None or not before.memory:
             return 0, guide(z, sigma).clean, None, torch.zeros((), device=z.device)
         (states, clean), (_, squares) = before.memory
-        return int(states), clean, before.image, squares
+        return int(states), clean, before.image if states >= self.skip else None, squares
 
     def sample(self, guide: Guide, z: Tensor, sigma: float, draw: Draw) -> Tensor:
         """Return the images that a state leads to."""
