@@ -37,6 +37,7 @@ from medrecon.solvers.diffusion.proximal.latino import LATINO
 from medrecon.solvers.diffusion.proximal.score_sde import ScoreSDE
 from medrecon.solvers.diffusion.resample.fast import ReSample
 from medrecon.solvers.diffusion.sampling.afdps import AFDPS
+from medrecon.solvers.diffusion.sampling.dlg import DLG
 from medrecon.solvers.diffusion.sampling.pula import PULA
 from medrecon.solvers.plug_and_play.dpir import DPIR
 from medrecon.solvers.plug_and_play.pnp_admm import PnPADMM
@@ -57,6 +58,8 @@ SAMPLERS = (
     ("multistep", 0.0),
     ("exponential", 0.0),
     ("bdia", 0.0),
+    ("lml", 0.0),
+    ("evodiff", 0.0),
     ("renoise", 1.0),
 )
 WHY: dict[type[LevelSolver], str] = {
@@ -70,6 +73,7 @@ WHY: dict[type[LevelSolver], str] = {
     "follow alone",
     PULA: "Langevin steps too few and too long to be at rest at each level, and unadjusted: more of them, and shorter, "
     "end at the posterior",
+    DLG: "Langevin steps of finite length leave noise that is measured, not known; few levels below the chain",
     AFDPS: "with as many particles as samples were asked for, all descend from one; exact for very many, as "
     "tests/solvers/diffusion/sampling/test_afdps.py shows of few pixels",
     DDS: "white errors again, but a whole correction at each level, however short the step: nearer the data, and with "
@@ -140,7 +144,7 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
         law: dict[str, Any] = {"sampler": name, "eta": eta, "start": high, "end": low}
         make: list[Callable[..., GuidedSolver]] = [PiGDM, DPS, PSLD, DiffPIR, DAPS, LATINO, ScoreSDE]
         for cls in make:
-            if cls in (DAPS, LATINO) and name in ("pc", "heun", "multistep", "exponential", "bdia"):
+            if cls in (DAPS, LATINO) and name in ("pc", "heun", "multistep", "exponential", "bdia", "lml", "evodiff"):
                 continue
             if name == "renoise" and cls in (PiGDM, DPS, PSLD, ScoreSDE):
                 continue
@@ -152,6 +156,8 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
             yield ReSample(prior, steps=100, antithetic=False, pairs=1, **law), samples // 8
     for sweeps in (1, 4):
         yield PULA(prior, samples=samples, steps=100, sweeps=sweeps, start=5.0, end=0.02), samples
+    # One sample of each chain: what a run returns is the mean of its chain's.
+    yield DLG(prior, samples=samples, states=1, skip=4, start=high, end=low, products=20), samples
     yield AFDPS(prior, samples=samples, steps=100, start=high, end=low), samples
 
 

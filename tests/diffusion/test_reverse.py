@@ -219,6 +219,8 @@ def test_samplers_go_by_their_names() -> None:
         ("multistep", 0.5, "adds no noise"),
         ("exponential", 0.5, "adds no noise"),
         ("bdia", 0.5, "adds no noise"),
+        ("lml", 0.5, "adds no noise"),
+        ("evodiff", 0.5, "adds no noise"),
         ("ancestral", 0.0, "eta = 1"),
         ("pc", 0.0, "eta = 1"),
         ("ddim", 1.5, "from 0 to 1"),
