@@ -1,4 +1,4 @@
-"""benchmarks/accuracy/paired.py: statistics whose answers are known."""
+"""benchmarks/paired.py: statistics whose answers are known."""
 
 import importlib.util
 import math
@@ -11,7 +11,7 @@ import pytest
 
 def script() -> ModuleType:
     """The file, which is in no package."""
-    place = Path(__file__).parents[2] / "benchmarks" / "accuracy" / "paired.py"
+    place = Path(__file__).parents[2] / "benchmarks" / "paired.py"
     spec = importlib.util.spec_from_file_location("paired", place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
