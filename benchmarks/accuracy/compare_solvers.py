@@ -1,10 +1,13 @@
-"""Every solver on the corpus's test subjects: CT 60 and 30 views, low dose; MRI on a grid, 4x, 8x and partial Fourier,
-along spokes and spirals. Resumes; prints the table.
+"""Every solver on the corpus's test subjects in every case of the big table. Resumes; `solver_table.py` reads the file.
 
-    python benchmarks/accuracy/compare_solvers.py --out runs/compare.json --slices 4
-    python benchmarks/accuracy/compare_solvers.py --out runs/mri.json --slices 1 --pictures runs/mri
-    python benchmarks/accuracy/compare_solvers.py --out runs/modes.json --size 128 --modes fast paper
-    python benchmarks/accuracy/compare_solvers.py --out runs/pixel.json --solvers dds --prior ct_pixel
+    python benchmarks/accuracy/compare_solvers.py --out runs/table.jsonl --shard 1/2 &
+    python benchmarks/accuracy/compare_solvers.py --out runs/table.jsonl --shard 2/2
+    python benchmarks/accuracy/compare_solvers.py --out runs/try.jsonl --validation --cases "MRI 8x" --solvers tv dds
+
+Each run is one solver, with its default settings, on the slices of one series, in a process of its own: its peak memory
+is what that process had at most, above what the scan and the program take before it. Seconds are those of the CPU: with
+one thread as long as it takes on a core that is not shared. A line of the file is a run, also one that failed or took
+longer than LIMIT. Solvers that take minutes a slice run on the first `--few` series alone, and in two cases.
 """
 
 from __future__ import annotations
@@ -12,164 +15,169 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
+import multiprocessing
+import re
 import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from simulated_cases import CASES, SUBJECTS, reference, simulate, subject
+from simulated_cases import CASES, LATENT, SUBJECTS, TABLE, VALIDATION, person, prior_of, reference, simulate, subject
 
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.pipeline import reconstruct
-from medrecon.pipeline.choose import suitable
+from medrecon.pipeline.choose import solver_classes, suitable
 from medrecon.quality.evaluate import evaluate
-from medrecon.quality.picture import comparison, display_window
+
+SIZE = 256
+"""Rows of the CT reconstructions."""
+SLICES = {"CT 30 views": 2}
+"""Of a series, 1 in the other cases."""
+SERIES = {"MRI 34 spokes": 4}
+"""Of a modality, at most, where an operator takes long."""
+HARD = ("CT 30 views", "MRI 8x")
+"""Those in which slow solvers run too; the first of the table."""
+LIMIT = 600.0
+"""Seconds of a run, at most."""
+SLOW = ("psld",)
+"""As slow as those that say so themselves, in latent priors."""
+TOO_SLOW = ("resample-paper", "resample-reference")
+"""Run only where named: ten minutes a slice of 128 x 128 and more."""
 
 
 @functools.lru_cache(maxsize=1)
-def measured(case: str, path: str, slices: int, size: int) -> tuple[Volume, Scan]:
-    """The subject and its simulated measurement."""
-    volume = subject(path, CASES[case]["modality"], slices)
-    return volume, simulate(case, volume, size)
+def measured(case: str, series: str, slices: int) -> tuple[Volume, Scan]:
+    """The reference, and the simulated measurement."""
+    modality = CASES[case]["modality"]
+    volume = subject(series, modality, slices)
+    return reference(volume, modality, SIZE), simulate(case, volume, SIZE)
 
 
-def label_of(solver: str, mode: str | None, prior: str | None) -> str:
-    """Of a row of the table."""
-    return solver + "".join(f" ({word})" for word in (mode, prior and Path(prior).stem) if word)
-
-
-def run(
-    case: str, path: str, solver: str, mode: str | None, prior: str | None, slices: int, size: int
-) -> tuple[dict[str, Any], Tensor]:
-    """One row, figures of one solver on one subject, and the first slice."""
-    settings = CASES[case]
-    volume, scan = measured(case, path, slices, size)
-    image, report = reconstruct(scan, solver, mode=mode, prior=prior)
-    truth = reference(volume, settings["modality"], size)
+def row(case: str, series: str, solver: str, prior: str | None, slices: int) -> dict[str, Any]:
+    """Figures of one solver on one series."""
+    truth, scan = measured(case, series, slices)
+    before, began = _memory("VmRSS"), time.process_time()
+    image, report = reconstruct(scan, solver, prior=prior, batch=1)
+    seconds, peak = time.process_time() - began, _memory("VmHWM") - before
     scores = evaluate(image, truth)
-    row = {
-        "case": case,
-        "subject": Path(path).name,
-        "solver": label_of(solver, mode, prior),
-        "slices": slices,
+    network = report.get("network_calls_per_slice", {})
+    figures = {
         "psnr_db": scores["psnr_db"],
         "ssim": scores["ssim"],
         "rmse": scores["rmse"],
         "chi2": report["chi2"],
-        "seconds": report["seconds"] / slices,
+        "seconds": seconds / slices,
         "operator_calls": sum(report["operator_calls_per_slice"].values()),
-        "network_calls": sum(report.get("network_calls_per_slice", {}).values()),
+        "network_calls": network.get("denoiser", 0),
+        "peak_mb": peak / 1e6,
     }
-    if settings["modality"] == "ct":
+    if CASES[case]["modality"] == "ct":
         soft = scores["windows"]["soft"]
-        row |= {"soft_psnr_db": soft["psnr_db"], "soft_rmse": soft["rmse"], "soft_bias": soft["bias"]}
-    return row, image.data[0]
+        figures |= {"soft_psnr_db": soft["psnr_db"], "soft_rmse": soft["rmse"], "soft_bias": soft["bias"]}
+    return figures | ({"failed": report["failed"]} if "failed" in report else {})
 
 
-def draw(
-    case: str, path: str, images: dict[str, tuple[dict[str, Any], Tensor]], folder: Path, size: int, slices: int
-) -> None:
-    """All solvers of a case on a subject beside the reference, the first slice."""
-    volume, _ = measured(case, path, slices, size)
-    truth = reference(volume, CASES[case]["modality"], size)
-    window, error = display_window(truth)
-    name = f"{case} {Path(path).name}"
-    comparison(
-        truth.data[0].float(),
-        {label: image for label, (_, image) in images.items()},
-        folder / f"{name.replace(' ', '_').replace('/', '-')}.png",
-        title=name,
-        units=truth.units,
-        window=window,
-        error=error,
-        captions={label: f"{row['psnr_db']:.1f} dB" for label, (row, _) in images.items()},
+def _memory(line: str) -> int:
+    """Bytes of this process by a line of its status: VmRSS now, VmHWM at most."""
+    found = re.search(rf"{line}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def alone(case: str, series: str, solver: str, prior: str | None, slices: int) -> dict[str, Any]:
+    """The same in a process of its own; an error, or too long a run, is a figure of it too."""
+    measured(case, series, slices)  # here, once for all solvers: the process is a copy of this one
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(
+        target=_send, args=(send, case, series, solver, prior, slices), daemon=True
     )
+    process.start()
+    send.close()
+    try:
+        figures = receive.recv() if receive.poll(LIMIT) else {"error": f"took longer than {LIMIT:g} s"}
+    except EOFError:
+        figures = {"error": "its process died"}
+    process.kill()
+    process.join()
+    return {"case": case, "series": series, "subject": person(series), "slices": slices} | figures
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, mean over subjects."""
-    head = (
-        "case",
-        "solver",
-        "subjects",
-        "PSNR dB",
-        "soft PSNR dB",
-        "SSIM",
-        "RMSE HU",
-        "soft RMSE HU",
-        "soft bias HU",
-        "χ²/m",
-        "s/slice",
-        "operator calls",
-        "network calls",
-    )
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    hu = ("soft_psnr_db", "rmse", "soft_rmse", "soft_bias")
-    keys = (*hu, "psnr_db", "ssim", "chi2", "seconds", "operator_calls", "network_calls")
-    for case in CASES:
-        for solver in dict.fromkeys(r["solver"] for r in rows if r["case"] == case):
-            mine = [r for r in rows if r["case"] == case and r["solver"] == solver]
-            mean = {k: sum(r.get(k, math.nan) for r in mine) / len(mine) for k in keys}
-            ct = CASES[case]["modality"] == "ct"
-            errors = [f"{mean[k]:.1f}" if ct else "" for k in hu[1:]]
-            cells = [
-                case,
-                solver,
-                f"{len(mine)} × {mine[0]['slices']}",
-                f"{mean['psnr_db']:.2f}",
-                f"{mean['soft_psnr_db']:.2f}" if ct else "",
-                f"{mean['ssim']:.4f}",
-                *errors,
-                f"{mean['chi2']:.2f}",
-                f"{mean['seconds']:.1f}",
-                f"{mean['operator_calls']:.0f}",
-                f"{mean['network_calls']:.0f}",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def _send(send: Connection, *what: Any) -> None:
+    try:
+        send.send(row(*what))
+    except Exception as error:  # of whatever kind: it stands in the table
+        send.send({"error": f"{type(error).__name__}: {error}"[:300]})
 
 
-def jobs(case: str, path: str, options: argparse.Namespace) -> list[tuple[str, str | None]]:
-    """Solvers, with their modes, to run on a subject."""
-    if options.modes:
-        first = path == SUBJECTS[CASES[case]["modality"]][0]
-        return [("resample", mode) for mode in options.modes] if first else []
-    known = suitable(measured(case, path, options.slices, options.size)[1])
-    return [(name, None) for name in known if not options.solvers or name in options.solvers]
+def jobs(options: argparse.Namespace) -> Iterator[tuple[str, str, str, str | None, int]]:
+    """Case, series, solver, prior and slices of all runs of this shard."""
+    subjects = VALIDATION if options.validation else SUBJECTS
+    shard, shards = options.shard
+    most = {case: min(options.series, SERIES.get(case, options.series)) for case in options.cases}
+    places = [(case, series) for case in most for series in subjects[CASES[case]["modality"]][: most[case]]]
+    for case, series in places[shard - 1 :: shards]:
+        modality = CASES[case]["modality"]
+        slices = 1 if options.validation else SLICES.get(case, 1)
+        few = list(subjects[modality]).index(series) < options.few
+        for solver in solvers(case, options.solvers):
+            cls = solver_classes()[solver]
+            if (cls.slow or solver in SLOW) and not (few and case in HARD):
+                continue
+            yield case, series, solver, prior_of(solver, modality) if cls.needs_prior else None, slices
+            if solver in LATENT:
+                yield case, series, solver, f"{modality}_pixel", slices
+
+
+def solvers(case: str, named: list[str] | None) -> list[str]:
+    """Solvers that do a case, those without a prior first."""
+    scan = _example(case)
+    usual = suitable(scan)
+    slow = [name for name, cls in solver_classes().items() if cls.slow and scan.modality in cls.modalities]
+    every = [name for name in (*usual, *slow) if name not in TOO_SLOW]
+    return [name for name in (*usual, *slow) if name in named] if named else every
+
+
+@functools.cache
+def _example(case: str) -> Scan:
+    """A scan of the case's kind, whatever it shows: solvers are chosen by it."""
+    return simulate(case, subject(VALIDATION[CASES[case]["modality"]][0], CASES[case]["modality"], 1), 64)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All runs of a file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--slices", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256, help="rows of the CT reconstructions")
-    parser.add_argument("--modes", nargs="*", help="these modes of resample, on one slice of the first subject")
-    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines; gets what is new")
+    parser.add_argument("--shard", type=_shard, default=(1, 1), help="1/2: the first half of all, 2/2: the other")
+    parser.add_argument("--cases", nargs="*", default=list(TABLE), choices=list(CASES))
     parser.add_argument("--solvers", nargs="*", help="default: all that apply")
-    parser.add_argument("--prior", help="name or file, in place of the modality's own; with --solvers dds, say")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of what is run; they show corpus data")
+    parser.add_argument("--few", type=int, default=2, help="series a modality for solvers that take minutes a slice")
+    parser.add_argument("--series", type=int, default=11, help="a modality; the first 11 of MRI are of 11 subjects")
+    parser.add_argument("--validation", action="store_true", help="validation slices in place of test subjects")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
-    for case, path in ((c, p) for c in options.cases for p in SUBJECTS[CASES[c]["modality"]]):
-        images: dict[str, tuple[dict[str, Any], Tensor]] = {}
-        for name, mode in jobs(case, path, options):
-            label = label_of(name, mode, options.prior)
-            if any((r["case"], r["subject"], r["solver"]) == (case, Path(path).name, label) for r in rows):
-                continue
-            slices = 1 if mode else options.slices
-            images[label] = run(case, path, name, mode, options.prior, slices, options.size)
-            rows.append(images[label][0])
-            options.out.write_text(json.dumps(rows, indent=1))
-            print(json.dumps(rows[-1]), flush=True)
-        if options.pictures and images:
-            options.pictures.mkdir(parents=True, exist_ok=True)
-            draw(case, path, images, options.pictures, options.size, 1 if options.modes else options.slices)
-    print(table(rows))
+    done = {(r["case"], r["series"], r["solver"], r["prior"]) for r in read(options.out)}
+    for case, series, solver, prior, slices in jobs(options):
+        if (case, series, solver, prior) in done:
+            continue
+        figures = alone(case, series, solver, prior, slices) | {"solver": solver, "prior": prior}
+        with options.out.open("a") as file:  # one write a line: shards share the file
+            file.write(json.dumps(figures) + "\n")
+        print(json.dumps(figures), flush=True)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    shard, _, shards = text.partition("/")
+    if not 1 <= int(shard) <= int(shards):
+        raise argparse.ArgumentTypeError(f"expected a shard such as 1/2, got {text}")
+    return int(shard), int(shards)
 
 
 if __name__ == "__main__":
