@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from medrecon import formats
 from medrecon.cli import main
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
+from medrecon.formats.measurement_file import save_scan
 from medrecon.models.denoiser import Denoiser
 from medrecon.models.exact.gaussian import IdentityAutoencoder
 from medrecon.models.prior import Prior
@@ -49,7 +49,7 @@ def test_nothing_is_written(
     given = Prior(IdentityAutoencoder(), Silent(), Linear(0.0, 1.0), "a.u.", modality, 0.01, "given")
     monkeypatch.setattr("medrecon.models.store.load_prior", lambda name, device: given)
     scan, out = tmp_path / "scan.h5", tmp_path / "out"
-    formats.write(mri, scan)
+    save_scan(mri, scan)
     out.mkdir()
     line = ["recon", str(scan), "-o", str(out / "x.nii.gz"), "--solver", "ddnm" if wrong == "solver" else "dds"]
     assert main([*line, "--slices", "0:1", "--settings.start", "2", "--quiet"]) != 0
