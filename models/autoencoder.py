@@ -17,11 +17,13 @@ class Autoencoder(abc.ABC):
         factor: how many times smaller the latent is than the image, each way.
         complex: takes and gives complex images, of any phase.
         encodings: how often the encoder runs in `change`.
+        orthogonal: latents are the pixels in another place, up to one factor: white noise stays white.
     """
 
     factor: int
     complex: bool
     encodings: ClassVar[int] = 2
+    orthogonal: ClassVar[bool] = False
 
     @abc.abstractmethod
     def encode(self, u: Tensor) -> Tensor:

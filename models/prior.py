@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medrecon.models.autoencoder import Autoencoder
 from medrecon.models.denoiser import Conditional, Denoiser, Guidable
-from medrecon.models.values import ValueMap
+from medrecon.models.values import Linear, ValueMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,11 @@ class Prior:
     def complex(self) -> bool:
         """Tell whether it is a prior of complex images of any phase: it takes them as they are."""
         return self.autoencoder.complex
+
+    @property
+    def flat(self) -> bool:
+        """Tell whether latents are images up to one factor and a level: white noise of one is white in the other."""
+        return self.autoencoder.orthogonal and isinstance(self.values, Linear)
 
     def with_units(self, slope: float, intercept: float = 0.0) -> Prior:
         """Return the same prior for images x with physical value slope * x + intercept."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medrecon.operators.base import LinearOperator, common_items, either
+from medrecon.operators.spectrum import Spectrum
 
 __all__ = ["Diagonal", "Stack", "whiten"]
 
@@ -47,6 +48,10 @@ class Diagonal(LinearOperator):
         if self.items != 1 and not lead.numel() == self.items == lead[-1:].numel():
             raise ValueError(f"{self!r} has settings of {self.items} items, but the batch has {lead.numel()}")
         return (self.diagonal.conj() * y + mu * z) / (self.diagonal.abs().square() + mu)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        return Spectrum(self.diagonal, components=lambda x: x, image=lambda c: c)
 
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from numbers import Number
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from medrecon.numerics.autograd import Apply, linear_map
 from medrecon.numerics.linalg import cg, power_norm
 from medrecon.operators.calls import Calls
+from medrecon.operators.spectrum import Spectrum
 
 
 class LinearOperator(abc.ABC):
@@ -155,6 +157,11 @@ class LinearOperator(abc.ABC):
     @property
     def support(self) -> Tensor | None:
         """Tell which pixels A sees, bool, broadcasts to (B, *in_shape); None: all of them."""
+        return None
+
+    @property
+    def spectrum(self) -> Spectrum | None:
+        """Give the singular value decomposition where each sample is one component of the image; None: not so."""
         return None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -304,6 +311,11 @@ class Scaled(LinearOperator):
         self._check(y, self.out_shape, self.out_dtype, "prox")
         weight = weight / abs(self.factor) ** 2
         return self.operator.prox(z, y / self.factor, weight, iterations=iterations, tolerance=tolerance)
+
+    @property
+    def spectrum(self) -> Spectrum | None:
+        inner = self.operator.spectrum
+        return None if inner is None else replace(inner, d=self.factor * inner.d)
 
     @property
     def sampled(self) -> Tensor | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from medrecon.operators.algebra import Diagonal
 from medrecon.operators.base import LinearOperator
+from medrecon.operators.spectrum import Spectrum
 
 
 class Repeated(LinearOperator):
@@ -60,6 +62,15 @@ class Repeated(LinearOperator):
     def support(self) -> Tensor | None:
         return self._times(self.operator.support, len(self.in_shape))
 
+    @property
+    def spectrum(self) -> Spectrum | None:
+        inner = self.operator.spectrum
+        if inner is None:
+            return None
+        d = self._times(inner.d, len(self.out_shape))
+        assert d is not None
+        return Spectrum(d, partial(self._each, inner.components), partial(self._each, inner.image))
+
     def _times(self, known: Tensor | None, ndim: int) -> Tensor | None:
         """What is known of each item, for all batches; what is known of all stays as it is."""
         if known is None or known.ndim <= ndim or len(known) == 1:
@@ -69,3 +80,4 @@ class Repeated(LinearOperator):
     @classmethod
     def examples(cls) -> Iterator[LinearOperator]:
         yield cls(Diagonal(torch.arange(15.0).reshape(3, 5) - 4), 2)
+        yield cls(Diagonal(torch.arange(5.0).reshape(1, 5) - 2, item_ndim=1), 3)

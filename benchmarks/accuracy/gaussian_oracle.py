@@ -29,6 +29,8 @@ from medrecon.solvers.diffusion.gradient.mmps import MMPS
 from medrecon.solvers.diffusion.gradient.pigdm import PiGDM
 from medrecon.solvers.diffusion.gradient.psld import PSLD
 from medrecon.solvers.diffusion.proximal.daps import DAPS
+from medrecon.solvers.diffusion.proximal.ddnm import DDNM
+from medrecon.solvers.diffusion.proximal.ddrm import DDRM
 from medrecon.solvers.diffusion.proximal.dds import DDS
 from medrecon.solvers.diffusion.proximal.diffpir import DiffPIR
 from medrecon.solvers.diffusion.proximal.diffusion_mbir import DiffusionMBIR
@@ -71,6 +73,8 @@ WHY: dict[type[LevelSolver], str] = {
     DAPS: "the same white errors; renoising makes each level mend the one before, ddim and ancestral keep its errors",
     ScoreSDE: "the noisy image is put in place of its seen pixels: what is not seen learns of them by the steps that "
     "follow alone",
+    DDRM: "what is not measured learns of the data by the next denoising alone; many levels, or fresh noise, do better",
+    DDNM: "the same, and its ancestral steps keep what was wrong: time travel, `repeats`, mends that",
     PULA: "Langevin steps too few and too long to be at rest at each level, and unadjusted: more of them, and shorter, "
     "end at the posterior",
     DLG: "Langevin steps of finite length leave noise that is measured, not known; few levels below the chain",
@@ -158,6 +162,10 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
         yield PULA(prior, samples=samples, steps=100, sweeps=sweeps, start=5.0, end=0.02), samples
     # One sample of each chain: what a run returns is the mean of its chain's.
     yield DLG(prior, samples=samples, states=1, skip=4, start=high, end=low, products=20), samples
+    yield DDRM(prior, samples=samples, steps=200, start=high, end=low), samples
+    yield DDRM(prior, samples=samples, steps=200, eta=1.0, start=high, end=low), samples
+    yield DDNM(prior, samples=samples, steps=100, repeats=1, start=high, end=low), samples
+    yield DDNM(prior, samples=samples, steps=30, repeats=10, start=high, end=low), samples
     yield AFDPS(prior, samples=samples, steps=100, start=high, end=low), samples
 
 
@@ -232,6 +240,8 @@ def table(samples: int, seeds: int) -> str:
             law = solver.sampler + (f", η = {solver.eta:g}" if solver.sampler in ("ddim", "renoise") else "")
         if isinstance(solver, PULA):
             law = f"{solver.sweeps} Langevin steps a level"
+        if isinstance(solver, DDRM | DDNM):
+            law = f"η = {solver.eta:g}" if isinstance(solver, DDRM) else f"{solver.repeats} times each"
         chance = count**-0.5
         cells = [type(solver).name, law, solver.steps, f"{found[0]:.2f}", f"{chance:.2f}", f"{found[1]:.2f}"]
         rows[type(solver)].append("| " + " | ".join(map(str, cells)) + " |")

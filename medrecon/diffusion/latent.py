@@ -19,6 +19,10 @@ Pullback = Callable[[Tensor], Tensor]
 """v -> J^H v of a function that was run: dL/dx to dL/dz of a real L."""
 
 
+LARGEST = 30.0
+"""Root mean square of latents, in deviations of the prior's, beyond which nothing is believed; images have 0.3 to 3."""
+
+
 @dataclass
 class Counter:
     """How often the networks ran for each item of the batch."""
@@ -79,11 +83,15 @@ class LatentSpace:
         """Return E[z0 | z] (N, C, h, w).
 
         Raises:
-            ValueError: the network gave NaN or infinite values; names it and the noise level.
+            ValueError: the network gave NaN or infinite values, or what it gets or gives is far larger than latents
+                are; names it and the noise level.
         """
+        known = f"noise level {sigma:.3g}: what the denoiser of {self.prior.name}"
+        check_size(z / (1 + sigma), f"{known} gets")
         self.calls.denoiser += len(z) // self.batch
         clean = self._by_image(lambda prior, z: denoise(prior.denoiser, z, sigma), z)
-        check_finite(clean, f"noise level {sigma:.3g}: what the denoiser of {self.prior.name} gave")
+        check_finite(clean, f"{known} gave")
+        check_size(clean, f"{known} gave")
         return clean
 
     def carried(self, z0: Tensor, v: Tensor, x: Tensor) -> Tensor:
@@ -120,6 +128,20 @@ class LatentSpace:
         """Return for each pixel (N, H, W) what is known of each place of the latent (N, h, w)."""
         fine = interpolate(variance[:, None], scale_factor=self.prior.autoencoder.factor, mode="bilinear")
         return self.prior.reflect(fine[:, 0, : self.shape[0], : self.shape[1]])
+
+
+def check_size(latents: Tensor, what: str) -> None:
+    """Raises ValueError, which says `what` they are, where finite latents (N, C, h, w) are not of order 1.
+
+    Steps that diverge, images in other units than the prior's and denoisers that do not know a noise level show here
+    first, long before anything is infinite.
+    """
+    size = float(latents.detach().square().mean(tuple(range(1, latents.ndim))).amax()) ** 0.5
+    if LARGEST < size:
+        raise ValueError(
+            f"{what} is {size:.3g} times as large as latents are: the steps diverge, the images are not in the units "
+            "of the prior, or it does not know this noise level"
+        )
 
 
 def _pullback(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Pullback]:

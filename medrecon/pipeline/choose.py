@@ -46,6 +46,8 @@ def suitable(scan: Scan) -> list[str]:
     unlike = scan.volumetric or (scan.modality == "ct" and scan.units != "HU" and scan.mu_water is None)
     if is_partial(scan):
         wanted.add("partial fourier")
+    if is_single(scan) and not scan.noncartesian:
+        wanted.add("one coil")
     return [
         name
         for name, cls in solver_classes().items()
@@ -63,6 +65,11 @@ def is_partial(scan: Scan) -> bool:
         return any(coverage(acquired, axis).partial for axis in (-2, -1))
     except ValueError:  # zero frequency is missing
         return False
+
+
+def is_single(scan: Scan) -> bool:
+    """Tell whether one coil alone measured anything."""
+    return scan.modality == "mri" and int(scan.live_coils().sum()) == 1
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -95,6 +102,7 @@ def solver_class(
     volumetric: bool = False,
     noncartesian: bool = False,
     partial: bool = True,
+    single: bool = True,
 ) -> type[Solver]:
     """Return the solver of that name, checked against the modality ("ct" or "mri") and the names and types of settings.
 
@@ -102,6 +110,7 @@ def solver_class(
         volumetric: the scan is of a volume as a whole, for which there are no priors.
         noncartesian: its samples lie along a trajectory.
         partial: one end of its k-space was left out, as `is_partial` tells.
+        single: one coil measured it, as `is_single` tells.
 
     Raises:
         RequestError: names the nearest solver, the solvers that fit the scan, or the nearest setting.
@@ -109,12 +118,14 @@ def solver_class(
     known, (name, settings) = solver_classes(), respelled(name, settings or {})
     if name not in known:
         raise RequestError(f"unknown solver {name!r}{nearest(name, known)}")
-    check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian, partial=partial)
+    check_scan(known[name], modality, volumetric=volumetric, noncartesian=noncartesian, partial=partial, single=single)
     parse_settings(known[name], settings)
     return known[name]
 
 
-def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesian: bool, partial: bool = True) -> None:
+def check_scan(
+    cls: type[Solver], modality: str, *, volumetric: bool, noncartesian: bool, partial: bool = True, single: bool = True
+) -> None:
     """Complain of a solver that does not do a scan; parameters as of `solver_class`.
 
     Raises:
@@ -124,6 +135,8 @@ def check_scan(cls: type[Solver], modality: str, *, volumetric: bool, noncartesi
     def obstacle(cls: type[Solver]) -> str | None:
         if cls.scans == "series":
             return "needs a dynamic series, and a scan has no time axis: call it in Python with operators.series.Series"
+        if cls.scans == "one coil" and (modality == "ct" or noncartesian or not single):
+            return "needs a known singular value decomposition, which of all scans only Cartesian MRI of one coil has"
         if modality not in cls.modalities:
             return f"does not do {modality}"
         if volumetric and cls.needs_prior:

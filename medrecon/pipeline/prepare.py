@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from medrecon.core.device import check_device
 from medrecon.core.scan import Scan
 from medrecon.models.prior import Prior
-from medrecon.pipeline.choose import check_scan, is_partial, make_solver, solver_class
+from medrecon.pipeline.choose import check_scan, is_partial, is_single, make_solver, solver_class
 from medrecon.pipeline.request import Request, RequestError
 from medrecon.solvers.base import Solver
 
@@ -21,6 +21,7 @@ class Kind(TypedDict):
     volumetric: bool
     noncartesian: bool
     partial: bool
+    single: bool
 
 
 def prepare(scan: Scan, solver: str | Solver, request: Request) -> tuple[Solver, tuple[int, int]]:
@@ -66,7 +67,12 @@ def prepare(scan: Scan, solver: str | Solver, request: Request) -> tuple[Solver,
 
 
 def _kind(scan: Scan) -> Kind:
-    return {"volumetric": scan.volumetric, "noncartesian": scan.noncartesian, "partial": is_partial(scan)}
+    return {
+        "volumetric": scan.volumetric,
+        "noncartesian": scan.noncartesian,
+        "partial": is_partial(scan),
+        "single": is_single(scan),
+    }
 
 
 def _named(scan: Scan, name: str, request: Request) -> Solver:

@@ -49,8 +49,9 @@ class Solver(ABC):
         modalities: what it reconstructs.
         summary: one line.
         needs_prior: whether it is learned.
-        scans: "any" scan of its modality; "cartesian" k-space; "partial fourier", k-space of which one end was left
-            out (of other Cartesian k-space it makes nothing new); "series" over time, (T, H, W), which no scan holds.
+        scans: "any" scan of its modality; "cartesian" k-space; "one coil", Cartesian k-space of one; "partial fourier",
+            k-space of which one end was left out (of other Cartesian k-space it makes nothing new); "series" over time,
+            (T, H, W), which no scan holds.
         slow: whether a slice takes minutes; then it runs only where it is named, not where all do.
         early: why it ends before it converges, where that is meant.
         direct: whether it computes the image in one pass, without fitting it to the data: chi^2/m is then no measure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -86,6 +87,7 @@ class IdentityAutoencoder(Autoencoder):
 
     factor: int = 1
     complex: bool = False
+    orthogonal: ClassVar[bool] = True
 
     def encode(self, u: Tensor) -> Tensor:
         return torch.stack([u.real, u.imag], 1) if self.complex else u[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +32,7 @@ class PixelSpace(nn.Module, Autoencoder):
     sigma on the latent is white noise of level s sigma on the pixels, as pixel-space diffusion has it.
     """
 
+    orthogonal: ClassVar[bool] = True
     latent_mean: Tensor
     latent_std: Tensor
 

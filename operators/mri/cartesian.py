@@ -21,6 +21,7 @@ from medrecon.numerics.linalg import dot, expand
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.mri.checks import unit_phase, validate
 from medrecon.operators.mri.line_prox import LineSystems
+from medrecon.operators.spectrum import Spectrum
 from medrecon.sampling.lines import random_mask
 
 Method = Literal["closed form", "direct", "cg"]
@@ -157,6 +158,22 @@ class CartesianMRI(LinearOperator):
         squared = torch.fft.ifftshift(mask.square(), dim=_AXES)[:, None]
         return torch.stack([squared, -squared], dim=-1)
 
+    @property
+    def spectrum(self) -> Spectrum | None:
+        """Give the k-space of the image as its components: of one coil whose sensitivity is of one size.
+
+        Several coils mix components that the mask keeps with ones that it leaves out, and their singular values lie in
+        no basis that is known beforehand.
+        """
+        size = self._maps.abs().amax((-2, -1), keepdim=True)
+        even = (self._maps.abs() - size).abs() < 64 * torch.finfo(self._maps.dtype).eps * size
+        if self.coils > 1 or not bool((even | (self._maps == 0)).all()):
+            return None
+        unit = copy(self)
+        maps = torch.where(self._maps == 0, torch.ones_like(self._maps), self._maps / size)
+        unit._set(maps, torch.ones_like(self._mask[:1], dtype=maps.real.dtype), None, self._phase)
+        return Spectrum(size * self.mask[:, None], unit.forward, unit.adjoint)
+
     def prox_method(self, weight: float | Tensor) -> Method:
         """Tell how `prox` would solve for this weight if it were called now.
 
@@ -262,6 +279,9 @@ class CartesianMRI(LinearOperator):
         yield cls(each, torch.stack([random_mask((7, 10), 2.0, 2, g) for _ in range(3)]))
         yield cls(each, random_mask((10, 7), 2.0, 2, g).mT, phases)  # undersampled rows
         yield cls(each[0].to(torch.complex128), torch.rand((3, 7, 10), generator=g), phases[0])  # no lines
+        angles = 6 * torch.rand((3, 1, 7, 10), generator=g)
+        one = torch.polar(torch.arange(1.0, 4).reshape(3, 1, 1, 1).expand_as(angles), angles)
+        yield cls(one * (torch.arange(10) > 1), torch.rand((3, 7, 10), generator=g) - 0.5)  # and margins not seen
 
 
 def _of(given: Tensor, part: slice) -> Tensor:

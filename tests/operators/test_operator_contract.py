@@ -30,7 +30,7 @@ def examples(of: type[LinearOperator]) -> list[LinearOperator]:
     combined: dict[type[LinearOperator], list[LinearOperator]] = {
         Adjoint: [Diagonal(d).H, projector.H, per_item.H],
         Composition: [Diagonal(d + 4) @ Diagonal(torch.ones(3, 5) * -2), whiten(per_item, torch.rand(3, 1, 7, 10))],
-        Scaled: [-2.5 * projector, (0.3 - 2j) * cartesian],
+        Scaled: [-2.5 * projector, (0.3 - 2j) * cartesian, (0.3 - 2j) * next(CartesianMRI.examples())],
         Sum: [Diagonal(d) + Diagonal(d.flip(0)), projector - 0.5 * projector, per_item + per_item.with_phase(None)],
     }
     return combined.get(of) or list(of.examples())
@@ -211,6 +211,36 @@ def test_prox_is_the_dense_solution(A: LinearOperator) -> None:
     assert relative(proximal.to(exact.dtype), exact) < 2e-5
     one = LinearOperator.prox(A, z, y, float(weights[0]), iterations=300, tolerance=1e-6)
     assert relative(A.prox(z, y, float(weights[0]), iterations=300, tolerance=1e-6), one) < 2e-5
+
+
+def spectrum_errors(A: LinearOperator) -> tuple[float, float, float]:
+    """How far A x is from d V^H x, x 0 where A sees nothing; V V^H and V^H V from the identity."""
+    spectrum, (x, y) = A.spectrum, gaussians(A)
+    assert spectrum is not None
+    seen = x if A.support is None else x * A.support
+    apart = (
+        relative(spectrum.d * spectrum.components(seen), A(seen)),
+        relative(spectrum.image(spectrum.components(x)), x),
+    )
+    return *apart, relative(spectrum.components(spectrum.image(y)), y)
+
+
+@every_case
+def test_a_spectrum_is_the_singular_value_decomposition(A: LinearOperator) -> None:
+    if A.spectrum is None:
+        pytest.skip("has none")
+    assert max(spectrum_errors(A)) < 2e-6
+    if A.support is None or bool(A.support.all()):
+        found = A.spectrum.d.abs().expand(BATCH, *A.out_shape).reshape(BATCH, -1).double()
+        values = torch.linalg.svdvals(dense(A))
+        torch.testing.assert_close(found.sort(descending=True).values, values, rtol=1e-5, atol=1e-5)
+
+
+def test_what_has_a_spectrum() -> None:
+    has = {type(c.values[0]).__name__ for c in CASES if c.values[0].spectrum is not None}  # type: ignore[union-attr]
+    assert has == {"CartesianMRI", "Diagonal", "Repeated", "Scaled"}
+    several = [c.values[0] for c in CASES if isinstance(c.values[0], CartesianMRI) and c.values[0].coils > 1]
+    assert several and all(A.spectrum is None for A in several)
 
 
 @every_case

@@ -17,6 +17,7 @@ from medrecon.models.prior import Prior
 from medrecon.models.values import Linear
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline import Request, RequestError, prepare, reconstruct
+from medrecon.pipeline.choose import solver_class, suitable
 from medrecon.pipeline.log import Log
 from medrecon.pipeline.noise_map import noise_map
 from medrecon.simulate import simulate_ct, simulate_mri
@@ -212,3 +213,15 @@ def test_a_solver_that_ends_early_on_purpose_says_so(caplog: pytest.LogCaptureFi
 def test_two_solvers_of_one_scan_are_refused(ct: Scan) -> None:
     with pytest.raises(TypeError, match="one solver"):
         reconstruct(ct, "fbp", "cgls")  # type: ignore[call-overload]
+
+
+def test_solvers_of_single_components_do_cartesian_mri_of_one_coil_alone(ct: Scan, mri: Scan) -> None:
+    one = mri.of_coils(torch.arange(3) == 0)
+    for name in ("ddrm", "ddnm"):
+        assert name in suitable(one) and name not in suitable(ct) + suitable(mri)
+        for scan in (ct, mri):
+            with pytest.raises(RequestError, match=rf"'{name}' needs a known singular value .* one coil has; these do"):
+                prepare(scan, name, Request())
+        with pytest.raises(RequestError, match="needs a known singular value"):
+            solver_class(name, "mri", noncartesian=True)
+        prepare(one, solver_class(name, "mri")(prior("MR", "a.u.")), Request())  # type: ignore[call-arg]

@@ -106,7 +106,7 @@ def test_the_classes_describe_themselves() -> None:
         assert "\n" not in cls.summary
         assert isinstance(cls.needs_prior, bool)
         assert isinstance(cls.couples, bool)
-        assert cls.scans in ("any", "cartesian", "partial fourier", "series")
+        assert cls.scans in ("any", "cartesian", "partial fourier", "one coil", "series")
         assert cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
         own = cls.__module__.startswith("medrecon.")
         assert not own or any(c.values[0].name == cls.name for c in CASES), f"{cls.__name__}.examples() is empty"
