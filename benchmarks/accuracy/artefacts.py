@@ -163,8 +163,8 @@ def solve(setting: Setting, name: str, prior: str, y: Measurement, kind: str | N
     cls: Any = solver_classes()[name]
     solver = cls(setting.problem.prior(load_prior(prior), slice(None)))
     if kind is None:
-        image: Tensor = solver(A, y, generator=g).image
-        return image
+        plain: Tensor = solver(A, y, generator=g).image
+        return plain
     return jointly(solver, KINDS[kind](A, y), A, y, generator=g, rounds=rounds).image
 
 

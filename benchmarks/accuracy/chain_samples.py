@@ -99,10 +99,10 @@ def main() -> None:
                 oracle.prior, start=high, end=low, steps=12, sigma=sigma, short=short, states=STATES, skip=skip
             )
             chain = solver.stepper()
-            sampler = Kept(chain.length, chain.skip, chain.below)
-            object.__setattr__(sampler, "kept", [])
+            kept = Kept(chain.length, chain.skip, chain.below)
+            object.__setattr__(kept, "kept", [])
             name = f"chain at {sigma:g}, {short} levels below, every {skip}"
-            print(row(name, Counted(exact), sampler, solver.levels()), flush=True)
+            print(row(name, Counted(exact), kept, solver.levels()), flush=True)
 
 
 if __name__ == "__main__":
