@@ -48,7 +48,7 @@ class Broken(Denoiser):
             return clean * float("nan")
         if self.fault == "one infinite pixel":
             return torch.where(torch.arange(SIZE) == 0, float("inf"), clean)
-        return {"grows": 1e20, "blind": 1.0}[self.fault] * z
+        return {"grows": 1e20 * z, "blind": z}.get(self.fault, clean)
 
 
 def prior(denoiser: Denoiser | None = None) -> Prior:
