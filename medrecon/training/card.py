@@ -48,6 +48,8 @@ def model_card(
         "end": config.end,
         "steps": config.steps,
         "pairs": config.pairs,
+        "search": config.search,
+        "search_level": config.search_level,
         "autoencoder": config.autoencoder.model_dump(mode="json"),
         "diffusion": {
             "sigma_min": config.diffusion.sigma_min,

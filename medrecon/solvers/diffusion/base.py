@@ -101,7 +101,9 @@ class DiffusionSolver(Solver):
         """Return how the data are met."""
         return DataConsistency(A, y)
 
-    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> Tensor | None:
+    def warm_start(
+        self, space: LatentSpace, A: LinearOperator, y: Measurement, generator: torch.Generator
+    ) -> Tensor | None:
         """Return the image to start from if none is given: that of total variation, the best start without training.
 
         None where the levels begin at the prior's sigma_max: the start is pure noise, and the data enter by data
@@ -129,7 +131,7 @@ class DiffusionSolver(Solver):
         """
         check_fit(A, y)
         space, data, sigmas = LatentSpace(self.prior, A, y), self.consistency(A, y), self.levels()
-        warm = self.warm_start(A, y, generator) if warm is None else warm
+        warm = self.warm_start(space, A, y, generator) if warm is None else warm
         mirror, copies = self.views(), self.copies()
         views = space.repeated(len(mirror), mirror)
         start = views.encode((A.adjoint(y.data) if warm is None else warm).repeat(len(mirror), *(1,) * len(A.in_shape)))

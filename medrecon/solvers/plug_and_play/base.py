@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -30,8 +31,8 @@ class Bench:
     Noise levels are those of the prior, `size` what an image deviates at level 1.
     """
 
-    def __init__(self, prior: Prior, A: LinearOperator, y: Measurement) -> None:
-        self.space, self.data = LatentSpace(prior, A, y), DataConsistency(A, y, iterations=30)
+    def __init__(self, space: LatentSpace, A: LinearOperator, y: Measurement) -> None:
+        self.space, self.data = space, DataConsistency(A, y, iterations=30)
         middle = torch.zeros_like(self.space.encode(A.adjoint(y.data)))
         error = PixelError.around(self.space, middle, warm=False).isotropic
         self.middle, self.size = error.start, error.size
@@ -98,12 +99,31 @@ class PlugAndPlay(Solver):
 
     @torch.no_grad()
     def __call__(
-        self, A: LinearOperator, y: Measurement, *, generator: torch.Generator, on_step: OnStep | None = None
+        self,
+        A: LinearOperator,
+        y: Measurement,
+        *,
+        generator: torch.Generator,
+        on_step: OnStep | None = None,
+        warm: Tensor | None = None,
     ) -> Solution:
+        """Reconstruct; warm: the image (B, *in_shape) to start from, by default the one nearest the prior's middle."""
         check_fit(A, y)
-        bench, monitor, ndim = Bench(self.prior, A, y), Monitor(y, self.iterations, on_step), len(A.in_shape)
-        images = self.start(bench, bench.prox(bench.middle, 1.0))
-        done = torch.zeros(len(y.data), dtype=torch.bool, device=y.data.device)
+        space, monitor = LatentSpace(self.prior, A, y), Monitor(y, self.iterations, on_step)
+        bench = Bench(space, A, y)
+        first = bench.prox(bench.middle, 1.0) if warm is None else warm
+        image, settled = self.iterated(bench, first, lambda x: monitor(A(x)))
+        ended = self.tolerance == 0 and len(monitor.residuals) == self.iterations
+        return monitor.solution(A, image, ended or settled, network_calls=vars(space.calls))
+
+    def iterated(self, bench: Bench, x: Tensor, watch: Callable[[Tensor], bool]) -> tuple[Tensor, bool]:
+        """Return the image (B, *in_shape) that the iteration comes to from x, and whether all slices are done.
+
+        Args:
+            watch: called with the image after every step; True stops.
+        """
+        images, ndim = self.start(bench, x), x.ndim - 1
+        done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for k in range(self.iterations):
             moved = self.advance(bench, images, k)
             check_finite(moved[0], f"{self.name}, step {k + 1} of {self.iterations}: the image")
@@ -112,7 +132,6 @@ class PlugAndPlay(Solver):
             still = expand(done, ndim)
             images = tuple(torch.where(still, old, new) for old, new in zip(images, moved, strict=True))
             done = done | settled
-            if monitor(A(images[0])) or bool(done.all()):
+            if watch(images[0]) or bool(done.all()):
                 break
-        ended = self.tolerance == 0 and len(monitor.residuals) == self.iterations
-        return monitor.solution(A, images[0], ended or bool(done.all()), network_calls=vars(bench.space.calls))
+        return images[0], bool(done.all())

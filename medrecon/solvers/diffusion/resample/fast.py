@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,76 +13,25 @@ from medrecon.core.measurement import Measurement
 from medrecon.diffusion.anneal import Anneal
 from medrecon.diffusion.consistency import DataConsistency
 from medrecon.diffusion.draw import Antithetic, Draw, Independent, streams
-from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.reverse import State
-from medrecon.diffusion.trust import PixelError, nearby, posterior_variance, round_trip_error
-from medrecon.numerics.linalg import expand
+from medrecon.diffusion.trust import PixelError, nearby, round_trip_error
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import GuidedSolver, Run, Task, example_prior
+from medrecon.solvers.diffusion.resample.guide import ReSampleGuide
+from medrecon.solvers.plug_and_play.base import Bench
+from medrecon.solvers.plug_and_play.pnp_admm import PnPADMM
 
-START, END, STEPS, PAIRS = 0.5, 0.12, 8, 2
+START, END, STEPS, PAIRS, LEVEL = 0.5, 0.12, 8, 2, 0.6
 """Those of a prior whose card tells none."""
 
 
 @dataclass(frozen=True, eq=False)
-class ReSampleGuide(Guide):
-    """The denoised latent made consistent with the data in pixels, and carried back by the encoder's residual."""
-
-    space: LatentSpace
-    data: DataConsistency
-    error: PixelError
-    rounds: int
-    antithetic: bool
-    """the second half of the trajectories has the opposite noise of the first"""
-    end: float
-    """noise level of the last step, whose image is that of its latent"""
-    anneal: Anneal = Anneal()
-
-    def __call__(self, z: Tensor, sigma: float) -> Estimate:
-        clean = self.space.denoise(z, sigma)
-        variance = posterior_variance(self.space, z, clean) if self.antithetic else None
-        return self._consistent(clean, sigma, lambda v: self.error(v, sigma, variance))
-
-    def _consistent(self, clean: Tensor, sigma: float, expected: Callable[[Tensor], Tensor]) -> Estimate:
-        """z0 <- z0 + E(prox(D z0)) - E(D z0), no autograd, for items further from the data than noise.
-
-        The residual form leaves what the autoencoder cannot represent out of the update. It semi-converges, so after
-        several rounds, and at the last step, an item has the z0 and D(z0) of least chi^2. Before, one round is taken
-        as it is, and shown as prox(D z0): D of the new z0 would be used for nothing else.
-        """
-        data, z0, x = self.data, clean, self.space.decode(clean)
-        projection = data.A(x)
-        misfit = data.chi2(projection)
-        active = misfit > 1
-        for _ in range(self.rounds):
-            if not bool(active.any()):
-                break
-            target = data.prox(x, data.deviation(projection, expected(x), self.anneal(sigma)), projection)
-            trial = self.space.carried(z0, x, target)
-            if self.rounds == 1 and sigma > self.end:
-                return Estimate(clean, _chosen(active, trial, z0), _chosen(active, target, x), sigma)
-            decoded = self.space.decode(trial)
-            ahead = data.A(decoded)
-            better = active & (data.chi2(ahead) < misfit)
-            z0, x, projection = (
-                _chosen(better, new, old) for new, old in ((trial, z0), (decoded, x), (ahead, projection))
-            )
-            misfit = data.chi2(projection)
-            active = better & (misfit > 1)
-        return Estimate(clean, z0, x, sigma)
-
-
-def _chosen(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """The new of some items, (N,) bool, and the old of the others."""
-    return torch.where(expand(which, new.ndim - 1), new, old)
-
-
-@dataclass(frozen=True, eq=False)
 class ReSample(GuidedSolver):
-    """Warm start from TV, trajectories in pairs of opposite noise, encoder-residual data consistency whitened by the
-    noise, variance-preserving re-noising, their mean polished in pixels: what the autoencoder cannot express comes from
-    the data, and chi^2/m <= 1 as far as the error expected of it allows.
+    """Warm start from TV, in MRI carried on by plug-and-play iterations; trajectories in pairs of opposite noise,
+    encoder-residual data consistency whitened by the noise, variance-preserving re-noising, their mean polished in
+    pixels: what the autoencoder cannot express comes from the data, and chi^2/m <= 1 as far as the error expected of it
+    allows.
 
     docs/design/resample.md has the formulas, side by side with those of `resample-paper` and `resample-reference`.
     """
@@ -103,6 +52,11 @@ class ReSample(GuidedSolver):
     pairs: int | None = None
     """antithetic pairs, or single trajectories without `antithetic`, that are averaged; every second one in a mirror,
     where a prior trained on mirrored images errs elsewhere; default: as the prior's card says"""
+    search: int | None = None
+    """iterations of plug-and-play ADMM with the same prior between TV and the first step, towards the most probable
+    image; default: as the prior's card says (MRI 20, CT none)"""
+    search_level: float | None = None
+    """noise level of its denoiser; default: as the prior's card says"""
     rounds: int = 1
     """encoder-residual updates a step"""
     cg_iterations: int = 15
@@ -121,8 +75,13 @@ class ReSample(GuidedSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.pairs is not None and self.pairs < 1) or self.rounds < 1:
-            raise ValueError(f"ReSample: expected pairs >= 1 and rounds >= 1, got {self.pairs}, {self.rounds}")
+        if (self.pairs is not None and self.pairs < 1) or self.rounds < 1 or (self.search or 0) < 0:
+            raise ValueError(
+                "ReSample: expected pairs >= 1, rounds >= 1 and search >= 0, got "
+                f"{self.pairs}, {self.rounds}, {self.search}"
+            )
+        if self.searching():
+            self.searcher()
 
     def span(self) -> tuple[float, float]:
         card = self.prior.card
@@ -133,6 +92,23 @@ class ReSample(GuidedSolver):
 
     def count(self) -> int:
         return int(self.prior.card.get("steps", STEPS)) if self.steps is None else self.steps
+
+    def searching(self) -> int:
+        """Return how many iterations the search has."""
+        return int(self.prior.card.get("search", 0)) if self.search is None else self.search
+
+    def searcher(self) -> PnPADMM:
+        """Return the search: it takes out what aliases over long ways, which few noisy steps leave."""
+        level = self.prior.card.get("search_level", LEVEL) if self.search_level is None else self.search_level
+        return PnPADMM(self.prior, iterations=self.searching(), sigma=level, tolerance=0)
+
+    def warm_start(
+        self, space: LatentSpace, A: LinearOperator, y: Measurement, generator: torch.Generator
+    ) -> Tensor | None:
+        image = super().warm_start(space, A, y, generator)
+        if image is None or not self.searching():
+            return image
+        return self.searcher().iterated(Bench(space, A, y), image, lambda x: False)[0]
 
     def trajectories(self) -> int:
         """Return how many pairs, or single trajectories without `antithetic`, there are."""
@@ -177,3 +153,4 @@ class ReSample(GuidedSolver):
     @classmethod
     def examples(cls) -> Iterator[ReSample]:
         yield cls(example_prior(), steps=4)
+        yield cls(example_prior(), steps=3, search=4)

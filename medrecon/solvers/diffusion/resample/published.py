@@ -252,7 +252,7 @@ class Published(DiffusionSolver):
         found: list[float] = published_process().sigma[[*timesteps(self.steps)[::-1], 0]].tolist()
         return found
 
-    def warm_start(self, A: LinearOperator, y: Measurement, generator: torch.Generator) -> None:
+    def warm_start(self, space: LatentSpace, A: LinearOperator, y: Measurement, generator: torch.Generator) -> None:
         """Start from pure noise."""
 
     def noisy(self, start: Tensor, draw: Draw) -> Tensor:

@@ -88,6 +88,32 @@ def test_steps_and_pairs_are_those_of_the_prior_unless_told():
             ReSample(prior, **wrong)
 
 
+def test_the_search_goes_from_tv_towards_the_most_probable_image():
+    """Of a Gaussian that is its mean. The more is searched, the nearer; its calls of the networks are counted."""
+    prior, A, y, mean, sd = inpainting()
+    g = torch.Generator()
+    start = lambda count: ReSample(prior, search=count).prepare(A, y, generator=g.manual_seed(0))  # noqa: E731
+    starts = [start(count).guide.error.start[:1] for count in (0, 4, 100)]
+    error = [rms(image[0] - mean) / rms(sd) for image in starts]
+    assert error[2] < 0.1 < 0.5 * error[1] < 0.5 * error[0]
+    searched = ReSample(prior, search=4)(A, y, generator=g.manual_seed(0))
+    told = ReSample(prior)(A, y, generator=g.manual_seed(0), warm=starts[1])
+    torch.testing.assert_close(searched.image, told.image, atol=1e-4, rtol=0)
+    calls = [solution.diagnostics["network_calls"]["denoiser"] for solution in (searched, told)]
+    assert calls[0] - calls[1] == 4
+
+
+def test_the_search_is_the_prior_s_unless_told():
+    prior = replace(example_prior(), card={"search": 5, "search_level": 0.9})
+    found = lambda **kw: (lambda s: (s.iterations, s.sigma))(ReSample(prior, **kw).searcher())  # noqa: E731
+    assert found() == (5, 0.9)
+    assert found(search=7, search_level=0.2) == (7, 0.2)
+    assert ReSample(example_prior()).searching() == 0
+    for wrong in ({"search": -1}, {"search": 3, "search_level": 1e9}):
+        with pytest.raises(ValueError, match="search|sigma"):
+            ReSample(prior, **wrong)
+
+
 def test_same_seed_same_bits_and_batch_of_two_is_two_runs():
     prior, A, y, _, _ = inpainting()
     both = Measurement(torch.cat([y.data, 0.5 * y.data]), y.precision)

@@ -1,6 +1,6 @@
 """Independent samples per network call: the chain of `dlg` against runs from noise, on a Gaussian posterior.
 
-    OMP_NUM_THREADS=1 python benchmarks/accuracy/chain_samples.py
+    OMP_NUM_THREADS=1 python benchmarks/posterior/chain_samples.py
 
 The guide knows E[z0 | z, y] in closed form, so that a call costs nothing and what differs is the way of sampling alone.
 The number of independent samples that a chain's mean is worth is read off how much the means of many chains differ.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from gaussian_oracle import NOISE, Oracle
+from oracle_problem import NOISE, Oracle
 from torch import Tensor
 
 from medrecon.diffusion.draw import Draw, Independent
