@@ -28,7 +28,7 @@ START, END, STEPS, PAIRS, LEVEL = 0.5, 0.12, 8, 2, 0.6
 
 @dataclass(frozen=True, eq=False)
 class ReSample(GuidedSolver):
-    """Warm start from TV, in MRI carried on by plug-and-play iterations; trajectories in pairs of opposite noise,
+    """Warm start from TV, carried on by a search if asked for; trajectories in pairs of opposite noise,
     encoder-residual data consistency whitened by the noise, variance-preserving re-noising, their mean polished in
     pixels: what the autoencoder cannot express comes from the data, and chi^2/m <= 1 as far as the error expected of it
     allows.
@@ -54,7 +54,7 @@ class ReSample(GuidedSolver):
     where a prior trained on mirrored images errs elsewhere; default: as the prior's card says"""
     search: int | None = None
     """iterations of plug-and-play ADMM with the same prior between TV and the first step, towards the most probable
-    image; default: as the prior's card says (MRI 20, CT none)"""
+    image; default: as the prior's card says, and none of the shipped"""
     search_level: float | None = None
     """noise level of its denoiser; default: as the prior's card says"""
     rounds: int = 1

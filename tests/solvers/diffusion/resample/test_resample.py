@@ -110,7 +110,7 @@ def test_the_search_is_the_prior_s_unless_told():
     assert found(search=7, search_level=0.2) == (7, 0.2)
     assert ReSample(example_prior()).searching() == 0
     for wrong in ({"search": -1}, {"search": 3, "search_level": 1e9}):
-        with pytest.raises(ValueError, match="search|sigma"):
+        with pytest.raises(ValueError, match=r"search|sigma"):
             ReSample(prior, **wrong)
 
 
