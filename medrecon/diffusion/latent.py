@@ -19,8 +19,9 @@ Pullback = Callable[[Tensor], Tensor]
 """v -> J^H v of a function that was run: dL/dx to dL/dz of a real L."""
 
 
-LARGEST = 30.0
-"""Root mean square of latents, in deviations of the prior's, beyond which nothing is believed; images have 0.3 to 3."""
+LARGEST, FURTHEST = 30.0, 300.0
+"""Root mean square, in deviations of the prior's latents, beyond which nothing is believed: of a denoised latent, whose
+images have 0.3 to 3, over that of its input; and of the input, which steps from pure noise may take to 30."""
 
 
 @dataclass
@@ -87,11 +88,11 @@ class LatentSpace:
                 are; names it and the noise level.
         """
         known = f"noise level {sigma:.3g}: what the denoiser of {self.prior.name}"
-        check_size(z / (1 + sigma), f"{known} gets")
+        far = check_size(z / (1 + sigma), f"{known} gets", FURTHEST)
         self.calls.denoiser += len(z) // self.batch
         clean = self._by_image(lambda prior, z: denoise(prior.denoiser, z, sigma), z)
         check_finite(clean, f"{known} gave")
-        check_size(clean, f"{known} gave")
+        check_size(clean, f"{known} gave", LARGEST * max(1.0, far))
         return clean
 
     def carried(self, z0: Tensor, v: Tensor, x: Tensor) -> Tensor:
@@ -130,18 +131,22 @@ class LatentSpace:
         return self.prior.reflect(fine[:, 0, : self.shape[0], : self.shape[1]])
 
 
-def check_size(latents: Tensor, what: str) -> None:
-    """Raises ValueError, which says `what` they are, where finite latents (N, C, h, w) are not of order 1.
+def check_size(latents: Tensor, what: str, largest: float) -> float:
+    """Return the root mean square of the largest of latents (N, C, h, w).
 
     Steps that diverge, images in other units than the prior's and denoisers that do not know a noise level show here
     first, long before anything is infinite.
+
+    Raises:
+        ValueError: it is above `largest`; says `what` the latents are.
     """
     size = float(latents.detach().square().mean(tuple(range(1, latents.ndim))).amax()) ** 0.5
-    if LARGEST < size:
+    if largest < size:
         raise ValueError(
             f"{what} is {size:.3g} times as large as latents are: the steps diverge, the images are not in the units "
             "of the prior, or it does not know this noise level"
         )
+    return size
 
 
 def _pullback(function: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Pullback]:
