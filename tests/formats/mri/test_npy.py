@@ -1,5 +1,6 @@
 """k-space in .npy files, the corpus's among them; bad files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import fastmri_maker as maker
@@ -7,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from medrecon.acquisition.options import RawOptions
+from medrecon.acquisition.options import OptionError, RawOptions
+from medrecon.cli import main
+from medrecon.core.noise import MRINoise
+from medrecon.formats.measurement_file import load_scan
 from medrecon.formats.raw_data import read_raw, recognise
+from medrecon.geometry import Trajectory
 from medrecon.kspace.calibration import calibration_width
+from medrecon.pipeline import reconstruct
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
