@@ -68,6 +68,8 @@ def _along(path: Path, coords: Path, options: RawOptions) -> Scan:
 
     if options.size is None:
         raise OptionError("size: needed with coords: rows of the image, which is square")
+    if not coords.is_file():
+        raise OptionError(f"coords: no such file, {coords}")
     array, places = _mapped(path), _mapped(coords)
     lead = array.ndim - places.ndim + 1
     count = len(array) if lead == 2 else 1
@@ -94,8 +96,6 @@ def _mapped(path: Path) -> NDArray[Any]:
     try:
         _check_length(path)
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # NumPy parses the header as Python, and raises what that does
         raise ValueError(f"{path}: not a .npy array of numbers, truncated or damaged ({error})") from error
     return array
