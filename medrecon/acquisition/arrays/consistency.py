@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medrecon.acquisition.rotation_centre import MARGIN, air_margins
 from medrecon.core.noise import MAD
-from medrecon.geometry import FanGeometry, Geometry, ImageGrid, ParallelGeometry
+from medrecon.geometry import Geometry, ImageGrid, ParallelGeometry
 
 Array = NDArray[np.float64]
 SLICES = 16
@@ -46,7 +46,7 @@ def check_exchanged(lines: Tensor) -> None:
     """
     if lines.shape[1] != lines.shape[2] or lines.shape[1] < LEAST:
         return
-    total = _some(lines).sum(0)
+    total = some(lines).sum(0)
     by_view, by_element = total.sum(1), total.sum(0)
     if not total.sum() > 0:
         return
@@ -64,7 +64,7 @@ def check_moments(lines: Tensor, geometry: ParallelGeometry) -> None:
     Raises:
         ValueError: angles that are not those of the views, or an axis of rotation elsewhere, and where.
     """
-    angles, profiles = np.array(geometry.angles), _some(lines)
+    angles, profiles = np.array(geometry.angles), some(lines)
     if min(profiles.shape[1:]) < LEAST or np.ptp(angles) < ARC or min(air_margins(profiles)) < MARGIN:
         return
     s, wrong, beside, weight = geometry.positions(), 0, [], []
@@ -74,7 +74,7 @@ def check_moments(lines: Tensor, geometry: ParallelGeometry) -> None:
         mass = views.sum(1)
         if not mass.min() > 0.2 * mass.max():  # air, or next to it
             continue
-        sigma = _noise(views) / mass.mean()
+        sigma = white_noise(views) / mass.mean()
         first = views @ s / mass
         centre = _fit(linear, first)[0]
         from_axis = s - centre
@@ -112,8 +112,8 @@ def _fit(design: Array, values: Array) -> Array:
     return np.asarray(np.linalg.lstsq(design, values, rcond=None)[0])
 
 
-def _noise(views: Array) -> float:
-    """Standard deviation of white noise in (V, D), from second differences along the detector."""
+def white_noise(views: Array) -> float:
+    """Return the standard deviation of white noise in (V, D), from second differences along the detector."""
     return float(np.median(np.abs(np.diff(views, 2, axis=1)))) * MAD / 6**0.5
 
 
@@ -124,17 +124,12 @@ def beside_image(lines: Tensor, geometry: Geometry, grid: ImageGrid) -> float:
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     x0, x1, y0, y1 = grid.window
     reach = np.abs(normal[..., 0]) * (x1 - x0) / 2 + np.abs(normal[..., 1]) * (y1 - y0) / 2
-    seen, missing = _some(lines).mean(0), np.abs((points * normal).sum(-1)) > reach
+    seen, missing = some(lines).mean(0), np.abs((points * normal).sum(-1)) > reach
     return float(seen[missing].sum() / seen.sum()) if seen.sum() > 0 else 0.0
 
 
-def plane_of(geometry: object) -> Geometry | None:
-    """Return the geometry of rays within one slice, None of a cone beam."""
-    return geometry if isinstance(geometry, ParallelGeometry | FanGeometry) else None
-
-
-def _some(lines: Tensor) -> Array:
-    """At most `SLICES` of them, evenly spread."""
+def some(lines: Tensor) -> Array:
+    """Return at most `SLICES` of them, evenly spread, in float64."""
     chosen = np.unique(np.linspace(0, len(lines) - 1, SLICES).round()).tolist()
     return np.asarray(lines[chosen].double().numpy())
 

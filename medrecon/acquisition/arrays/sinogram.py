@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from medrecon.acquisition.arrays import consistency
+from medrecon.acquisition.arrays.opposite_rays import check_opposite
 from medrecon.acquisition.arrays.values import lengths, real_numbers, size
 from medrecon.acquisition.flat_field import flat_field
 from medrecon.acquisition.line_integrals import check_line_integrals
@@ -157,13 +158,14 @@ def _grid(
 
 
 def _check_consistent(lines: Tensor, geometry: Rays, grid: ImageGrid) -> None:
-    plane = consistency.plane_of(geometry)
-    if plane is None:
+    if isinstance(geometry, ConeGeometry):
         return
     consistency.check_exchanged(lines)
-    if isinstance(plane, ParallelGeometry):
-        consistency.check_moments(lines, plane)
-    missed = consistency.beside_image(lines, plane, grid)
+    if isinstance(geometry, ParallelGeometry):
+        consistency.check_moments(lines, geometry)
+    else:
+        check_opposite(lines, geometry)
+    missed = consistency.beside_image(lines, geometry, grid)
     height, width = grid.shape
     text = (
         f"rays beside the image of {height} x {width} pixels of {grid.spacing[0]:.4g} mm see {100 * missed:.0f} % of "
