@@ -26,6 +26,8 @@ def ordered(name: str, array: Tensor, axes: str | Sequence[str] | None, item: tu
                 f"{name}: {array.ndim} axes, {tuple(array.shape)}: say which is what, {_choices(array, item)}"
             )
         words = item
+    elif not isinstance(axes, str | Sequence):
+        raise ValueError(f'axes: expected words such as "coil {" ".join(item)}", got {axes!r}')
     else:
         words = tuple(re.split(r"[\s,]+", axes.strip()) if isinstance(axes, str) else axes)
     known = (*LEADING, *item)

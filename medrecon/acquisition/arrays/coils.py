@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medrecon.acquisition.arrays.values import complex_numbers
+from medrecon.acquisition.arrays.values import complex_numbers, numbers
 from medrecon.coils.whitening import noise_covariance
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan_ranges import check_noise
@@ -74,12 +74,12 @@ def noise_of(noise: Any, samples: Any, scale: float, data: Tensor) -> MRINoise |
     elif isinstance(noise, Real):
         model = MRINoise(float(noise))
     else:
-        covariance = complex_numbers("noise", torch.as_tensor(noise) + 0j)
+        covariance = numbers("noise", noise).to(torch.complex128)
         if tuple(covariance.shape) != (coils, coils):
             raise ValueError(
                 f"noise: expected a number, or a covariance ({coils}, {coils}), got {tuple(covariance.shape)}"
             )
-        model = MRINoise(covariance.to(torch.complex128))
+        model = MRINoise(covariance)
     model = model.scaled(scale**2)
     check_noise(data, model)
     return model

@@ -18,7 +18,7 @@ def complex_numbers(name: str, array: Any) -> Tensor:
         ValueError: names the argument: real numbers, and what they may be.
         TypeError: no array of numbers.
     """
-    found = _tensor(name, array)
+    found = numbers(name, array)
     if not found.is_complex():
         raise ValueError(
             f"{name}: expected complex numbers, got {found.dtype} of shape {tuple(found.shape)}{real_hint(found.shape)}"
@@ -40,7 +40,7 @@ def real_numbers(name: str, array: Any, why: str = "") -> Tensor:
         ValueError: names the argument: complex, NaN or infinite, how many and where the first is.
         TypeError: no array of numbers.
     """
-    found = _tensor(name, array)
+    found = numbers(name, array)
     if found.is_complex():
         raise ValueError(f"{name}: expected real numbers, got {found.dtype} of shape {tuple(found.shape)}{why}")
     found = found.double()
@@ -56,13 +56,18 @@ def truths(name: str, array: Any) -> Tensor:
     Raises:
         ValueError: names the argument: other numbers.
     """
-    found = _tensor(name, array)
+    found = numbers(name, array)
     if found.is_complex() or not bool(((found == 0) | (found == 1)).all()):
         raise ValueError(f"{name}: expected true and false, or 1 and 0; of weights or probabilities give array > 0")
     return found.bool()
 
 
-def _tensor(name: str, array: Any) -> Tensor:
+def numbers(name: str, array: Any) -> Tensor:
+    """Return numbers of any kind, on the CPU.
+
+    Raises:
+        TypeError: names the argument: no array of numbers.
+    """
     if isinstance(array, Tensor):
         if array.layout != torch.strided or array.device.type == "meta":
             raise TypeError(f"{name}: a {array.layout} tensor on {array.device}; give a dense one with its values")
@@ -87,7 +92,7 @@ def lengths(name: str, value: Any) -> tuple[float, float]:
     Raises:
         ValueError: names the argument: neither, or not above 0.
     """
-    pair = (value, value) if isinstance(value, Real) else value
+    pair = (value, value) if isinstance(value, Real) and not isinstance(value, bool) else value
     try:
         row, column = (float(length) for length in pair)
     except (TypeError, ValueError):
