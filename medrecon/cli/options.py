@@ -129,20 +129,6 @@ class MRIOptions(Model):
         return self.readouts or (16 if self.trajectory == "spiral" else 64)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the options in a YAML file; settings of a group (original: {steps: 12}) as one level of keys, see `flat`.
-
-    Raises:
-        UsageError: not a YAML file with options.
-    """
-    content = yaml_content(path, f"--config {path}")
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {path}: expected lines such as `views: 60`")
-    if isinstance(content.get("settings"), dict):
-        content["settings"] = one_level(content["settings"])
-    return content
-
-
 def yaml_content(path: Path, where: str) -> Any:
     """Read a YAML file.
 
@@ -155,14 +141,6 @@ def yaml_content(path: Path, where: str) -> Any:
         return plain_text.read_yaml(path)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(f"{where}{str(error).removeprefix(str(path))}") from error
-
-
-def one_level(settings: dict[Any, Any]) -> dict[str, Any]:
-    """Write {group: {name: value}} and {group.name: value} as {group/name: value}."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {str(key): value}
-    return {key.replace(".", "/"): value for key, value in found.items()}
 
 
 def parse_slices(text: str | None, count: int) -> tuple[int, int]:
