@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from pydantic import Field
 
 from medrecon.cli.choice import by_itself
-from medrecon.cli.measurement import load, usage
+from medrecon.cli.measurement import corrections, load, usage
 from medrecon.cli.options import Maps, Model, Output, Seed, Writing, parse_slices, solver_settings
 from medrecon.cli.picture import check_preview, write_preview
 from medrecon.cli.progress import progress
@@ -105,6 +105,7 @@ def recon(
         "output": output,
         "solver": solver,
         **why,
+        **corrections(scan),
         "settings": settings | ({"mode": how.mode} if how.mode else {}),
         "slices": [start, stop],
         "device": how.device,
