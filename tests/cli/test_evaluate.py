@@ -59,6 +59,7 @@ def test_an_image_that_covers_less_is_named(images: Path, capsys: pytest.Capture
         (["good.nii", "ref.nii", "--picture", "old.png"], 1, "old.png exists; give another name or --overwrite"),
         (["good.nii", "./good.nii", "ref.nii"], 2, "is named twice"),
         (["good.nii", "coarse.nii", "ref.nii", "--grid", "recon", "--picture", "x.png"], 2, "have different grids"),
+        (["mr.nii", "ref.nii"], 1, "evaluate: the reconstruction has modality 'MR'"),
         (["good.nii", "mr.nii", "ref.nii"], 1, "mr.nii: evaluate: the reconstruction has modality 'MR'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -66,7 +67,7 @@ def evaluate(
         check_alike(volumes, grid)
     results = {}
     for path, (name, volume) in zip(paths, volumes.items(), strict=True):
-        with naming(path):
+        with naming(path) if len(paths) > 1 else nullcontext():
             results[name] = compare(volume, reference, grid=grid)
         tell_uncovered(name if len(paths) > 1 else "the reconstruction", results[name]["grid"])
     if picture is not None:
