@@ -48,6 +48,7 @@ class Mother:
     """
 
     first: int = 1
+    """hers"""
     second: int = 2
 
 
@@ -57,6 +58,7 @@ class Daughter(Mother):
 
 
 def test_meanings_are_those_of_the_nearest_class() -> None:
+    assert meanings(Mother)["first"] == "hers"
     assert meanings(Daughter) == {"first": "of her own", "second": "numbers, both."}
     assert in_args("No section.\n\nRaises:\n    ValueError: x.") == {}
 
