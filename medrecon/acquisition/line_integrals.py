@@ -21,7 +21,7 @@ LEAST = 8
 """Elements and views from which the shape of a profile says something."""
 
 
-def check_line_integrals(data: Tensor, source: Path) -> None:
+def check_line_integrals(data: Tensor, source: Path | str) -> None:
     """Compare line integrals (Z, V, D) or (1, V, R, D) with what objects in scanners have; warn of what is unusual.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 
 class OptionError(ValueError):
@@ -32,6 +32,8 @@ class RawOptions:
         group: which of several measurements of an ISMRMRD file to read, by the name of its group.
         measurement: which of several measurements of a twix file to read, counted from 0.
         coils: number of virtual coils to compress the data to, after whitening by the noise readouts.
+        coords: .npy file with the coordinates (..., 2), row and column, of samples along a trajectory.
+        coords_units: of these: "cycles/fov", "cycles/pixel" or "radians/pixel"; cycles per field of view by default.
         format: name of the format, instead of recognising it by the file's content.
 
     Raises:
@@ -54,6 +56,8 @@ class RawOptions:
     group: str | None = None
     measurement: int | None = None
     coils: int | None = None
+    coords: str | None = None
+    coords_units: Literal["cycles/fov", "cycles/pixel", "radians/pixel"] | None = None
 
     def __post_init__(self) -> None:
         if self.slices is not None and not 0 <= self.slices[0] < self.slices[1]:

@@ -14,7 +14,8 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from medrecon.cli.explain import explain, refuse_empty, refuse_unknown
-from medrecon.cli.options import UsageError, read_yaml
+from medrecon.cli.options import UsageError
+from medrecon.cli.run_file import read_run
 from medrecon.cli.show import note
 from medrecon.cli.signals import Ended, ended_by_signals
 from medrecon.core.discover import left_out, modules
@@ -64,15 +65,18 @@ def _with_config(
     Parameters
     ----------
     config
-        YAML file with options of the command; flags win over it
+        YAML or TOML file with options of the command, over which flags win; or a whole run, with `command` and
+        `arguments` too
     debug
         show tracebacks
     """
     del debug  # main() looks for it before anything can fail
     app.config = ()
     if config is not None:
-        source = str(config)
-        app.config = (cyclopts.config.Dict(read_yaml(config), use_commands_as_keys=False, source=source),)
+        run = read_run(config)
+        tokens = run.tokens(tokens)
+        refuse_unknown(app, tokens)
+        app.config = (cyclopts.config.Dict(run.options, use_commands_as_keys=False, source=str(config)),)
     try:
         return _call(app, tokens)
     except cyclopts.CycloptsError as error:

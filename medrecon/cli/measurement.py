@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medrecon.cli.options import UsageError, as_option
+from medrecon.cli.show import note
 
 if TYPE_CHECKING:
     from medrecon.core.scan import Scan
@@ -28,6 +29,16 @@ def load(path: Path) -> Scan:
     if format is None or format.name != "measurement":
         raise unknown(path, "not a measurement file", ["medrecon simulate and medrecon import write them"], format)
     return load_scan(path)
+
+
+def corrections(scan: Scan) -> dict[str, Any]:
+    """Return what a report says of corrections of a scan; say aloud that metal is missing."""
+    done = scan.provenance.get("corrected")
+    if not done:
+        return {}
+    if isinstance(done, dict) and isinstance(metal := done.get("metal"), dict) and metal.get("pixels"):
+        note(f"warning: metal was taken out of this measurement: the image lacks it ({metal['pixels']} pixels in all)")
+    return {"corrected": done}
 
 
 def check_device(name: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Pattern = Literal["random", "equispaced", "regular", "gaussian", "gaussian-2d", "poisson", "golden-angle"]
 """the names of `operators.sampling.PATTERNS`, here so that --help needs no torch"""
@@ -72,6 +72,27 @@ class Model(BaseModel):
     )
 
 
+def as_share(value: Any) -> Any:
+    """Read 25% or 0.25 as 0.25.
+
+    Raises:
+        PydanticCustomError: no share above 0 and up to 1.
+    """
+    from pydantic_core import PydanticCustomError
+
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*(%?)\s*", str(value))
+    share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not LEAST_DOSE <= share <= 1:
+        raise PydanticCustomError("share", "expected a share such as 25% or 0.25, from 0.01% to 100%")
+    return share
+
+
+LEAST_DOSE = 1e-4
+"""One part in ten thousand: less leaves no photons."""
+Share = Annotated[float, BeforeValidator(as_share)]
+"""On the command line such as 25% or 0.25"""
+
+
 class CTOptions(Model):
     """CT acquisition."""
 
@@ -90,13 +111,19 @@ class CTOptions(Model):
     """CT: how i0 changes from view to view around its mean; attenuation follows the thickest ray of the view"""
     couch: bool = True
     """CT: --no-couch puts air where the image shows something outside the body"""
-    size: int | None = Field(None, ge=8, le=MOST_PIXELS)
-    """CT: rows of the reconstructed image over the same field of view; the source's own unless given"""
+    dose: Share = 1.0
+    """CT: share of the photons, such as 25% or 0.25, of those that --i0 says: an image does not tell with how many it
+    was made; `medrecon undersample --dose` takes a share of what a measured scan had"""
 
     @property
     def radians(self) -> float | None:
         """The arc in rad."""
         return None if self.arc is None else math.radians(self.arc)
+
+    @property
+    def photons(self) -> float:
+        """Photons per detector element without object, at the dose."""
+        return self.dose * self.i0
 
 
 class MRIOptions(Model):
@@ -129,20 +156,6 @@ class MRIOptions(Model):
         return self.readouts or (16 if self.trajectory == "spiral" else 64)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the options in a YAML file; settings of a group (original: {steps: 12}) as one level of keys, see `flat`.
-
-    Raises:
-        UsageError: not a YAML file with options.
-    """
-    content = yaml_content(path, f"--config {path}")
-    if not isinstance(content, dict):
-        raise UsageError(f"--config {path}: expected lines such as `views: 60`")
-    if isinstance(content.get("settings"), dict):
-        content["settings"] = one_level(content["settings"])
-    return content
-
-
 def yaml_content(path: Path, where: str) -> Any:
     """Read a YAML file.
 
@@ -155,14 +168,6 @@ def yaml_content(path: Path, where: str) -> Any:
         return plain_text.read_yaml(path)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(f"{where}{str(error).removeprefix(str(path))}") from error
-
-
-def one_level(settings: dict[Any, Any]) -> dict[str, Any]:
-    """Write {group: {name: value}} and {group.name: value} as {group/name: value}."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= {f"{key}/{name}": v for name, v in value.items()} if isinstance(value, dict) else {str(key): value}
-    return {key.replace(".", "/"): value for key, value in found.items()}
 
 
 def parse_slices(text: str | None, count: int) -> tuple[int, int]:

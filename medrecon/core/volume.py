@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Units = Literal["HU", "1/mm", "a.u."]
@@ -82,6 +84,25 @@ class Volume:
         """Voxel size (x, y, z) in mm."""
         x, y, z = torch.linalg.vector_norm(self.affine[:3, :3], dim=0).tolist()
         return x, y, z
+
+    def numpy(self) -> NDArray[Any]:
+        """The values (Z, Y, X) as a NumPy array, which shares their memory; `numpy.asarray(volume)` gives them too."""
+        values: NDArray[Any] = self.data.detach().cpu().resolve_conj().resolve_neg().numpy()
+        return values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def like(self, values: Any) -> Volume:
+        """The same grid, units and modality with other values, of NumPy or torch: (Z, Y, X), or (Y, X) of one slice.
+
+        Raises:
+            ValueError: values of another shape.
+        """
+        data = torch.as_tensor(values).clone()
+        if tuple(data.shape) != tuple(self.data.shape) and (1, *data.shape) != tuple(self.data.shape):
+            raise ValueError(f"Volume.like: expected values {tuple(self.data.shape)}, got {tuple(data.shape)}")
+        return replace(self, data=data.reshape(self.data.shape), source={})
 
     def map(self, function: Callable[[Tensor], Tensor], units: Units | None = None) -> Volume:
         """The same grid with new values."""

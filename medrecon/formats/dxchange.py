@@ -22,9 +22,9 @@ from medrecon.acquisition.rotation_centre import in_turn, mirror_centre, paralle
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5
-from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
 from medrecon.geometry import ParallelGeometry
+from medrecon.geometry.placement import rotation_axis_affine
 
 log = logging.getLogger(__name__)
 

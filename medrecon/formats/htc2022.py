@@ -22,9 +22,9 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5, storage
-from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw, of_scan
 from medrecon.geometry import FanGeometry
+from medrecon.geometry.placement import rotation_axis_affine
 
 STRUCTS = ("CtDataLimited", "CtDataFull", "CtData")
 NUMBERS = (

@@ -12,8 +12,8 @@ import torch
 from medrecon.core.place import refuse
 from medrecon.core.scan import Scan
 from medrecon.formats.base import ScanWriter
-from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.find import hint, scan_writers
+from medrecon.geometry.placement import isocentre_affine
 
 log = logging.getLogger(__name__)
 NOWHERE = 1e-3

@@ -21,9 +21,9 @@ from medrecon.core.noise import CTNoise
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks, hdf5, storage
-from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
 from medrecon.geometry import ParallelGeometry
+from medrecon.geometry.placement import rotation_axis_affine
 
 VIEWS, ELEMENTS, SIZE = 1000, 513, 362
 FIELD = 260.0

@@ -1,21 +1,23 @@
-"""NumPy .npy with Cartesian k-space: (coils, rows, columns) or (slices, coils, rows, columns), complex.
+"""NumPy .npy with complex k-space: (coils, rows, columns) or (slices, coils, rows, columns).
 
-Zero frequency at n // 2, 0 where not acquired; the phase encoding is along the columns.
+On a grid zero frequency is at n // 2, 0 where not acquired; the phase encoding is along the columns. Along a trajectory
+rows and columns are the axes of a second file, the coordinates (..., 2) of the samples, such as (spokes, points, 2).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medrecon.acquisition.options import RawOptions
+from medrecon.acquisition.kspace import cartesian
+from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
-from medrecon.formats.common import cartesian
 from medrecon.formats.contents import of_raw
 
 MAGIC = b"\x93NUMPY"
@@ -26,7 +28,7 @@ class NumpyKspace(RawReader):
 
     name = "npy_kspace"
     summary = "NumPy .npy, complex k-space (coils, H, W) or (slices, coils, H, W)"
-    uses = ("slices", "pixel")
+    uses = ("slices", "pixel", "size", "coords", "coords_units")
 
     def recognises(self, path: Path) -> bool:
         """Look for a .npy file of any content, by its first bytes."""
@@ -45,6 +47,11 @@ class NumpyKspace(RawReader):
         Raises:
             ValueError: names the file: truncated, not complex, another rank or order of axes, NaN and the slice.
         """
+        if options.coords is not None:
+            return _along(path, Path(options.coords), options)
+        for name in ("size", "coords_units"):
+            if getattr(options, name) is not None:
+                raise OptionError(f"{name}: only with coords; on a grid the image has the size of k-space")
         stack = _stack(path)
         try:
             start, stop = options.range(len(stack))
@@ -55,13 +62,48 @@ class NumpyKspace(RawReader):
             raise type(error)(f"{path}: {error}") from error
 
 
-def _stack(path: Path) -> NDArray[np.complex64]:
-    """(Z, C, H, W) on disk."""
+def _along(path: Path, coords: Path, options: RawOptions) -> Scan:
+    """Samples (..., *item) along a trajectory, coordinates (*item, 2) in a file of their own."""
+    from medrecon.acquisition.arrays.kspace import from_kspace
+
+    if options.size is None:
+        raise OptionError("size: needed with coords: rows of the image, which is square")
+    if not coords.is_file():
+        raise OptionError(f"coords: no such file, {coords}")
+    array, places = _mapped(path), _mapped(coords)
+    lead = array.ndim - places.ndim + 1
+    count = len(array) if lead == 2 else 1
+    start, stop = options.range(count)
+    try:
+        scan = from_kspace(
+            array[start:stop] if lead == 2 else array,
+            axes={1: "coil sample", 2: "slice coil sample"}.get(lead),
+            coords=places,
+            coords_units=options.coords_units,
+            image_shape=options.size,
+            spacing=options.pixel,
+        )
+    except ValueError as error:
+        raise type(error)(f"{path}, with coords {coords.name}: {error}") from error
+    affine = scan.affine.clone()
+    affine[2, 3] = affine[2, 2] * (start - (count - 1) / 2)  # of all slices, not of those read
+    facts = {**scan.provenance, "source": path.name, "format": "npy_kspace", "coords": coords.name}
+    return replace(scan, affine=affine, provenance={**facts, "slices": [start, stop]})
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """The array on disk."""
     try:
         _check_length(path)
-        array: NDArray[np.complex64] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses the header as Python, and raises what that does
         raise ValueError(f"{path}: not a .npy array of numbers, truncated or damaged ({error})") from error
+    return array
+
+
+def _stack(path: Path) -> NDArray[np.complex64]:
+    """(Z, C, H, W) on disk."""
+    array = _mapped(path)
     try:
         _check(array)
     except ValueError as error:
@@ -94,7 +136,7 @@ def _check(array: NDArray[np.complex64]) -> None:
         if array.shape[-1:] == (2,):
             hint = "real and imaginary parts? Save array[..., 0] + 1j * array[..., 1]"
         if array.shape[-1:] in {(2,), (3,)}:
-            hint += ". Coordinates of a trajectory? Cartesian k-space is read"
+            hint += ". Coordinates of a trajectory? Give the file of the samples, and this one as coords"
         raise ValueError(f"expected complex k-space, got {array.dtype} of shape {array.shape}; {hint}")
     if array.ndim not in (3, 4) or not array.size:
         hint = "; of one coil save array[None]" if array.ndim == 2 else ""

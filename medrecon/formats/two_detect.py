@@ -23,9 +23,9 @@ from medrecon.acquisition.rotation_centre import full_turn_centre
 from medrecon.core.scan import Scan
 from medrecon.formats.base import RawReader
 from medrecon.formats.common import checks
-from medrecon.formats.common.placement import rotation_axis_affine
 from medrecon.formats.contents import of_raw
 from medrecon.geometry import FanGeometry
+from medrecon.geometry.placement import rotation_axis_affine
 
 FILES = ("sinogram.tif", "dark.tif", "flat1.tif", "flat2.tif")
 VIEWS, ELEMENTS, BIN, SIZE = 3601, 1912, 2, 1024

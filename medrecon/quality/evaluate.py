@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from medrecon.core.volume import Volume
 from medrecon.quality.metrics import CT_WINDOWS, SSIM_WINDOW, Window, ssim
+
+Grid = Literal["reference", "recon"]
+"""whose voxels are compared"""
 
 SAME_PLACE = 1e-3
 """of a voxel: grids closer than this are the same"""
@@ -26,65 +29,99 @@ CHUNK = 16
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The reconstruction on the reference's grid, (Z, Y, X), and the voxels it covers."""
+    """A volume on another's grid, (Z, Y, X), and the voxels it covers."""
 
     data: Tensor
     mask: Tensor
     resampled: bool
 
 
-def evaluate(recon: Volume, reference: Volume) -> dict[str, Any]:
+def evaluate(recon: Volume, reference: Volume, *, grid: Grid = "reference") -> dict[str, Any]:
     """PSNR, SSIM, NMSE, RMSE and bias of `recon`, ready for JSON. The values are never rescaled.
 
-    If the grids differ, the reconstruction is brought onto the reference's grid by trilinear interpolation,
-    averaged over the reference's voxel where the reconstruction is finer. Voxels it does not cover do not count;
-    slices it does not cover at all are left out and listed.
+    If the grids differ, one volume is brought onto the other's by trilinear interpolation, averaged over the voxel of
+    the grid where it is finer. Voxels that it does not cover do not count; slices it does not cover at all are left out
+    and listed.
 
-    CT: each declared window (`metrics.CT_WINDOWS`) with both volumes clipped to it and its width as data range;
+    HU: each declared window (`metrics.CT_WINDOWS`) with both volumes clipped to it and its width as data range;
     NMSE is relative to the window's lower end. The figures at the top are those of the full window.
-    MRI: magnitudes; the data range is the maximum of the reference volume. In both, PSNR, NMSE and RMSE of the
-    volume come from the error over all its voxels, SSIM is the mean over its slices; every slice is listed too.
-    An infinite PSNR (no error at all) is given as None.
+    MRI (magnitudes), and CT in 1/mm: the data range is the maximum of the reference volume on the grid of the
+    comparison. In both, PSNR, NMSE and RMSE of the volume come from the error over all its voxels, SSIM is the mean
+    over its slices; every slice is listed too. An infinite PSNR (no error at all) is given as None.
+
+    Args:
+        grid: "reference": the reconstruction is brought to the reference's voxels, so that detail it lacks is an error.
+            "recon": the reference is brought to those of the reconstruction, which is asked for no more than its voxels
+            can hold; figures of reconstructions on different grids are then not of the same voxels.
 
     Raises:
         ValueError: modality or units differ, the volumes do not overlap, or values are not finite.
     """
-    _check_pair(recon, reference)
-    matched = resample_to(recon, reference)
-    kept = matched.mask.flatten(1).any(1)
+    pair = paired(recon, reference, grid)
+    kept = pair.mask.flatten(1).any(1)
     index = kept.nonzero()[:, 0].tolist()
-    x, mask = matched.data[kept], matched.mask[kept]
-    truth = _real(reference.data)
+    x, truth, mask = pair.recon[kept], pair.reference[kept], pair.mask[kept]
     report: dict[str, Any] = {
         "modality": reference.modality,
         "units": reference.units,
         "ssim_window": f"uniform {SSIM_WINDOW}x{SSIM_WINDOW}",
         "grid": {
-            "shape": list(truth.shape),
-            "resampled": matched.resampled,
+            "of": grid,
+            "shape": list(pair.mask.shape),
+            "resampled": pair.resampled,
             "slices_compared": len(index),
             "slices_left_out": (~kept).nonzero()[:, 0].tolist(),
             "covered": round(float(mask.double().mean()), 6),
         },
     }
-    if reference.modality == "CT":
-        windows = {name: _scores(w.clip(x), w.clip(truth[kept]), mask, w) for name, w in CT_WINDOWS.items()}
+    if reference.units == "HU":
+        windows = {name: _scores(w.clip(x), w.clip(truth), mask, w) for name, w in CT_WINDOWS.items()}
         slices = [
             {"index": k, **{name: scores["slices"][i] for name, scores in windows.items()}} for i, k in enumerate(index)
         ]
         for scores in windows.values():
             del scores["slices"]
         return {**report, **windows["full"], "windows": windows, "slices": slices}
-    scores = _scores(x, truth[kept], mask, Window(0.0, float(truth.max())))
+    most = float(pair.reference.max() if grid == "reference" else truth[mask].max())
+    scores = _scores(x, truth, mask, Window(0.0, most))
     rows = scores.pop("slices")
     return {**report, **scores, "slices": [{"index": k, **row} for k, row in zip(index, rows, strict=True)]}
 
 
-def resample_to(volume: Volume, grid: Volume) -> Matched:
-    """`volume` (its magnitude) at the voxels of `grid`; a volume covers half a voxel around its outermost centres.
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Magnitudes of a reconstruction and its reference on one grid, (Z, Y, X), and the voxels that both cover."""
+
+    recon: Tensor
+    reference: Tensor
+    mask: Tensor
+    resampled: bool
+
+
+def paired(recon: Volume, reference: Volume, grid: Grid = "reference") -> Pair:
+    """Bring two volumes to one grid, see `evaluate`.
 
     Raises:
-        ValueError: the two do not overlap, or a voxel of the reference holds too many of the volume's.
+        ValueError: as `evaluate`, or an unknown grid.
+    """
+    if grid not in get_args(Grid):
+        raise ValueError(f"grid: expected 'reference' or 'recon', got {grid!r}")
+    _check_pair(recon, reference)
+    if grid == "reference":
+        moved = resample_to(recon, reference)
+        return Pair(moved.data, _real(reference.data), moved.mask, moved.resampled)
+    moved = resample_to(reference, recon, names=("reference", "reconstruction"))
+    return Pair(_real(recon.data), moved.data, moved.mask, moved.resampled)
+
+
+def resample_to(volume: Volume, grid: Volume, names: tuple[str, str] = ("reconstruction", "reference")) -> Matched:
+    """`volume` (its magnitude) at the voxels of `grid`; a volume covers half a voxel around its outermost centres.
+
+    Args:
+        names: what the two are, for errors.
+
+    Raises:
+        ValueError: the two do not overlap, or a voxel of the grid holds too many of the volume's.
     """
     from scipy.ndimage import map_coordinates
 
@@ -96,7 +133,7 @@ def resample_to(volume: Volume, grid: Volume) -> Matched:
     fine = [max(1, round(g / v)) for g, v in zip(grid.spacing, _spacing_along(to_volume, grid), strict=True)]
     if math.prod(fine) > FINEST:
         raise ValueError(
-            f"a voxel of the reference, {_mm(grid)}, holds {math.prod(fine)} of the reconstruction, {_mm(volume)}; "
+            f"a voxel of the {names[1]}, {_mm(grid)}, holds {math.prod(fine)} of the {names[0]}, {_mm(volume)}; "
             "are the lengths of both mm? If they are, bring one to the grid of the other first"
         )
     points = [(np.arange(n) + 0.5) / n - 0.5 for n in fine]
@@ -114,8 +151,8 @@ def resample_to(volume: Volume, grid: Volume) -> Matched:
             out[k] += map_coordinates(values, voxel[::-1], order=1, mode="nearest").reshape(height, width)
     if not inside.any():
         raise ValueError(
-            f"evaluate: the volumes do not overlap: the reconstruction spans {_extent(volume)} mm, "
-            f"the reference {_extent(grid)} mm (RAS); is it another scan?"
+            f"evaluate: the volumes do not overlap: the {names[0]} spans {_extent(volume)} mm, "
+            f"the {names[1]} {_extent(grid)} mm (RAS); is it another scan?"
         )
     return Matched(torch.from_numpy(out / math.prod(fine)), torch.from_numpy(inside), True)
 

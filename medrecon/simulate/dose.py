@@ -46,10 +46,14 @@ def reduce_dose(scan: Scan, fraction: float, generator: torch.Generator) -> Scan
     """A CT scan at `fraction` of its dose, with the noise model that belongs to it.
 
     Raises:
-        ValueError: not a CT scan, a scan without noise/i0, or a fraction outside (0, 1].
+        ValueError: not a CT scan, one without noise/i0 or with rays that were filled in, or a fraction outside (0, 1].
     """
     if scan.modality != "ct":
         raise ValueError(f"reduce_dose: needs a CT scan, got {scan.modality}")
+    if scan.provenance.get("corrected"):
+        raise ValueError(
+            "reduce_dose: the scan is corrected, and its noise is that of the original; lower its dose first"
+        )
     noise = scan.noise if isinstance(scan.noise, CTNoise) else CTNoise()
     lowered = insert_noise(scan.data, noise, fraction, generator)
     before = scan.provenance.get("dose_fraction", 1.0)

@@ -19,6 +19,7 @@ from medrecon.pipeline.choose import parse_settings, settable, solver_classes
 from medrecon.pipeline.request import RequestError
 
 INPUTS = {
+    "correct": "x.h5 -o y.h5 --rings",
     "data check": "x.toml",
     "data index": "x.toml -o y",
     "data split": "x -o y.toml",

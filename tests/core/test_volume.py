@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,3 +48,22 @@ def test_voxels_and_slices_lie_where_the_affine_says() -> None:
     assert torch.equal(doubled.data, 2 * volume.data) and doubled.units == "a.u."
     with pytest.raises(ValueError, match="the grid"):
         volume.map(lambda data: data[1:])
+
+
+def test_values_of_numpy_go_out_and_in() -> None:
+    volume = make()
+    assert np.array_equal(volume.numpy(), volume.data.numpy()) and np.array_equal(np.asarray(volume), volume.numpy())
+    assert np.asarray(volume, dtype=np.float64).dtype == np.float64 and np.array(volume).shape == (4, 6, 5)
+    copy = np.array(volume)
+    copy[:] = 7
+    assert not (volume.numpy() == 7).any()
+    turned = make(data=torch.full((1, 2, 2), 1 + 2j).conj(), units="a.u.", modality="MR")
+    assert (turned.numpy() == 1 - 2j).all()
+    wanted = np.arange(120.0).reshape(4, 6, 5)
+    other = volume.like(wanted)
+    assert np.array_equal(other.numpy(), wanted) and other.units == "HU" and torch.equal(other.affine, AFFINE)
+    wanted[:] = 0
+    assert other.numpy().any()
+    assert volume.slices(0, 1).like(np.ones((6, 5))).data.shape == (1, 6, 5)
+    with pytest.raises(ValueError, match=r"Volume.like: expected values \(4, 6, 5\), got \(6, 5\)"):
+        volume.like(np.ones((6, 5)))

@@ -19,11 +19,11 @@ from medrecon.coils.maps.espirit import espirit
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl
-from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.fastmri.write import write_fastmri
 from medrecon.formats.measurement_file import save_scan
 from medrecon.formats.raw_data import read_raw
 from medrecon.geometry import Cartesian, ParallelGeometry, Trajectory
+from medrecon.geometry.placement import isocentre_affine
 from medrecon.numerics.linalg import cg
 from medrecon.operators.mri.cartesian import CartesianMRI
 from medrecon.sampling.lines import random_mask

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, str] = {
     "diffusion": "core numerics operators models",
     "solvers": "core numerics kspace coils operators models diffusion",
     "corrections": "core numerics geometry operators",
-    "acquisition": "core numerics geometry coils corrections",
+    "acquisition": "core numerics geometry coils operators corrections",
     "pipeline": "core numerics geometry sampling kspace coils operators models quality solvers",
     "formats": "core numerics geometry corrections acquisition",
     "simulate": "core numerics geometry sampling coils operators corrections",

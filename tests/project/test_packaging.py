@@ -87,7 +87,7 @@ def test_wheel_from_sdist_has_everything_and_imports(built: Path, tmp_path: Path
             assert f"medrecon/{inside}{path.relative_to(ROOT / folder).as_posix()}" in names
     for path in (ROOT / "models" / "weights").glob("*"):
         assert f"medrecon/models/weights/{path.name}" in names
-    assert "medrecon/py.typed" in names
+    assert {"medrecon/py.typed", "medrecon/__init__.pyi"} <= names
     assert any(n.endswith("licenses/LICENSE") for n in names)
     assert not any(n.startswith(("operators/", "models/", "tests/")) for n in names)
 

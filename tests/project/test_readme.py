@@ -138,6 +138,17 @@ def rows(page: str, head: str) -> dict[str, str]:
     return {line.split("`")[1]: line for line in table}
 
 
+def test_the_table_of_solvers_is_the_one_that_auto_goes_by() -> None:
+    from medrecon.pipeline.auto import TABLE
+
+    shown = README.partition("| scan | solver |")[2].partition("\n\n")[0].splitlines()[2:]
+    expected = [
+        f"| {row.case} | `{row.solver}`{f' with `{row.prior}`' if row.prior else ''} | {row.figures} |"
+        for row in TABLE.values()
+    ]
+    assert shown == expected
+
+
 def test_the_tables_of_raw_data_are_whole() -> None:
     from medrecon.formats.find import raw_readers, scan_writers
 

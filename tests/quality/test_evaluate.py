@@ -73,6 +73,7 @@ def test_ct_figures_of_the_same_grid() -> None:
     recon = noisy(reference, 10.0)
     result = evaluate(recon, reference)
     assert result["grid"] == {
+        "of": "reference",
         "shape": [6, 24, 30],
         "resampled": False,
         "slices_compared": 6,
@@ -176,3 +177,43 @@ def test_mismatches_are_refused() -> None:
     empty = Volume(torch.zeros(2, 8, 8), torch.eye(4, dtype=torch.float64), "a.u.", "MR")
     with pytest.raises(ValueError, match="no positive value"):
         evaluate(empty, empty)
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid"),
+    [
+        ((2, 8, 9), affine((2.0, 2.0, 5.0), (-8, -10, -5))),  # coarser than the reference, which is averaged
+        ((7, 20, 20), affine((-0.7, 0.8, 2.0), (8, -10, -7))),
+    ],
+    ids=["coarser", "left-handed"],
+)
+def test_on_the_grid_of_the_reconstruction_its_own_voxels_are_compared(
+    shape: tuple[int, int, int], grid: Tensor
+) -> None:
+    recon = field(shape, grid)
+    result = evaluate(recon, REFERENCE, grid="recon")
+    assert result["grid"]["of"] == "recon" and result["grid"]["shape"] == list(shape)
+    assert result["grid"]["covered"] == 1 and result["rmse"] < 1e-3
+    assert evaluate(recon.map(lambda d: d + 7), REFERENCE, grid="recon")["bias"] == pytest.approx(7.0, abs=1e-3)
+    with pytest.raises(ValueError, match="expected 'reference' or 'recon', got 'finer'"):
+        evaluate(recon, REFERENCE, grid="finer")  # type: ignore[arg-type]
+
+
+def test_detail_that_voxels_cannot_hold_is_an_error_on_the_references_grid_only() -> None:
+    """The means of 2 x 2 voxels are the best a coarse image can be."""
+    fine = Volume(
+        torch.rand((2, 32, 32), generator=torch.Generator().manual_seed(0)), torch.eye(4).double(), "a.u.", "MR"
+    )
+    coarse = affine((2, 2, 1), (0.5, 0.5, 0))
+    means = Volume(fine.data.reshape(2, 16, 2, 16, 2).mean((2, 4)), coarse, "a.u.", "MR")
+    inner = evaluate(means, fine, grid="recon")
+    assert inner["rmse"] < 1e-6 and inner["data_range"] == pytest.approx(float(means.data.max()))
+    assert evaluate(means, fine)["rmse"] > 0.2
+
+
+def test_attenuation_is_not_judged_by_windows_of_hu() -> None:
+    """4095 HU are no range of values about 0.02 / mm: an error of a half had 117 dB."""
+    truth = Volume(0.02 * REFERENCE.data.sigmoid(), REFERENCE.affine, "1/mm", "CT")
+    result = evaluate(truth.map(lambda d: d * 1.5), truth)
+    assert "windows" not in result and result["data_range"] == float(truth.data.max())
+    assert result["nmse"] == pytest.approx(0.25) and result["psnr_db"] < 15

@@ -11,9 +11,9 @@ import torch
 from medrecon.cli import main
 from medrecon.core.noise import MRINoise
 from medrecon.core.scan import Scan
-from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.measurement_file import load_scan, save_scan
 from medrecon.geometry import Cartesian, Trajectory
+from medrecon.geometry.placement import isocentre_affine
 from medrecon.sampling.lines import equispaced_mask
 from medrecon.simulate.undersample import undersample
 

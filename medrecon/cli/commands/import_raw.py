@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from pydantic import Field
@@ -56,6 +56,10 @@ class Choices(Model):
     """which measurement of a twix file to read, as `medrecon info` lists them"""
     coils: int | None = Field(None, ge=1, le=1024)
     """number of virtual coils to compress MRI to, after whitening by the noise readouts"""
+    coords: str | None = None
+    """.npy file with the coordinates (..., 2), row and column, of the samples of k-space in .npy; with --size"""
+    coords_units: Literal["cycles/fov", "cycles/pixel", "radians/pixel"] | None = None
+    """units of the coordinates; cycles per field of view, -n/2 to n/2, by default"""
 
 
 @app.default

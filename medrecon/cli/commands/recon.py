@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 from pydantic import Field
 
-from medrecon.cli.measurement import load, usage
+from medrecon.cli.choice import by_itself
+from medrecon.cli.measurement import corrections, load, usage
 from medrecon.cli.options import Maps, Model, Output, Seed, Writing, parse_slices, solver_settings
+from medrecon.cli.picture import check_preview, write_preview
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -36,13 +38,16 @@ class Choices(Model):
     batch: int | None = Field(None, ge=1, le=10_000)
     """slices solved at once: more are faster and take more memory"""
     settings: dict[str, str] | None = None
-    """hyper-parameters of the solver, such as --settings.iterations 50 or --settings.original.steps 100"""
+    """hyper-parameters of the solver, such as --settings.iterations 50; `medrecon solvers NAME` lists those of a solver
+    with their defaults and what they mean"""
     prior: str | None = None
     """ct, ct_pixel, mri, mri_pixel or a .safetensors file; ct or mri, by the modality, unless given"""
     label: str | None = None
     """what is measured: a class that the prior was trained with, such as chest"""
     template: Path | None = None
     """folder of the DICOM images that the measurement was simulated from: patient and study of a DICOM output"""
+    preview: Path | None = None
+    """PNG to write beside the result: up to nine slices, evenly spread"""
     maps: Maps = "auto"
     """coil sensitivities of MRI: auto takes the measurement's own, or else ESPIRiT's; nlinv and jsense need no fully
     sampled centre"""
@@ -68,9 +73,11 @@ def recon(
     output
         NIfTI file (.nii, .nii.gz), a folder for a DICOM series, or an array for BART (.cfl)
     solver
-        one of `medrecon solvers`
+        one of `medrecon solvers`; auto takes the one that did best on scans of this kind, and says why
     """
-    check_free(Path(output), writing.overwrite, inputs=(measurement, *([how.template] if how.template else [])))
+    inputs = (measurement, *([how.template] if how.template else []))
+    check_free(Path(output), writing.overwrite, inputs=inputs)
+    check_preview(how.preview, output, writing.overwrite, inputs)
 
     from medrecon import formats
     from medrecon.core import atomic
@@ -81,6 +88,7 @@ def recon(
     scan = load(measurement)
     start, stop = parse_slices(how.slices, scan.slice_count)
     settings = solver_settings(how.settings)
+    solver, prior, why = by_itself(scan, solver, how.prior, how.mode, settings)
     options: Options = {
         "slices": (start, stop) if how.slices else None,
         "device": how.device,
@@ -88,7 +96,7 @@ def recon(
         "batch": how.batch,
         "mode": how.mode,
         "settings": settings,
-        "prior": how.prior,
+        "prior": prior,
         "label": how.label,
         "maps": how.maps,
     }
@@ -96,6 +104,8 @@ def recon(
         "measurement": str(measurement),
         "output": output,
         "solver": solver,
+        **why,
+        **corrections(scan),
         "settings": settings | ({"mode": how.mode} if how.mode else {}),
         "slices": [start, stop],
         "device": how.device,
@@ -115,6 +125,7 @@ def recon(
         options["on_progress"] = report
         volume, result = reconstruct(scan, solver, **options)
         save(volume, {**plan, **result}, output, writing.overwrite, how.template)
+        write_preview(how.preview, volume, result, writing.overwrite)
     says = _meaning(solver, result)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g} ({says}), {result['seconds']:.1f} s")
     if out.json:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
+from pydantic import Field
 
-from medrecon.cli.options import CTOptions, Model, MRIOptions, Output, Seed, UsageError, Writing, parse_slices
+from medrecon.cli.options import (
+    MOST_PIXELS,
+    CTOptions,
+    Model,
+    MRIOptions,
+    Output,
+    Seed,
+    UsageError,
+    Writing,
+    parse_slices,
+)
 from medrecon.cli.progress import progress
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
@@ -30,6 +41,9 @@ class Source(Model):
     """which series of a folder with several; `medrecon info` lists them"""
     units: Literal["HU", "1/mm", "1/cm"] | None = None
     """CT: of the values of a NIfTI file; HU unless given"""
+    size: int | None = Field(None, ge=8, le=MOST_PIXELS)
+    """rows of the reconstructed image over the same field of view; the source's own unless given; of MRI k-space then
+    ends there"""
     seed: Seed = 0
     """seed of the noise, the mask and the coils"""
     matched: Annotated[bool, Parameter(negative="")] = False
@@ -89,6 +103,7 @@ def simulate(
         "grid": list(volume.data.shape),
         "spacing_mm": list(volume.spacing),
         **what.chosen.model_dump(),
+        "size": what.source.size,
         "seed": what.source.seed,
         "matched": what.source.matched,
     }
@@ -111,6 +126,7 @@ def _read(source: Path, what: Choices) -> Volume:
     from medrecon.formats.base import Slices
     from medrecon.formats.common.naming import naming
     from medrecon.simulate.ct_rays import WHOLE
+    from medrecon.simulate.resolution import lower_resolution
     from medrecon.simulate.volume_checks import check_ct, check_mri
 
     modality: Literal["CT", "MR"] = "CT" if what.modality == "ct" else "MR"
@@ -122,6 +138,7 @@ def _read(source: Path, what: Choices) -> Volume:
             check_ct(volume, whole=what.ct.geometry in WHOLE)
         else:
             check_mri(volume)
+            volume = volume if what.source.size is None else lower_resolution(volume, what.source.size)
     return volume
 
 
@@ -136,13 +153,16 @@ def _size(volume: Volume, what: Choices, source: Path) -> float:
     ct, mri = what.ct, what.mri
     try:
         if what.modality == "ct":
-            return beforehand.check_ct(volume, geometry=ct.geometry, views=ct.views, arc=ct.radians, size=ct.size)
+            return beforehand.check_ct(
+                volume, geometry=ct.geometry, views=ct.views, arc=ct.radians, size=what.source.size
+            )
         if mri.trajectory != "cartesian":
             return beforehand.check_trajectory(volume, readouts=mri.interleaves, coils=mri.coils) / 4
         grid = mri.model_dump(include=GRID_ONLY | {"coils"})
         return beforehand.check_cartesian(volume, seed=what.source.seed, **grid) / 4  # k-space with zeros is compressed
     except ValueError as error:
-        given = what.chosen.model_dump(exclude_unset=True).items()
+        size = what.source.model_dump(exclude_unset=True, include={"size"})
+        given = {**what.chosen.model_dump(exclude_unset=True), **size}.items()
         named = [f"--{name.replace('_', '-')} {value}" for name, value in given]
         said = str(error).removeprefix("simulate_ct: ").removeprefix("simulate_mri: ")
         raise ValueError(f"{', '.join([str(source), *named])}: {said}") from error
@@ -155,24 +175,36 @@ def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
     from medrecon.simulate import simulate_ct
 
     ct = what.ct
-    return simulate_ct(
+    scan = simulate_ct(
         volume,
         geometry=ct.geometry,
         views=ct.views,
         arc=ct.radians,
-        i0=ct.i0,
+        i0=ct.photons,
         sigma_e=ct.sigma_e,
         tube_current=ct.tube_current,
-        size=ct.size,
+        size=what.source.size,
         couch=ct.couch,
         matched=what.source.matched,
         generator=torch.Generator().manual_seed(what.source.seed),
         on_progress=report,
     )
+    if ct.dose == 1:
+        return scan
+    note(
+        f"dose: {100 * ct.dose:g} % of --i0 {ct.i0:g} are {ct.photons:g} photons; the image does not tell its own dose"
+    )
+    return replace(scan, provenance={**scan.provenance, "dose_fraction": ct.dose, "dose_of_i0": ct.i0})
 
 
 def _mri_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
-    """k-space on a grid or along a trajectory."""
+    """k-space on a grid or along a trajectory; where it has a size, the digest of the source is of it at that size."""
+    scan = _kspace(volume, what, report)
+    size = what.source.size
+    return scan if size is None else replace(scan, provenance={**scan.provenance, "size": size})
+
+
+def _kspace(volume: Volume, what: Choices, report: OnProgress) -> Scan:
     import torch
 
     from medrecon.simulate import simulate_mri, simulate_noncartesian

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medrecon.acquisition.kspace import cartesian
 from medrecon.acquisition.options import RawOptions
 from medrecon.core.scan import Scan
 from medrecon.formats.bart import cfl
-from medrecon.formats.common import cartesian
 from medrecon.numerics.fourier import centred_ifft
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrecon.acquisition.kspace import cartesian
 from medrecon.acquisition.options import OptionError, RawOptions
 from medrecon.core.scan import Scan
-from medrecon.formats.common import cartesian, hdf5, storage
-from medrecon.formats.common.placement import isocentre_affine, moved
+from medrecon.formats.common import hdf5, storage
 from medrecon.formats.fastmri import header as fastmri_header
 from medrecon.geometry import Cartesian
+from medrecon.geometry.placement import isocentre_affine, moved
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import torch
 
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.common import hdf5, storage
-from medrecon.formats.common.placement import isocentre_affine
 from medrecon.formats.fastmri import header as fastmri_header
+from medrecon.geometry.placement import isocentre_affine
 
 log = logging.getLogger(__name__)
 

@@ -51,7 +51,8 @@ class FBP(Solver):
         if missing := int((y.precision == 0).expand(y.data.shape).sum()):
             raise ValueError(
                 f"fbp: {missing} samples have precision 0, not measured, and filtered backprojection would take their "
-                "values for measured ones: fill them in (corrections.inpaint.interpolate_rays), or use 'cgls' or 'tv'"
+                "values for measured ones: fill them in (corrections.inpaint.interpolate_rays; medrecon "
+                "correct --filled measured), or use 'cgls' or 'tv'"
             )
         monitor = Monitor(y, 1, on_step)
         image = A.fbp(y.data, self.window)

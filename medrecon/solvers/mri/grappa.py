@@ -28,11 +28,17 @@ class GRAPPA(Solver):
     """
 
     readout: int = 5
+    """of a mask of lines: samples taken of each neighbouring line, odd"""
     lines: int = 2
+    """of a mask of lines: neighbouring acquired lines, half on either side"""
     window: int = 5
+    """of a mask over both axes: side of the square that neighbours are taken from, odd"""
     neighbours: int = 8
+    """of a mask over both axes: nearest acquired samples"""
     tikhonov: float = 1e-4
+    """least regularisation of the weights, of the mean energy of the ACS"""
     noise: float = 1.0
+    """regularisation for the noise, of its power over the signal's where the sample lies; 0 is plain GRAPPA"""
 
     name: ClassVar[str] = "grappa"
     modalities: ClassVar[tuple[Literal["ct", "mri"], ...]] = ("mri",)

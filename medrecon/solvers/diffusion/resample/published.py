@@ -234,9 +234,13 @@ class Published(DiffusionSolver):
     gamma: float = 40.0
     """variance factor of stochastic resampling"""
     pixel_lr: float = 1e-2
+    """step size of AdamW on the image"""
     pixel_iterations: int = 2000
+    """of AdamW on the image, at most"""
     latent_lr: float = 5e-3
+    """step size of AdamW on the latent"""
     latent_iterations: int = 500
+    """of AdamW on the latent, at most"""
     patience: int = 200
     """the latent stage stops when its loss exceeds that of this many iterations ago"""
     tolerance: float = 1e-6

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medrecon.core.scan import Scan
 from medrecon.core.scan_ranges import check_scale
-from medrecon.formats.common.placement import isocentre_affine, moved
+from medrecon.geometry.placement import isocentre_affine, moved
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from medrecon.formats.common.placement import isocentre_affine, moved, rotation_axis_affine
 from medrecon.geometry import ImageGrid
+from medrecon.geometry.placement import isocentre_affine, moved, rotation_axis_affine
 from medrecon.numerics.fourier import centred_ifft
 
 SHAPES = pytest.mark.parametrize("shape", [(6, 8), (7, 9), (6, 9)])
