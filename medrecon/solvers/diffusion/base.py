@@ -155,8 +155,7 @@ class DiffusionSolver(Solver):
         """Reconstruct; `warm` as in `prepare`."""
         run = self.prepare(A, y, generator=generator, warm=warm)
         monitor = Monitor(y, len(run.sigmas) - 1, on_step)
-        watch = lambda e: e.image is not None and monitor(A(_mean(e.image, len(y.data))))  # noqa: E731
-        state = reverse(run.guide, run.sampler, run.sigmas, run.draw, run.start, watch)
+        state = completed(run, monitor)
         image, facts = self.image(run, state)
         finished = state.step == len(run.sigmas) - 1
         return monitor.solution(A, image, finished, network_calls=vars(run.space.calls), **facts)
@@ -228,6 +227,12 @@ class GuidedSolver(LevelSolver):
 
     def stepper(self) -> Sampler:
         return sampler_named(self.sampler, self.eta)
+
+
+def completed(run: Run, monitor: Monitor) -> State:
+    """Do a run to its end, or until the monitor, which is shown the mean of the trajectories, says stop."""
+    watch = lambda e: e.image is not None and monitor(run.data.A(_mean(e.image, len(run.data.y.data))))  # noqa: E731
+    return reverse(run.guide, run.sampler, run.sigmas, run.draw, run.start, watch)
 
 
 def _mean(images: Tensor, batch: int) -> Tensor:

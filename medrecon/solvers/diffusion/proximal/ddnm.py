@@ -81,6 +81,7 @@ class DDNM(SpectralSolver):
     @classmethod
     def paper(cls, prior: Prior) -> DDNM:
         """Return it with the published number of levels, from pure noise; the levels are even in log sigma."""
+        # From memory: the paper was not at hand.
         return cls(prior, steps=100, start=None, repeats=1)
 
     @classmethod

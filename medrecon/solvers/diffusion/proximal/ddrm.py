@@ -72,6 +72,7 @@ class DDRM(SpectralSolver):
     @classmethod
     def paper(cls, prior: Prior) -> DDRM:
         """Return it with the published 20 levels and shares, from pure noise; the levels are even in log sigma."""
+        # From memory: the paper was not at hand.
         return cls(prior, steps=20, start=None)
 
     @classmethod

@@ -12,11 +12,10 @@ from torch import Tensor
 from medrecon.core.discover import named
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.artefact import KINDS, Artefact, Kind
-from medrecon.diffusion.reverse import reverse
 from medrecon.models.prior import Prior
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
-from medrecon.solvers.diffusion.base import DiffusionSolver, example_prior
+from medrecon.solvers.diffusion.base import DiffusionSolver, completed, example_prior
 from medrecon.solvers.diffusion.posterior import SampledSolver
 from medrecon.solvers.variational.tv import TV
 
@@ -42,9 +41,7 @@ def jointly(
     S, warm = _variance(artefact, A, y, scale, rounds, generator)
     run = method.prepare(*artefact.marginal(A, S), generator=generator, warm=_start(method, warm))
     monitor, count = Monitor(run.data.y, len(run.sigmas) - 1, on_step), len(y.data)
-    mean = lambda x: x.unflatten(0, (-1, count)).mean(0)  # noqa: E731
-    watch = lambda e: e.image is not None and monitor(run.data.A(mean(e.image)))  # noqa: E731
-    state = reverse(run.guide, run.sampler, run.sigmas, run.draw, run.start, watch)
+    state = completed(run, monitor)
     image, facts = method.image(run, state)
     image = image if A.support is None else image * A.support
     h, spread = artefact.posterior(y.data - A(image), S)

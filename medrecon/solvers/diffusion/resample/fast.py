@@ -54,7 +54,7 @@ class ReSample(GuidedSolver):
     where a prior trained on mirrored images errs elsewhere; default: as the prior's card says"""
     search: int | None = None
     """iterations of plug-and-play ADMM with the same prior between TV and the first step, towards the most probable
-    image; default: as the prior's card says, and none of the shipped"""
+    image; of MRI (in CT it was not measured); default: as the prior's card says, and none of the shipped"""
     search_level: float | None = None
     """noise level of its denoiser; default: as the prior's card says"""
     rounds: int = 1
