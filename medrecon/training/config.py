@@ -57,8 +57,8 @@ class TrainConfig(BaseModel):
     """pairs of trajectories that ReSample averages; choose them likewise: one pair with more steps, or two"""
     search: int = Field(0, ge=0)
     """ReSample's plug-and-play iterations between the TV image and the first step; choose them likewise"""
-    search_level: float = Field(0.6, gt=0)
-    """noise level of their denoiser"""
+    search_level: float = Field(1.2, gt=0)
+    """noise level of the first of them"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
     autoencoder: AnyAutoencoder = AutoencoderConfig()

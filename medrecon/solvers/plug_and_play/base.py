@@ -31,9 +31,9 @@ class Bench:
     Noise levels are those of the prior, `size` what an image deviates at level 1.
     """
 
-    def __init__(self, space: LatentSpace, A: LinearOperator, y: Measurement) -> None:
-        self.space, self.data = space, DataConsistency(A, y, iterations=30)
-        middle = torch.zeros_like(self.space.encode(A.adjoint(y.data)))
+    def __init__(self, space: LatentSpace, data: DataConsistency) -> None:
+        self.space, self.data = space, data
+        middle = torch.zeros_like(self.space.encode(data.A.adjoint(data.y.data)))
         error = PixelError.around(self.space, middle, warm=False).isotropic
         self.middle, self.size = error.start, error.size
 
@@ -110,7 +110,7 @@ class PlugAndPlay(Solver):
         """Reconstruct; warm: the image (B, *in_shape) to start from, by default the one nearest the prior's middle."""
         check_fit(A, y)
         space, monitor = LatentSpace(self.prior, A, y), Monitor(y, self.iterations, on_step)
-        bench = Bench(space, A, y)
+        bench = Bench(space, DataConsistency(A, y, iterations=30))
         first = bench.prox(bench.middle, 1.0) if warm is None else warm
         image, settled = self.iterated(bench, first, lambda x: monitor(A(x)))
         ended = self.tolerance == 0 and len(monitor.residuals) == self.iterations

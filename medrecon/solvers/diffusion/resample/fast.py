@@ -22,8 +22,10 @@ from medrecon.solvers.diffusion.resample.guide import ReSampleGuide
 from medrecon.solvers.plug_and_play.base import Bench
 from medrecon.solvers.plug_and_play.pnp_admm import PnPADMM
 
-START, END, STEPS, PAIRS, LEVEL = 0.5, 0.12, 8, 2, 0.6
+START, END, STEPS, PAIRS, LEVEL = 0.5, 0.12, 8, 2, 1.2
 """Those of a prior whose card tells none."""
+LAST = 0.15
+"""Noise level of the search's last iteration, or `search_level` if that is lower; chosen on validation slices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +56,9 @@ class ReSample(GuidedSolver):
     where a prior trained on mirrored images errs elsewhere; default: as the prior's card says"""
     search: int | None = None
     """iterations of plug-and-play ADMM with the same prior between TV and the first step, towards the most probable
-    image; of MRI (in CT it was not measured); default: as the prior's card says, and none of the shipped"""
+    image; default: as the prior's card says: those of MRI have it, in CT it was not measured"""
     search_level: float | None = None
-    """noise level of its denoiser; default: as the prior's card says"""
+    """noise level of its first iteration, from which it falls to 0.15; default: as the prior's card says"""
     rounds: int = 1
     """encoder-residual updates a step"""
     cg_iterations: int = 15
@@ -100,7 +102,7 @@ class ReSample(GuidedSolver):
     def searcher(self) -> PnPADMM:
         """Return the search: it takes out what aliases over long ways, which few noisy steps leave."""
         level = self.prior.card.get("search_level", LEVEL) if self.search_level is None else self.search_level
-        return PnPADMM(self.prior, iterations=self.searching(), sigma=level, tolerance=0)
+        return PnPADMM(self.prior, iterations=self.searching(), sigma=min(LAST, level), high=level, tolerance=0)
 
     def warm_start(
         self, space: LatentSpace, A: LinearOperator, y: Measurement, generator: torch.Generator
@@ -108,7 +110,7 @@ class ReSample(GuidedSolver):
         image = super().warm_start(space, A, y, generator)
         if image is None or not self.searching():
             return image
-        return self.searcher().iterated(Bench(space, A, y), image, lambda x: False)[0]
+        return self.searcher().iterated(Bench(space, self.consistency(A, y)), image, lambda x: False)[0]
 
     def trajectories(self) -> int:
         """Return how many pairs, or single trajectories without `antithetic`, there are."""

@@ -105,9 +105,9 @@ def test_the_search_goes_from_tv_towards_the_most_probable_image():
 
 def test_the_search_is_the_prior_s_unless_told():
     prior = replace(example_prior(), card={"search": 5, "search_level": 0.9})
-    found = lambda **kw: (lambda s: (s.iterations, s.sigma))(ReSample(prior, **kw).searcher())  # noqa: E731
-    assert found() == (5, 0.9)
-    assert found(search=7, search_level=0.2) == (7, 0.2)
+    found = lambda **kw: (lambda s: (s.iterations, s.high, s.sigma))(ReSample(prior, **kw).searcher())  # noqa: E731
+    assert found() == (5, 0.9, 0.15)
+    assert found(search=7, search_level=0.1) == (7, 0.1, 0.1)
     assert ReSample(example_prior()).searching() == 0
     for wrong in ({"search": -1}, {"search": 3, "search_level": 1e9}):
         with pytest.raises(ValueError, match=r"search|sigma"):
