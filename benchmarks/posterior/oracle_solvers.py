@@ -91,7 +91,8 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
                 continue
             if name == "renoise" and cls in (PiGDM, DPS, PSLD, ScoreSDE):
                 continue
-            yield cls(prior, samples=samples, steps=200 if cls in (DAPS, LATINO) else 100, **law), samples
+            own = {"step": 1.0} if cls is DPS else {}  # the default is for a mean, not for a sample
+            yield cls(prior, samples=samples, steps=200 if cls in (DAPS, LATINO) else 100, **law, **own), samples
         yield MMPS(prior, samples=samples, steps=12, draws=name in ("ddim", "ancestral", "renoise"), **law), samples
         if name != "renoise":
             yield FlowChef(prior, samples=samples, steps=100, **law), samples
@@ -111,7 +112,7 @@ def solvers(prior: Prior, samples: int) -> Iterator[tuple[LevelSolver, int]]:
 def points(prior: Prior) -> Iterator[Solver]:
     """Yield the solvers that return a point."""
     yield REDDiff(prior)
-    yield REDDiff(prior, steps=1000, start=None)
+    yield REDDiff(prior, steps=1000, rate=0.1, end=0.1, start=None)
     yield REDDiff.paper(prior)
     yield PnPADMM(prior)
     yield PnPFBS(prior)

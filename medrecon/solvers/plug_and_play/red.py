@@ -18,7 +18,10 @@ class RED(PlugAndPlay):
     at the most probable image, for small sigma, in as many more iterations.
     """
 
-    iterations: int = 200
+    iterations: int = 100
+    """at most"""
+    sigma: float = 0.3
+    """noise level of the denoiser, in deviations of what it works on"""
 
     name: ClassVar[str] = "red"
     summary: ClassVar[str] = "regularisation by denoising: the denoised image, met by the data, again and again"

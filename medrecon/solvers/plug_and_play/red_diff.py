@@ -39,7 +39,7 @@ class REDDiff(Solver):
     prior: Prior
     steps: int = 200
     """denoiser calls"""
-    rate: float = 0.1
+    rate: float = 0.03
     """of Adam at the first step, in deviations of the latent"""
     decay: bool = True
     """steps fall to 0, as a line"""
@@ -48,7 +48,7 @@ class REDDiff(Solver):
     denoiser's error says"""
     start: float | None = 0.5
     """first noise level, from the TV reconstruction; None: the prior's sigma_max, from 0"""
-    end: float = 0.1
+    end: float = 0.03
     """last noise level"""
 
     name: ClassVar[str] = "red-diff"

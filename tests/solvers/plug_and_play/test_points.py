@@ -16,6 +16,8 @@ from gaussian_problems import Problem, complex_pixels, folded_pixels, inpainting
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.diffusion.consistency import DataConsistency
+from medrecon.diffusion.latent import LatentSpace
 from medrecon.models.adapters.function import FunctionDenoiser
 from medrecon.models.exact.gaussian import GaussianPrior, IdentityAutoencoder
 from medrecon.models.prior import Prior
@@ -35,7 +37,7 @@ from medrecon.solvers.plug_and_play.red_diff import REDDiff
 pytestmark = pytest.mark.usefixtures("one_thread")
 Make = Callable[[Prior], Solver]
 RUNS: dict[str, tuple[Make, float]] = {
-    "red-diff": (lambda prior: REDDiff(prior, start=None, steps=400, end=0.05), 0.42),
+    "red-diff": (lambda prior: REDDiff(prior, start=None, steps=400, rate=0.1, end=0.05), 0.42),
     "pnp-admm": (lambda prior: PnPADMM(prior, iterations=200), 0.03),
     "pnp-fbs": (lambda prior: PnPFBS(prior, sigma=0.3), 0.03),
     "red": (lambda prior: RED(prior, sigma=0.3), 0.2),
@@ -70,6 +72,22 @@ def test_near_the_posterior_mean(name: str, problem: Callable[[], Problem]) -> N
     assert found < bound
 
 
+def test_a_level_that_falls_leaves_admm_where_it_is() -> None:
+    """At the most probable image the multiplier is the prior's gradient; u, sigma^2 times that, follows sigma."""
+    problem = noisy()
+    space = LatentSpace(problem.prior, problem.A, problem.y)
+    bench = Bench(space, DataConsistency(problem.A, problem.y, iterations=100, tolerance=1e-7))
+    solver = PnPADMM(problem.prior, iterations=2, high=1.0, sigma=0.2)
+    images: Images = solver.start(bench, torch.zeros(1, 16, 16))
+    for _ in range(300):
+        images = solver.advance(bench, images, 0)
+    moved = solver.advance(bench, images, 1)[0] - images[0]
+    assert rms(images[0][0] - problem.mean) < 0.01 * rms(problem.deviation)
+    assert rms(moved) < 0.01 * rms(problem.deviation)
+    with pytest.raises(ValueError, match="expected high from sigma"):
+        PnPADMM(problem.prior, high=0.1, sigma=0.2)
+
+
 @pytest.mark.parametrize("name", ["pnp-admm", "red", "dpir"])
 def test_a_latent_is_as_good_as_pixels(name: str) -> None:
     make, _ = RUNS[name]
@@ -86,7 +104,7 @@ def test_red_ends_at_the_mean_for_the_blurred_prior() -> None:
     blurred = replace(exact, covariance=exact.covariance + sigma**2 * torch.eye(256))
     seen = problem.y.precision.flatten() > 0
     mean, _ = blurred.posterior(torch.eye(256)[seen], problem.y.data.flatten()[seen], 0.05)
-    image = solved(RED(problem.prior, sigma=sigma, tolerance=1e-6), problem)
+    image = solved(RED(problem.prior, sigma=sigma, iterations=200, tolerance=1e-6), problem)
     torch.testing.assert_close(image, mean.reshape(16, 16).float(), atol=1e-3, rtol=0)
 
 
@@ -133,7 +151,7 @@ class Heavy(REDDiff):
         ("pnp-fbs", lambda prior: with_careless(PnPFBS)(prior, sigma=0.3)),
         ("red", lambda prior: with_careless(RED)(prior, sigma=0.3)),
         ("red-diff", lambda prior: Heavy(prior, start=None, steps=400, end=0.05)),
-        ("red-diff", lambda prior: REDDiff(prior, start=None, steps=400, end=0.05, decay=False)),
+        ("red-diff", lambda prior: REDDiff(prior, start=None, steps=400, rate=0.1, end=0.05, decay=False)),
         ("dpir", lambda prior: DPIR(prior, weight=1.0)),  # forgets its lambda
     ],
 )
@@ -148,7 +166,7 @@ def test_any_function_is_a_denoiser() -> None:
     prior = Prior(IdentityAutoencoder(), box, Linear(-1000.0, 1000.0), "HU", "CT", error=0.0)
     truth = torch.linspace(-800, 800, 20).repeat(20, 1)[None]
     y = Measurement(truth + 200 * torch.randn(1, 20, 20, generator=g), torch.full((1, 1, 1), 200.0**-2))
-    for solver in (PnPADMM(prior), RED(prior), DPIR(prior)):
+    for solver in (PnPADMM(prior), RED(prior, sigma=0.1), DPIR(prior)):
         image = solver(Diagonal(torch.ones(20, 20)), y, generator=g).image
         assert rms(image - truth) < 0.6 * rms(y.data - truth), solver.name
     crop = FunctionDenoiser(lambda z, sigma: z[..., 1:])

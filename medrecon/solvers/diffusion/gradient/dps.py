@@ -46,9 +46,11 @@ class DPS(PosteriorSolver):
     Here it is `step` over the curvature of -log p(y | x): below 2 it does not diverge, whatever those are.
     """
 
-    eta: float = 1.0
-    """share of fresh noise, the published value"""
-    step: float = 1.0
+    steps: int = 12
+    samples: int = 4
+    eta: float = 0.0
+    """share of fresh noise; published with 1"""
+    step: float = 1.9
     """of the gradient, in units of 1 / curvature"""
 
     name: ClassVar[str] = "dps"
@@ -65,7 +67,7 @@ class DPS(PosteriorSolver):
     @classmethod
     def paper(cls, prior: Prior) -> DPS:
         """Return it with the published number of levels, from pure noise; the step stays in units of the noise."""
-        return cls(prior, steps=1000, start=None)
+        return cls(prior, steps=1000, start=None, samples=1, eta=1.0, step=1.0)
 
     @classmethod
     def examples(cls) -> Iterator[DPS]:

@@ -51,7 +51,11 @@ class PiGDM(PosteriorSolver):
     other. Here that is the most it can be, and its size is read off the residual (`DataConsistency.deviation`).
     """
 
-    eta: float = 1.0
+    steps: int = 12
+    start: float | None = 1.6
+    end: float | None = 0.25
+    samples: int = 4
+    eta: float = 0.5
     """share of fresh noise, the published value"""
     cg_iterations: int = 15
     """of the inverse, where the operator knows no closed form"""
@@ -68,7 +72,7 @@ class PiGDM(PosteriorSolver):
     @classmethod
     def paper(cls, prior: Prior) -> PiGDM:
         """Return it with the published number of levels, from pure noise."""
-        return cls(prior, steps=100, start=None)
+        return cls(prior, steps=100, start=None, end=None, samples=1, eta=1.0)
 
     @classmethod
     def examples(cls) -> Iterator[PiGDM]:

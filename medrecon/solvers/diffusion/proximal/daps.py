@@ -53,6 +53,10 @@ class DAPS(PosteriorSolver):
         ValueError: a sampler that takes estimates and no samples, or no flow_steps.
     """
 
+    steps: int = 12
+    start: float | None = 1.6
+    end: float | None = 0.1
+    samples: int = 4
     sampler: str = "renoise"
     """renoise, the published one, ddim or ancestral"""
     eta: float = 1.0
@@ -81,7 +85,7 @@ class DAPS(PosteriorSolver):
     @classmethod
     def paper(cls, prior: Prior) -> DAPS:
         """Return it with the published levels and flow, from pure noise; the draws stay exact."""
-        return cls(prior, steps=200, start=None, end=0.1, flow_steps=5)
+        return cls(prior, steps=200, start=None, end=0.1, samples=1, flow_steps=5)
 
     @classmethod
     def examples(cls) -> Iterator[DAPS]:

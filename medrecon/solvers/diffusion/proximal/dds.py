@@ -50,10 +50,12 @@ class DDS(GuidedSolver):
     """denoiser calls"""
     eta: float = 0.85
     """share of fresh noise, the published value"""
-    start: float | None = 0.25
+    start: float | None = 1.6
     """noise level at which the reverse process starts, from the TV reconstruction; sigma_max means from noise"""
-    cg_iterations: int = 5
-    """CG steps of the proximal problem, the published value"""
+    end: float | None = 0.25
+    """last noise level"""
+    cg_iterations: int = 15
+    """CG steps of the proximal problem; published with 5"""
     anneal: float = 0.0
     """above 0, the data's weight falls with the noise level to this power; below 0 it rises; 0 is their own weight"""
 

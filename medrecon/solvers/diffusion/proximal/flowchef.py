@@ -44,7 +44,8 @@ class FlowChef(PosteriorSolver):
     curvature of -log p(y | x): below 2 none diverges.
     """
 
-    steps: int = 50
+    steps: int = 12
+    samples: int = 4
     step: float = 1.0
     """of the gradient, in units of 1 / curvature"""
 
@@ -66,7 +67,7 @@ class FlowChef(PosteriorSolver):
     @classmethod
     def paper(cls, prior: Prior) -> FlowChef:
         """Return it with the published number of levels, from pure noise; the step stays in units of the noise."""
-        return cls(prior, steps=200, start=None)
+        return cls(prior, steps=200, start=None, samples=1)
 
     @classmethod
     def examples(cls) -> Iterator[FlowChef]:

@@ -46,8 +46,11 @@ class LATINO(PosteriorSolver):
     step, so that it is no sample: what is not measured is drawn, what is measured is not.
     """
 
-    steps: int = 8
-    """noise levels, the published number"""
+    steps: int = 16
+    """noise levels; published with 8"""
+    start: float | None = 1.6
+    end: float | None = 0.1
+    samples: int = 4
     sampler: str = "renoise"
     eta: float = 1.0
     """share of fresh noise"""
@@ -68,8 +71,8 @@ class LATINO(PosteriorSolver):
     @classmethod
     def paper(cls, prior: Prior) -> LATINO:
         """Return it with the published number of levels, from pure noise."""
-        return cls(prior, steps=8, start=None)
+        return cls(prior, steps=8, start=None, end=None, samples=1)
 
     @classmethod
     def examples(cls) -> Iterator[LATINO]:
-        yield cls(example_prior(), steps=4, start=None)
+        yield cls(example_prior(), steps=4, start=None, samples=1)

@@ -56,6 +56,8 @@ class ScoreSDE(PosteriorSolver):
         ValueError: no such process; or what `PosteriorSolver` refuses.
     """
 
+    steps: int = 12
+    samples: int = 4
     sampler: str = "pc"
     """pc, the published one, or any other"""
     eta: float = 1.0
@@ -86,7 +88,7 @@ class ScoreSDE(PosteriorSolver):
     @classmethod
     def paper(cls, prior: Prior) -> ScoreSDE:
         """Return it with the published number of levels, from pure noise."""
-        return cls(prior, steps=1000, start=None)
+        return cls(prior, steps=1000, start=None, samples=1)
 
     @classmethod
     def examples(cls) -> Iterator[ScoreSDE]:

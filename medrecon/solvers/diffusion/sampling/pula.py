@@ -69,6 +69,8 @@ class PULA(SampledSolver):
     """
 
     steps: int = 25
+    start: float | None = 1.6
+    end: float | None = 0.1
     """noise levels"""
     sweeps: int = 2
     """Langevin steps a level"""
