@@ -28,12 +28,13 @@ def test_every_setting_is_told(name: str) -> None:
 
 def test_published_values_are_those_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in describe_solver(DPS)["settings"]}
-    assert (rows["steps"]["default"], rows["steps"]["published"]) == (25, 1000)
-    assert rows["start"]["published"] is None and rows["step"]["published"] == rows["step"]["default"] == 1.0
+    assert (rows["steps"]["default"], rows["steps"]["published"]) == (12, 1000)
+    assert rows["start"]["published"] is None
+    assert (rows["step"]["default"], rows["step"]["published"]) == (1.9, 1.0)
     assert all("published" not in row for row in describe_solver(SOLVERS["tv"])["settings"])
     assert main(["solvers", "dps"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("--settings.steps"))
-    assert line.split()[:5] == ["--settings.steps", "whole", "number", "25", "1000"]
+    assert line.split()[:5] == ["--settings.steps", "whole", "number", "12", "1000"]
 
 
 class Mother:

@@ -55,6 +55,7 @@ class DPS(PosteriorSolver):
 
     name: ClassVar[str] = "dps"
     summary: ClassVar[str] = "diffusion posterior sampling: a gradient of the misfit through the networks each step"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

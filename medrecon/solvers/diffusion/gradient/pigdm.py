@@ -62,6 +62,7 @@ class PiGDM(PosteriorSolver):
 
     name: ClassVar[str] = "pigdm"
     summary: ClassVar[str] = "pseudoinverse-guided diffusion: the score of the posterior, errors taken as Gaussian"
+    slow: ClassVar[bool] = True
 
     def consistency(self, A: LinearOperator, y: Measurement) -> DataConsistency:
         return DataConsistency(A, y, self.cg_iterations)

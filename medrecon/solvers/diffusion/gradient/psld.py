@@ -70,6 +70,7 @@ class PSLD(PosteriorSolver):
 
     name: ClassVar[str] = "psld"
     summary: ClassVar[str] = "latent diffusion posterior sampling: DPS and a term that keeps the latent one of an image"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -59,6 +59,7 @@ class LATINO(PosteriorSolver):
 
     name: ClassVar[str] = "latino"
     summary: ClassVar[str] = "encode, noise, denoise, decode, meet the data, again: a few levels, no gradients"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -69,6 +69,7 @@ class ScoreSDE(PosteriorSolver):
 
     name: ClassVar[str] = "score-sde"
     summary: ClassVar[str] = "score-based SDE: predictor-corrector steps, the noisy image projected onto the data"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

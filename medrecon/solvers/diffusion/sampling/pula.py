@@ -81,6 +81,7 @@ class PULA(SampledSolver):
 
     name: ClassVar[str] = "pula"
     summary: ClassVar[str] = "preconditioned Langevin dynamics: posterior samples, the likelihood exact at every level"
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
