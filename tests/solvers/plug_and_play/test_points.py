@@ -150,7 +150,7 @@ class Heavy(REDDiff):
         ("pnp-admm", lambda prior: Forgetful(prior, iterations=200)),
         ("pnp-fbs", lambda prior: with_careless(PnPFBS)(prior, sigma=0.3)),
         ("red", lambda prior: with_careless(RED)(prior, sigma=0.3)),
-        ("red-diff", lambda prior: Heavy(prior, start=None, steps=400, end=0.05)),
+        ("red-diff", lambda prior: Heavy(prior, start=None, steps=400, rate=0.1, end=0.05)),
         ("red-diff", lambda prior: REDDiff(prior, start=None, steps=400, rate=0.1, end=0.05, decay=False)),
         ("dpir", lambda prior: DPIR(prior, weight=1.0)),  # forgets its lambda
     ],

@@ -56,7 +56,7 @@ class PiGDM(PosteriorSolver):
     end: float | None = 0.25
     samples: int = 4
     eta: float = 0.5
-    """share of fresh noise, the published value"""
+    """share of fresh noise; published with 1"""
     cg_iterations: int = 15
     """of the inverse, where the operator knows no closed form"""
 
