@@ -70,7 +70,7 @@ class Case:
 
     def solvers(self, options: argparse.Namespace) -> Iterator[tuple[str, Solver]]:
         yield "tv", TV()
-        law = {"start": options.start, "steps": options.steps}
+        law = {"start": options.start, "steps": options.steps, "end": None, "cg_iterations": 5}
         yield "dds", DDS(self.prior, **law)
         for rho, threshold in itertools.product(options.rho, options.threshold):
             yield (

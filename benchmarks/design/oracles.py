@@ -4,6 +4,8 @@
     python benchmarks/design/oracles.py --cases "MRI 8x" --only "denoiser.*" "anatomy"
     python benchmarks/design/oracles.py --cases "CT 60 views" --subject test/ct/ct_acrin_flt_013  # why it loses there
 
+All start at TV: the search of the MRI priors is left out, and their baseline is not `resample` as shipped.
+
 The parts: autoencoder, denoiser, data consistency, start, for MRI the phase. Case by case as in simulated_cases.py, one
 slice a subject; the difference to TV is the mean over slices.
 """

@@ -74,7 +74,7 @@ def scores(modality: str, solver: str, start: str, steps: int, seeds: int) -> Te
     run: DiffusionSolver = ReSample(prior)
     if solver == "dds":
         level = prior.denoiser.sigma_max if start == "noise" else 0.25
-        run = DDS(prior, steps=steps, eta=0.0, start=level)
+        run = DDS(prior, steps=steps, eta=0.0, start=level, end=None, cg_iterations=5)
     warm = None if start == "noise" else TV()(A, y, generator=g).image
     rows = []
     for seed in range(seeds):
