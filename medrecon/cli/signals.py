@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from medrecon.cli.show import note
 
 NAMES = ("SIGTERM", "SIGHUP")
 """SIGHUP is not on Windows."""
@@ -19,8 +21,8 @@ class Ended(BaseException):
         number: of the signal.
     """
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"ended by {signal.Signals(number).name}")
+    def __init__(self, number: int, text: str = "") -> None:
+        super().__init__(text or f"ended by {signal.Signals(number).name}")
         self.number = number
 
 
@@ -49,6 +51,42 @@ def ended_by_signals() -> Iterator[None]:
         yield
         if came:
             raise Ended(came[0])
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def finishing(what: str) -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether a signal, or Ctrl-C, has asked to stop: the first does no more than that.
+
+    A second one acts as before. `Stopped`, raised in the block, ends the command as the signal would have, with its
+    text.
+
+    Args:
+        what: is being finished.
+    """
+    from medrecon.runs import Stopped
+
+    came: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
+        came.append(number)
+        note(f"{signal.Signals(number).name}: finishing {what}; once more ends it at once")
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", *NAMES) if hasattr(signal, name)]
+    main = threading.current_thread() is threading.main_thread()
+    before = {n: signal.getsignal(n) for n in numbers} if main else {}
+    ours = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in ours:
+            signal.signal(number, ask)
+        yield lambda: bool(came)
+    except Stopped as error:
+        text = f"stopped: {error}; the same command goes on from there"
+        raise (KeyboardInterrupt(text) if came[0] == signal.SIGINT else Ended(came[0], text)) from None
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)

@@ -29,5 +29,5 @@ def of_content(*parts: Tensor | NDArray[np.generic] | str) -> str:
             digest.update(part.encode())
         else:
             array = part.detach().cpu().resolve_conj().numpy() if isinstance(part, Tensor) else part
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # no copy of it
     return digest.hexdigest()

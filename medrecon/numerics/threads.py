@@ -44,3 +44,17 @@ def _first_process() -> int:
 def forked() -> bool:
     """Tell whether this process was forked after its parent ran a compiled loop."""
     return _first_process() != os.getpid()
+
+
+def on_threads(count: int) -> None:
+    """Let torch and compiled loops take `count` threads in this process, or as many as before if those are less."""
+    import numba
+    import torch
+
+    torch.set_num_threads(min(count, torch.get_num_threads()))
+    numba.set_num_threads(min(count, numba.get_num_threads()))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -69,9 +69,18 @@ class Job:
         """Return one item without anything in it, (1, H, W): air or no signal."""
         return torch.full((1, *self.scan.image_shape), -1000.0 if self.problem.units == "HU" else 0.0)
 
-    def volume(self, parts: list[Tensor]) -> Volume:
-        """Return the items' values, (B, H, W) or (1, Z, H, W) each, as a volume at its place in the scan."""
-        image, affine = torch.cat(parts).flatten(0, -3), self.scan.affine.clone()
+    @property
+    def slices_each(self) -> int:
+        """Slices of an item: 1, or of a volume all."""
+        return self.scan.slice_count // len(self.scan.data)
+
+    def far(self, item: float) -> tuple[float, int]:
+        """Return the slices before an item, and how many there are, for whoever is told of progress."""
+        return (item - self.start) * self.slices_each, (self.stop - self.start) * self.slices_each
+
+    def volume(self, values: Tensor) -> Volume:
+        """Return the items' values, (B, H, W) or (1, Z, H, W), as a volume at its place in the scan."""
+        image, affine = values.flatten(0, -3), self.scan.affine.clone()
         if self.scan.crop is not None:  # the oversampled margins
             rows, columns = self.scan.crop
             affine[:3, 3] += columns.start * affine[:3, 0] + rows.start * affine[:3, 1]

@@ -56,7 +56,7 @@ def noise_map(scan: Scan, solver: str | Solver, *, replicas: int = 50, **options
             unfinished[True],
             unfinished.total(),
         )
-    return job.volume(spread)
+    return job.volume(torch.cat(spread))
 
 
 def _slice(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from typing import Any, Unpack, overload
 
 import torch
-from torch import Tensor
 
 from medrecon import __version__
 from medrecon.core.measurement import Measurement
+from medrecon.core.progress import OnProgress
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline.choose import as_values, settable
 from medrecon.pipeline.job import Job
-from medrecon.pipeline.log import Log
+from medrecon.pipeline.log import summary, warn
+from medrecon.pipeline.part import Part, joined
 from medrecon.pipeline.request import Options, Request
+from medrecon.pipeline.solve import solve
 from medrecon.solvers.base import OnStep, Progress, Solution, Solver, check_fit
 
 
@@ -75,19 +77,32 @@ def _solution(A: LinearOperator, y: Measurement, solver: Solver, request: Reques
     if not isinstance(y, Measurement):
         raise TypeError(f"with an operator, give its data and their precision, Measurement, not {type(y).__name__}")
     check_fit(A, y)
-    on_step = _told(request, slice(0, len(y.data)), 0, len(y.data))
+    count = len(y.data)
+
+    def on_step(p: Progress) -> None:
+        request.on_progress(count * min(1.0, p.step / max(1, p.steps)), count)
+
     return solver(A, y, generator=torch.Generator().manual_seed(request.seed), on_step=on_step)
 
 
 def _volume(scan: Scan, solver: str | Solver, request: Request) -> tuple[Volume, dict[str, Any]]:
-    job = Job.of(scan, solver, request)
-    size = request.batch or (job.stop - job.start if job.solver.couples else _usual_batch(job, request.device))
-    each, began, log, parts = scan.slice_count // len(scan.data), time.perf_counter(), Log(job.start, job.stop), []
+    job, parts = Job.of(scan, solver, request), []
+    size = usual_batch(job, request)
     for index in job.batches(size):
-        on_step = _told(request, index, job.start, job.stop, each)
-        parts.append(_solve_each(job, index, request.seed, on_step, log))
-        request.on_progress((index.stop - job.start) * each, (job.stop - job.start) * each)
-    log.warn(job.solver)
+        parts.append(solve(job, index, request.seed, told(job, index, request.on_progress)))
+        request.on_progress(*job.far(index.stop))
+    return finished(job, request, size, parts)
+
+
+def finished(job: Job, request: Request, size: int, parts: Sequence[Part]) -> tuple[Volume, dict[str, Any]]:
+    """Return the volume and the report of all batches of a job, in their order.
+
+    Raises:
+        Exception: what the first slice raised, if all of them failed.
+    """
+    whole = joined(parts)
+    warn(whole, job.solver)
+    each = job.slices_each
     report = {
         "solver": job.name,
         "settings": settings_of(job.solver),
@@ -97,73 +112,37 @@ def _volume(scan: Scan, solver: str | Solver, request: Request) -> tuple[Volume,
         "device": request.device,
         "units": job.problem.units,
         **job.problem.facts,
-        **log.report(),
-        "seconds": time.perf_counter() - began,
+        **summary(whole),
+        "seconds": whole.seconds,
         "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
-        "inverse_crime": scan.provenance.get("inverse_crime"),
+        "inverse_crime": job.scan.provenance.get("inverse_crime"),
     }
     if job.prior is not None:
         report["prior"] = {"name": job.prior.name, "sha256": job.prior.card.get("sha256"), "label": job.prior.label}
-    return job.volume(parts), report
+    return job.volume(whole.values), report
 
 
-def _usual_batch(job: Job, device: str) -> int:
-    """How many slices are solved at once. On a CPU networks gain nothing from more, and gradients through them take
-    0.13 GB a slice of 256 x 256; projectors serve eight images in the time of five, which are two slices of ReSample.
+def usual_batch(job: Job, request: Request) -> int:
+    """Return how many slices are solved at once, unless it is said. On a CPU networks gain nothing from more, and
+    gradients through them take 0.13 GB a slice of 256 x 256; projectors serve eight images in the time of five, which
+    are two slices of ReSample.
     """
-    if job.prior is None or device != "cpu":
+    if request.batch is not None:
+        return request.batch
+    if job.solver.couples:
+        return job.stop - job.start
+    if job.prior is None or request.device != "cpu":
         return 8
     return 2 if job.scan.modality == "ct" else 1
 
 
-def _told(request: Request, index: slice, start: int, stop: int, each: int = 1) -> OnStep:
-    """What a solver calls after every step on the items `index`, to tell how far all of them are."""
+def told(job: Job, index: slice, on_progress: OnProgress) -> OnStep:
+    """Return what a solver calls after every step on the items `index`, to tell how far all of them are."""
 
     def step(p: Progress) -> None:
-        done = index.start - start + (index.stop - index.start) * min(1.0, p.step / max(1, p.steps))
-        request.on_progress(done * each, (stop - start) * each)
+        on_progress(*job.far(index.start + (index.stop - index.start) * min(1.0, p.step / max(1, p.steps))))
 
     return step
-
-
-BAD_DATA = (ValueError, ArithmeticError, RuntimeError)
-"""What a solver raises of data that it cannot do; RuntimeError is torch's, of a matrix that is singular, too."""
-
-
-def _solve_each(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tensor:
-    """One batch; where it fails, each of its slices alone, and those that fail empty and noted. A coupled stack fails
-    as a whole: its slices alone would be another reconstruction."""
-    try:
-        values = _solve(job, index, seed, on_step, log)
-    except torch.OutOfMemoryError:
-        raise
-    except BAD_DATA as error:
-        if job.scan.volumetric or job.solver.couples or job.stop - job.start == 1:
-            raise
-        if index.stop - index.start > 1:
-            alone = [slice(i, i + 1) for i in range(index.start, index.stop)]
-            return torch.cat([_solve_each(job, one, seed, on_step, log) for one in alone])
-        log.failed[index.start] = error
-        return job.empty()
-    return values
-
-
-def _solve(job: Job, index: slice, seed: int, on_step: OnStep, log: Log) -> Tensor:
-    """One batch: values (B, *image_shape) on the CPU.
-
-    Raises:
-        ValueError: the solver gave NaN or infinite values, or chi^2/m is.
-    """
-    A, y = job.problem.operator(index), job.problem.measurement(index)
-    before = A.calls.images.copy()
-    solution = job.adapted(index)(A, y, generator=torch.Generator().manual_seed(seed), on_step=on_step)
-    values = job.problem.values(solution.image).cpu()
-    if not bool(values.isfinite().all() & solution.chi2.isfinite().all()):
-        raise ValueError(
-            f"{job.solver.name} diverged: NaN or infinite values; the noise of the scan may be far too low, see `sigma`"
-        )
-    log.add(index, solution, A.calls.images - before)
-    return values
 
 
 def settings_of(solver: Any) -> dict[str, Any]:

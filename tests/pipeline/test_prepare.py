@@ -18,8 +18,9 @@ from medrecon.models.values import Linear
 from medrecon.operators.base import LinearOperator
 from medrecon.pipeline import Request, RequestError, prepare, reconstruct
 from medrecon.pipeline.choose import solver_class, suitable
-from medrecon.pipeline.log import Log
+from medrecon.pipeline.log import warn
 from medrecon.pipeline.noise_map import noise_map
+from medrecon.pipeline.part import Part
 from medrecon.simulate import simulate_ct, simulate_mri
 from medrecon.solvers.base import OnStep, Solution, Solver
 from medrecon.solvers.diffusion.proximal.dds import DDS
@@ -204,9 +205,8 @@ def test_a_solver_that_ends_early_on_purpose_says_so(caplog: pytest.LogCaptureFi
     class Early(TV):
         early: ClassVar[str] = "few iterations regularise"
 
-    kept = Log(0, 1)
-    kept.add(slice(0, 1), Solution(torch.zeros(1, 2, 2), [1.0], torch.ones(1), False), Counter())
-    kept.warn(Early())
+    image = torch.zeros(1, 2, 2)
+    warn(Part.of(slice(0, 1), image, Solution(image, [1.0], torch.ones(1), False), Counter(), 0.0), Early())
     assert "that is meant, few iterations regularise" in caplog.text and "raise" not in caplog.text
 
 

@@ -12,11 +12,14 @@ from medrecon.cli.choice import by_itself
 from medrecon.cli.measurement import corrections, load, usage
 from medrecon.cli.options import Maps, Model, Output, Seed, Writing, parse_slices, solver_settings
 from medrecon.cli.picture import check_preview, write_preview
-from medrecon.cli.progress import progress
+from medrecon.cli.running import Running, alone, drop_leftover, folder_of, solve, turn
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
+    from medrecon.core.scan import Scan
     from medrecon.core.volume import Volume
+    from medrecon.pipeline.request import Options
+    from medrecon.runs import Run
 
 FAR = 3.0
 """chi^2/m from which it is said that an image does not explain its data."""
@@ -61,10 +64,13 @@ def recon(
     output: Annotated[str, Parameter(name=["--output", "-o"])],
     solver: str,
     how: Choices = Choices(),
+    running: Running = Running(),
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
     """Reconstruct a measurement file to NIfTI or DICOM, with a JSON report beside it.
+
+    Finished slices are kept in OUTPUT.slices until the output is written; after a kill the same command goes on.
 
     Parameters
     ----------
@@ -76,16 +82,46 @@ def recon(
         one of `medrecon solvers`; auto takes the one that did best on scans of this kind, and says why
     """
     inputs = (measurement, *([how.template] if how.template else []))
+    drop_leftover(Path(output))
     check_free(Path(output), writing.overwrite, inputs=inputs)
     check_preview(how.preview, output, writing.overwrite, inputs)
+    shard, _ = running.part, running.pool
 
     from medrecon import formats
-    from medrecon.core import atomic
-    from medrecon.pipeline import Request, prepare, reconstruct
+    from medrecon.formats.measurement_file import load_scan
+    from medrecon.pipeline import Request, prepare
     from medrecon.pipeline.job import sources
-    from medrecon.pipeline.request import Options
+    from medrecon.runs import Run, Task
 
     scan = load(measurement)
+    plan, options = _plan(measurement, output, solver, how, scan)
+    start, stop = plan["slices"]
+    size = (stop - start) * scan.image_shape[-2] * scan.image_shape[-1]
+    formats.check_output(
+        output, size, overwrite=writing.overwrite, template=how.template, source=sources(scan), report=True
+    )
+    if writing.dry_run:
+        with usage():
+            chosen, _ = prepare(scan, plan["solver"], Request(**options))
+        (show_json if out.json else show_tree)({**plan, "class": type(chosen).__name__, "dry_run": True})
+        return 0
+    with usage(), alone(Path(output), shard):
+        task = Task(measurement, load_scan, plan["solver"], options)
+        run = Run(task, folder_of(output), scan=scan, shard=shard, anew=not running.resume)
+        solve(run, f"recon {plan['solver']}", running, out.quiet)
+        if not run.complete:
+            note(f"shard {shard} is done, others are not: {run.state()}")
+            return 0
+        with turn(Path(output), shard) as mine:
+            if not mine:
+                note(f"shard {shard} is done, and another has written {output} or is at it")
+                return 0
+            result = _finish(run, plan, output, writing.overwrite, how)
+    return _tell(result, plan, output, out)
+
+
+def _plan(measurement: Path, output: str, solver: str, how: Choices, scan: Scan) -> tuple[dict[str, Any], Options]:
+    """All that was decided, for people; and the same for `reconstruct`."""
     start, stop = parse_slices(how.slices, scan.slice_count)
     settings = solver_settings(how.settings)
     solver, prior, why = by_itself(scan, solver, how.prior, how.mode, settings)
@@ -100,7 +136,7 @@ def recon(
         "label": how.label,
         "maps": how.maps,
     }
-    plan = {
+    return {
         "measurement": str(measurement),
         "output": output,
         "solver": solver,
@@ -111,25 +147,28 @@ def recon(
         "device": how.device,
         "seed": how.seed,
         "maps": how.maps,
-    }
-    size = (stop - start) * scan.image_shape[-2] * scan.image_shape[-1]
-    formats.check_output(
-        output, size, overwrite=writing.overwrite, template=how.template, source=sources(scan), report=True
-    )
-    if writing.dry_run:
-        with usage():
-            chosen, _ = prepare(scan, solver, Request(**options))
-        (show_json if out.json else show_tree)({**plan, "class": type(chosen).__name__, "dry_run": True})
-        return 0
-    with usage(), atomic.claimed(Path(output)), progress(f"recon {solver}", out.quiet) as report:
-        options["on_progress"] = report
-        volume, result = reconstruct(scan, solver, **options)
-        save(volume, {**plan, **result}, output, writing.overwrite, how.template)
-        write_preview(how.preview, volume, result, writing.overwrite)
-    says = _meaning(solver, result)
+    }, options
+
+
+def _finish(run: Run, plan: dict[str, Any], output: str, overwrite: bool, how: Choices) -> dict[str, Any]:
+    """Write the output of a run that is complete, and remove what was kept for it; the report."""
+    from medrecon.runs import discard
+
+    volume, result = run.result()
+    run.kept.finish(Path(output))
+    save(volume, {**plan, **result}, output, overwrite, how.template)
+    write_preview(how.preview, volume, result, overwrite)
+    discard(run.kept.folder)
+    return result
+
+
+def _tell(result: dict[str, Any], plan: dict[str, Any], output: str, out: Output) -> int:
+    """Say how it went; the exit code."""
+    says = _meaning(plan["solver"], result)
     note(f"wrote {output}: chi^2/m {result['chi2']:.3g} ({says}), {result['seconds']:.1f} s")
     if out.json:
         show_json({**plan, **result})
+    start, stop = plan["slices"]
     if failed := result.get("failed"):
         note(f"{len(failed)} of {stop - start} slices failed: {', '.join(failed)}")
     return 1 if failed else 0

@@ -1,0 +1,139 @@
+"""How a reconstruction is run so that it cannot be lost: kept slices, shards, workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import Parameter
+
+from medrecon.cli.options import UsageError
+from medrecon.cli.progress import progress
+from medrecon.cli.show import note
+from medrecon.cli.signals import finishing
+from medrecon.core import atomic
+from medrecon.core.lock import Busy, held, taken
+
+if TYPE_CHECKING:
+    from medrecon.runs import Run, Shard
+    from medrecon.runs.pools import Pool
+
+MOST_WORKERS = 1024
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Running:
+    """On how many processes, and whether to go on with what is there."""
+
+    resume: bool = True
+    """go on with the slices that an earlier run of the same command has kept; --no-resume begins anew"""
+    workers: int = 1
+    """processes on this machine, each with its share of the cores, and one of the GPUs"""
+    shard: str | None = None
+    """i/n, such as 2/8: this process does every n-th batch from the i-th on, and whichever ends last writes the output;
+    slurm takes i and n from the job array"""
+    scheduler: str | None = None
+    """of Dask, such as tcp://10.0.0.1:8786, whose workers do it; local starts some here"""
+
+    @property
+    def part(self) -> Shard | None:
+        """The shard.
+
+        Raises:
+            UsageError: it is none.
+        """
+        from medrecon.runs import Shard
+
+        try:
+            return None if self.shard is None else Shard.read(self.shard, os.environ)
+        except ValueError as error:
+            raise UsageError(f"--{error}") from error
+
+    @property
+    def pool(self) -> Pool | None:
+        """What makes the workers; None: all is done here.
+
+        Raises:
+            UsageError: no such number of them, or both kinds.
+        """
+        from medrecon.runs import pools
+
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise UsageError(f"--workers {self.workers}: expected 1 to {MOST_WORKERS}")
+        if self.scheduler is not None and self.workers != 1:
+            raise UsageError("--workers is of this machine, --scheduler of Dask; give one of them")
+        if self.scheduler is not None:
+            return pools.dask(self.scheduler)
+        return pools.processes(self.workers) if self.workers > 1 else None
+
+
+def folder_of(output: str | Path) -> Path:
+    """Return where the slices of an output are kept until it is written: image.nii.gz.slices beside image.nii.gz."""
+    path = Path(output)
+    return path.with_name(f"{path.name}.slices")
+
+
+def drop_leftover(output: Path) -> None:
+    """Remove what was kept for an output that was then written, by a run that was killed before it could do so."""
+    if folder_of(output).is_dir():
+        from medrecon.runs import drop_finished
+
+        drop_finished(folder_of(output), output)
+
+
+@contextmanager
+def alone(output: Path, shard: Shard | None) -> Iterator[None]:
+    """Keep others off: from the output, or, of a shard, from this shard.
+
+    Raises:
+        Busy: another run is writing it, or has this shard.
+    """
+    folder = folder_of(output)
+    with ExitStack() as stack:
+        if shard is None:
+            stack.enter_context(atomic.claimed(output))
+            for lock in folder.glob("*.lock"):
+                descriptor = taken(lock)
+                if descriptor is None:
+                    raise Busy(f"{output}: shard {lock.stem.replace('-of-', '/')} is at work on it; wait for it")
+                os.close(descriptor)
+        else:
+            with atomic.claimed(output):  # by none but shards
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = folder / f"{shard.number}-of-{shard.count}.lock"
+            stack.enter_context(held(lock, f"{output}, shard {shard}"))
+        yield
+
+
+@contextmanager
+def turn(output: Path, shard: Shard | None) -> Iterator[bool]:
+    """Tell whether it is for this process to write the output: of shards that end together one does."""
+    with ExitStack() as stack:
+        try:
+            if shard is not None:
+                stack.enter_context(atomic.claimed(output))
+        except Busy:
+            yield False
+            return
+        yield folder_of(output).is_dir()
+
+
+def solve(run: Run, label: str, running: Running, quiet: bool) -> None:
+    """Solve what is missing.
+
+    Raises:
+        KeyboardInterrupt, Ended: as asked; what is solved is kept.
+    """
+    if run.found:
+        note(f"going on: {run.state()}")
+    try:
+        with progress(label, quiet) as report, finishing("the slices at hand") as stop:
+            run.solve(running.pool, report, stop)
+    except BaseException:
+        run.tidy()
+        raise
