@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from medrecon.cli.run_file import read_run
 from medrecon.cli.show import note
 from medrecon.cli.signals import Ended, ended_by_signals
 from medrecon.core.discover import left_out, modules
+from medrecon.numerics.threads import wait_asleep
 
 EXPECTED = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
 """Errors whose message tells the user what to do; others are faults of medrecon."""
@@ -94,6 +96,7 @@ def flat(token: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 1 failed, 2 wrong usage, 130 interrupted, 128 + the number of a signal that ended it."""
+    wait_asleep(os.environ)
     given = sys.argv[1:] if argv is None else argv
     tokens = [flat(token) for token in given]
     logger, warnings = logging.getLogger("medrecon"), Warnings(logging.WARNING)

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
+from pydantic import Field
 
-from medrecon.cli.options import UsageError
+from medrecon.cli.options import Model, UsageError
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note
 from medrecon.cli.signals import finishing
-from medrecon.core import atomic
+from medrecon.core import atomic, checksum
 from medrecon.core.lock import Busy, held, taken
 
 if TYPE_CHECKING:
-    from medrecon.runs import Run, Shard
+    from medrecon.core.scan import Scan
+    from medrecon.runs import Run, Shard, Task
     from medrecon.runs.pools import Pool
 
-MOST_WORKERS = 1024
+
+LONGEST = 200
+"""Bytes of a name to which an ending can still be added on every disk."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Running:
+class Running(Model):
     """On how many processes, and whether to go on with what is there."""
 
     resume: bool = True
     """go on with the slices that an earlier run of the same command has kept; --no-resume begins anew"""
-    workers: int = 1
+    workers: int = Field(1, ge=1, le=1024)
     """processes on this machine, each with its share of the cores, and one of the GPUs"""
     shard: str | None = None
     """i/n, such as 2/8: this process does every n-th batch from the i-th on, and whichever ends last writes the output;
@@ -59,12 +60,10 @@ class Running:
         """What makes the workers; None: all is done here.
 
         Raises:
-            UsageError: no such number of them, or both kinds.
+            UsageError: both kinds of them.
         """
         from medrecon.runs import pools
 
-        if not 1 <= self.workers <= MOST_WORKERS:
-            raise UsageError(f"--workers {self.workers}: expected 1 to {MOST_WORKERS}")
         if self.scheduler is not None and self.workers != 1:
             raise UsageError("--workers is of this machine, --scheduler of Dask; give one of them")
         if self.scheduler is not None:
@@ -74,13 +73,15 @@ class Running:
 
 def folder_of(output: str | Path) -> Path:
     """Return where the slices of an output are kept until it is written: image.nii.gz.slices beside image.nii.gz."""
-    path = Path(output)
-    return path.with_name(f"{path.name}.slices")
+    path = Path(output) if Path(output).name else Path(os.path.abspath(output))
+    name = os.fsencode(path.name)
+    short = path.name if len(name) <= LONGEST else checksum.of_bytes(name)
+    return path.with_name(f"{short}.slices")
 
 
 def drop_leftover(output: Path) -> None:
     """Remove what was kept for an output that was then written, by a run that was killed before it could do so."""
-    if folder_of(output).is_dir():
+    if os.path.isdir(folder_of(output)):  # Path.is_dir fails where the name is too long
         from medrecon.runs import drop_finished
 
         drop_finished(folder_of(output), output)
@@ -108,6 +109,33 @@ def alone(output: Path, shard: Shard | None) -> Iterator[None]:
             lock = folder / f"{shard.number}-of-{shard.count}.lock"
             stack.enter_context(held(lock, f"{output}, shard {shard}"))
         yield
+
+
+def foreseen(task: Task, scan: Scan, output: Path, running: Running) -> dict[str, Any]:
+    """Return what a run would be, how long it would take and how much memory, from a part of it done here.
+
+    Raises:
+        Differs: what is kept for this output is of another run.
+    """
+    from medrecon.pipeline.run import settings_of
+    from medrecon.runs import Work
+    from medrecon.runs.estimate import estimate
+    from medrecon.runs.kept import check_record
+
+    began = time.perf_counter()
+    work = Work.of(task, scan)
+    if running.resume:
+        check_record(folder_of(output), work.record)
+    read = time.perf_counter() - began
+    found = estimate(work, running.workers)
+    memory = {"memory_mb": round(found.memory / 1e6)}
+    memory |= {"gpu_memory_mb": round(found.device_memory / 1e6)} if found.device_memory else {}
+    return {
+        "resolved": settings_of(work.job.solver),
+        "class": type(work.job.solver).__name__,
+        "batch": work.size,
+        "estimate": {"seconds": round(read + found.seconds, 1), **memory},
+    }
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def check_memory(need: float, what: str) -> None:
@@ -21,3 +22,13 @@ def check_memory(need: float, what: str) -> None:
         return
     if need > total:
         raise ValueError(f"{what}: needs {need / 1e9:.3g} GB of memory at least, and {total / 1e9:.3g} GB are here")
+
+
+def peak() -> int:
+    """Return the most memory that this process has had at once, in bytes; 0 where the system does not tell it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +33,16 @@ def check_not_recorded() -> None:
             "torch.func.linearize and make_fx cannot record compiled loops: take the linear operator itself in their "
             "place, or torch.func.jvp, vjp, or torch.compile"
         )
+
+
+def wait_asleep(environment: MutableMapping[str, str]) -> None:
+    """Let threads that wait for each other sleep; to be called before torch and numba are loaded.
+
+    By default they spin, which takes the core from whoever else computes: two runs of ReSample side by side on two
+    cores then take 1.5 times as long as one after the other (docs/experiments/2026-12-01-runs.md). A variable that is
+    set stays so.
+    """
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @functools.cache

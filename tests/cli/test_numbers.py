@@ -52,6 +52,14 @@ def kinds(hint: Any) -> set[type]:
     return set().union(*map(kinds, inner)) if inner else {hint}
 
 
+def model_of(command: App, argument: Any) -> str:
+    """The group of options that is checked at once: a parameter of the command that is a model, and what is within."""
+    inner = argument.keys[:-1]
+    hints = typing.get_type_hints(command.default_command, include_extras=False)
+    models = (name for name, hint in hints.items() if argument.keys[-1] in getattr(hint, "model_fields", {}))
+    return ".".join(inner) if inner else next(models, "")
+
+
 def numeric() -> dict[tuple[str, str], list[str]]:
     """Options that take a number by command and group of options, which are checked together."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -60,7 +68,7 @@ def numeric() -> dict[tuple[str, str], list[str]]:
             continue
         for argument in command.assemble_argument_collection():
             if argument.name.startswith("--") and kinds(argument.hint) & {int, float}:
-                found.setdefault((name, ".".join(argument.keys[:-1])), []).append(argument.name)
+                found.setdefault((name, model_of(command, argument)), []).append(argument.name)
     return found
 
 

@@ -23,14 +23,14 @@ MAY_IMPORT: dict[str, str] = {
     "corrections": "core numerics geometry operators",
     "acquisition": "core numerics geometry coils operators corrections",
     "pipeline": "core numerics geometry sampling kspace coils operators models quality solvers",
-    "runs": "core numerics pipeline",
+    "runs": "core numerics pipeline solvers",
     "formats": "core numerics geometry corrections acquisition",
     "simulate": "core numerics geometry sampling coils operators corrections",
     "data": "core formats",
     "training": "core numerics models quality formats simulate data",
     "diagnose": "core numerics models diffusion quality data training",
     "demo": "core models quality formats simulate pipeline",
-    "cli": "core acquisition sampling operators models diffusion quality formats simulate pipeline runs data "
+    "cli": "core numerics acquisition sampling operators models diffusion quality formats simulate pipeline runs data "
     "training diagnose demo",
     "__main__": "cli",
 }

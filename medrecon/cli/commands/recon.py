@@ -12,7 +12,7 @@ from medrecon.cli.choice import by_itself
 from medrecon.cli.measurement import corrections, load, usage
 from medrecon.cli.options import Maps, Model, Output, Seed, Writing, parse_slices, solver_settings
 from medrecon.cli.picture import check_preview, write_preview
-from medrecon.cli.running import Running, alone, drop_leftover, folder_of, solve, turn
+from medrecon.cli.running import Running, alone, drop_leftover, folder_of, foreseen, solve, turn
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ def recon(
 
     from medrecon import formats
     from medrecon.formats.measurement_file import load_scan
-    from medrecon.pipeline import Request, prepare
     from medrecon.pipeline.job import sources
     from medrecon.runs import Run, Task
 
@@ -100,13 +99,13 @@ def recon(
     formats.check_output(
         output, size, overwrite=writing.overwrite, template=how.template, source=sources(scan), report=True
     )
+    task = Task(measurement, load_scan, plan["solver"], options)
     if writing.dry_run:
         with usage():
-            chosen, _ = prepare(scan, plan["solver"], Request(**options))
-        (show_json if out.json else show_tree)({**plan, "class": type(chosen).__name__, "dry_run": True})
+            expected = foreseen(task, scan, Path(output), running)
+        (show_json if out.json else show_tree)({**plan, **expected, "dry_run": True})
         return 0
     with usage(), alone(Path(output), shard):
-        task = Task(measurement, load_scan, plan["solver"], options)
         run = Run(task, folder_of(output), scan=scan, shard=shard, anew=not running.resume)
         solve(run, f"recon {plan['solver']}", running, out.quiet)
         if not run.complete:

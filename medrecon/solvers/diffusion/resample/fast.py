@@ -82,6 +82,11 @@ class ReSample(GuidedSolver):
                 "ReSample: expected pairs >= 1, rounds >= 1 and search >= 0, got "
                 f"{self.pairs}, {self.rounds}, {self.search}"
             )
+        if self.search and self.levels()[0] >= self.prior.denoiser.sigma_max:
+            raise ValueError(
+                f"ReSample: search {self.search} with a start of pure noise, {self.levels()[0]:g}, which keeps nothing of "
+                "what it finds; give a lower start, or search 0"
+            )
         if self.searching():
             self.searcher()
 
