@@ -112,6 +112,10 @@ def test_the_search_is_the_prior_s_unless_told():
     for wrong in ({"search": -1}, {"search": 3, "search_level": 1e9}):
         with pytest.raises(ValueError, match=r"search|sigma"):
             ReSample(prior, **wrong)
+    noise = prior.denoiser.sigma_max
+    with pytest.raises(ValueError, match=r"search 3 with a start of pure noise"):
+        ReSample(prior, search=3, start=noise)
+    assert ReSample(prior, start=noise).searching() == 5, "a card's search goes with any start"
 
 
 def test_same_seed_same_bits_and_batch_of_two_is_two_runs():
