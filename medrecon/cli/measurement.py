@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medrecon.cli.options import UsageError, as_option
+from medrecon.cli.options import UsageError, as_option, parse_slices
 from medrecon.cli.show import note
 
 if TYPE_CHECKING:
@@ -29,6 +29,24 @@ def load(path: Path) -> Scan:
     if format is None or format.name != "measurement":
         raise unknown(path, "not a measurement file", ["medrecon simulate and medrecon import write them"], format)
     return load_scan(path)
+
+
+def load_part(path: Path, slices: str | None) -> tuple[Scan, tuple[int, int] | None]:
+    """Read a measurement file for some slices, those that `--slices` names; only these where they stand alone.
+
+    Returns:
+        The scan, and which of its slices are asked for: None, all.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+        UsageError: there are no such slices.
+    """
+    from medrecon.formats.measurement_file import load_scan, separable
+
+    if slices is None or not path.is_file() or not (count := separable(path)):
+        scan = load(path)
+        return scan, None if slices is None else parse_slices(slices, scan.slice_count)
+    return load_scan(path, slices=parse_slices(slices, count)), None
 
 
 def corrections(scan: Scan) -> dict[str, Any]:

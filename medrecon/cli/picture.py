@@ -10,7 +10,7 @@ from medrecon.cli.options import UsageError
 from medrecon.cli.show import check_free, note
 
 if TYPE_CHECKING:
-    from medrecon.core.volume import Volume
+    from medrecon.core.stack import Stack
 
 
 def check_picture(option: str, path: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
@@ -56,7 +56,7 @@ def check_preview(path: Path | None, output: str, overwrite: bool, inputs: Itera
     check_picture("--preview", path, overwrite, inputs)
 
 
-def write_preview(path: Path | None, volume: Volume, report: dict[str, Any], overwrite: bool) -> None:
+def write_preview(path: Path | None, stack: Stack, report: dict[str, Any], overwrite: bool) -> None:
     """Write the preview that was asked for: solver, chi^2/m, and which slices failed, above some of the slices."""
     if path is None:
         return
@@ -67,5 +67,5 @@ def write_preview(path: Path | None, volume: Volume, report: dict[str, Any], ove
     if failed := report.get("failed"):
         title += f"; failed and empty: slices {', '.join(failed)}"
     with atomic.file(path, overwrite=overwrite) as made:
-        preview(volume, made, title=title, first=report["slices"][0])
+        preview(stack, made, title=title, first=report["slices"][0])
     note(f"wrote {path}")

@@ -43,6 +43,7 @@ class Scan:
             with each axis as long as theirs, or 1: (1, V, 1) for a tube current, (1, 1, D) for a bowtie filter.
         mu_water: CT, attenuation of water that defines HU [1/mm]; None: not known, `units.MU_WATER` is taken.
         provenance: where it came from, as JSON values; never patient data.
+        first: number of its first slice in the measurement that it is a part of.
 
     Raises:
         ValueError: names the field, what was expected and what came.
@@ -59,6 +60,7 @@ class Scan:
     noise: CTNoise | MRINoise | None = None
     mu_water: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.modality not in ("ct", "mri"):
@@ -212,6 +214,7 @@ class Scan:
             noise=self.noise_of(start, stop),
             mask=self.mask[start:stop] if self.mask is not None and self.mask.ndim == 3 else self.mask,
             maps=None if self.maps is None else self.maps[start:stop],
+            first=self.first + start,
         )
 
     def live_coils(self) -> Tensor:

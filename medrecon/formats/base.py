@@ -14,6 +14,7 @@ from typing import Any, ClassVar, final
 from medrecon.acquisition.options import RawOptions
 from medrecon.core import place
 from medrecon.core.scan import Scan
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Modality, Volume
 
 Slices = Callable[[int], tuple[int, int]]
@@ -134,6 +135,21 @@ class ImageWriter(Format):
             FileExistsError: the output, or something beside it that belongs to it, exists and `overwrite` is off.
             ValueError: what the format cannot hold.
         """
+
+    def write_stack(
+        self,
+        stack: Stack,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        template: Path | None = None,
+        description: str = "",
+        beside: Mapping[Path, str] | None = None,
+    ) -> Path:
+        """Write a volume that is given slice by slice, as `write_image`; a format that can holds one at a time."""
+        return self.write_image(
+            stack.whole(), path, overwrite=overwrite, template=template, description=description, beside=beside
+        )
 
 
 class RawReader(Format):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medrecon.core.place import check_place, refuse
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import BareImageReader, ImageReader, ImageWriter, Slices
 from medrecon.formats.common.ct_values import PER_MM, CTUnits, check_units
@@ -86,7 +87,7 @@ def _check_finite(volume: Volume, path: Path, first: int) -> None:
 
 
 def write(
-    volume: Volume,
+    volume: Volume | Stack,
     path: str | Path,
     *,
     overwrite: bool = False,
@@ -98,7 +99,7 @@ def write(
     array for BART (.cfl).
 
     Args:
-        volume: real values; take the magnitude of complex ones first.
+        volume: real values; take the magnitude of complex ones first. A stack is read slice by slice, twice or more.
         path: the output; written whole or not at all.
         overwrite: replace an existing output, which is refused otherwise.
         template: DICOM folder or file of the same patient that the derived series refers to; default: where
@@ -114,22 +115,23 @@ def write(
         FileExistsError: the output exists.
         ValueError: complex or non-finite values, an unknown suffix, or a template that does not fit.
     """
-    if not isinstance(volume, Volume):
+    if not isinstance(volume, Volume | Stack):
         raise TypeError(f"write: expected a Volume, got {type(volume).__name__}")
+    stack = Stack.of(volume) if isinstance(volume, Volume) else volume
     _path(path)
     name = os.fspath(path)
-    if volume.data.is_complex():
-        raise ValueError(f"{name}: the volume is complex; write its magnitude, volume.map(torch.abs)")
-    if not bool(volume.data.isfinite().all()):
-        bad = int((~volume.data.isfinite()).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"{name}: the volume has NaN or infinite values, first in slice {bad}; nothing written")
+    for index, values in enumerate(stack):
+        if values.is_complex():
+            raise ValueError(f"{name}: the volume is complex; write its magnitude, volume.map(torch.abs)")
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{name}: the volume has NaN or infinite values, first in slice {index}; nothing written")
     format = writer(name)
     _check_template(format, name, template)
     beside = {} if report is None else {report_path(name): report}
     for file in beside:
         refuse_foreign(file)
-    return format.write_image(
-        volume, Path(name), overwrite=overwrite, template=template, description=description, beside=beside
+    return format.write_stack(
+        stack, Path(name), overwrite=overwrite, template=template, description=description, beside=beside
     )
 
 

@@ -83,6 +83,24 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
+def separable(path: Path) -> int:
+    """Return how many slices of a file can be read, and reconstructed, each without the others; 0 if none, as of
+    another file.
+
+    Those of CT can; MRI's noise and intensity are found from all, and a cone beam crosses several.
+    """
+    found = 0
+
+    def is_one(h5: Any) -> bool:
+        nonlocal found
+        _require_ours(h5)
+        if h5.attrs.get("modality") == "ct" and np.size(h5.attrs.get("image_shape")) == 2 and "data" in h5:
+            found = len(h5["data"])
+        return True
+
+    return found if hdf5.holds(path, is_one) else 0
+
+
 def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Scan:
     """Read a measurement; with `slices` = (a, b) only slices a..b-1 are read from disk.
 
@@ -124,6 +142,7 @@ def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
         noise=noise_of(noise_model(modality, noise, h5["data"].shape), start, stop),
         mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
         provenance=_provenance(h5.attrs["provenance"]),
+        first=start,
     )
     loaded = {"data": scan.data, "mask": scan.mask, "maps": scan.maps}
     if scan.mask is not None and bool(torch.where(scan.mask.unsqueeze(-3), 0, scan.data).any()):

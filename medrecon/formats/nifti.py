@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medrecon import RESEARCH_USE_ONLY, __version__
 from medrecon.core import atomic, checksum, place, stage
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Modality, Units, Volume
 from medrecon.formats import nifti_header, nifti_values
 from medrecon.formats.base import BareImageReader, ImageWriter
@@ -22,6 +23,8 @@ from medrecon.formats.common.ours import refuse_foreign
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".nii.gz", ".nii")
+FIRST_VOXEL = 352
+"""Of a file that has no extensions."""
 UNITS: dict[Modality, Units] = {"CT": "HU", "MR": "a.u."}
 
 
@@ -74,7 +77,20 @@ class Nifti(BareImageReader, ImageWriter):
         beside: Mapping[Path, str] | None = None,
     ) -> Path:
         """Write float32 values; see `_write`. The affine needs no `template`."""
-        return _write(volume, path, overwrite, description, beside or {})
+        return _write(Stack.of(volume), path, overwrite, description, beside or {})
+
+    def write_stack(
+        self,
+        stack: Stack,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        template: Path | None = None,
+        description: str = "",
+        beside: Mapping[Path, str] | None = None,
+    ) -> Path:
+        """Write float32 values, a slice at a time."""
+        return _write(stack, path, overwrite, description, beside or {})
 
 
 def sidecar(path: Path) -> Path:
@@ -130,31 +146,47 @@ def _three(stored: NDArray[Any]) -> NDArray[Any]:
     return array.reshape(array.shape[0], array.shape[1], -1)
 
 
-def _write(volume: Volume, path: Path, overwrite: bool, description: str, texts: Mapping[Path, str]) -> Path:
+def _write(stack: Stack, path: Path, overwrite: bool, description: str, texts: Mapping[Path, str]) -> Path:
     """Write float32 values with sform = scanner space, and the same qform where it can hold it."""
-    import nibabel as nib
-
-    affine = volume.affine.numpy()
-    image = nib.Nifti1Image(volume.data.detach().cpu().float().permute(2, 1, 0).numpy(), affine)
-    header: Any = image.header
-    nifti_header.set_forms(header, affine, image.shape, stage.final(path))
-    header.set_slope_inter(1, 0)
-    header["descrip"] = f"medrecon {__version__} {RESEARCH_USE_ONLY}".encode()
     meaning = {
-        "units": volume.units,
-        "modality": volume.modality,
+        "units": stack.units,
+        "modality": stack.modality,
         "orientation": "NIfTI affine: voxel to RAS mm",
         "description": description,
         "medrecon_version": __version__,
         "use": RESEARCH_USE_ONLY,
     }
     refuse_foreign(sidecar(path))
+    header = _header(stack, path)
     with atomic.files(path, sidecar(path), *texts, overwrite=overwrite) as (main, note, *others):
-        nib.save(image, main)
+        _save(stack, header, main)
         meaning["image_sha256"] = checksum.of_file(main)
         note.write_text(json.dumps(meaning, indent=2) + "\n", encoding="utf-8")
         atomic.write_texts(others, texts)
     return path
+
+
+def _header(stack: Stack, path: Path) -> Any:
+    """The header of the stack as one file."""
+    import nibabel as nib
+
+    affine, shape = stack.affine.numpy(), stack.shape[::-1]
+    header: Any = nib.Nifti1Image(np.broadcast_to(np.float32(0), shape), affine).header
+    nifti_header.set_forms(header, affine, shape, stage.final(path))
+    header.set_slope_inter(1, 0)
+    header["descrip"] = f"medrecon {__version__} {RESEARCH_USE_ONLY}".encode()
+    header["vox_offset"] = FIRST_VOXEL
+    return header
+
+
+def _save(stack: Stack, header: Any, path: Path) -> None:
+    """Header and slices: x runs fastest in the file, as in a slice (y, x)."""
+    from nibabel.openers import Opener
+
+    with Opener(str(path), "wb") as file:
+        header.write_to(file)
+        for values in stack:
+            file.write(values.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).tobytes())
 
 
 def _meaning(path: Path, modality: Modality | None) -> tuple[Units, Modality]:

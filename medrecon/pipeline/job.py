@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.scan import Scan
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Volume
 from medrecon.models.prior import Prior
 from medrecon.pipeline.prepare import prepare
@@ -80,13 +81,25 @@ class Job:
 
     def volume(self, values: Tensor) -> Volume:
         """Return the items' values, (B, H, W) or (1, Z, H, W), as a volume at its place in the scan."""
-        image, affine = values.flatten(0, -3), self.scan.affine.clone()
-        if self.scan.crop is not None:  # the oversampled margins
-            rows, columns = self.scan.crop
-            affine[:3, 3] += columns.start * affine[:3, 0] + rows.start * affine[:3, 1]
-            image = image[:, rows, columns]
-        affine[:3, 3] += self.start * affine[:3, 2]
-        return Volume(image, affine, self.problem.units, self.problem.modality, sources(self.scan))
+        return self.stack(values.flatten(0, -3).__getitem__).whole()
+
+    def stack(self, read: Callable[[int], Tensor]) -> Stack:
+        """Return what `read` gives, the values (H, W) of a slice, counted from the first item, at its place."""
+        rows, columns = self.scan.crop or (slice(None), slice(None))  # without the oversampled margins
+        *_, height, width = self.scan.image_shape
+        top, bottom, _ = rows.indices(height)
+        left, right, _ = columns.indices(width)
+        affine = self.scan.affine.clone()
+        affine[:3, 3] += left * affine[:3, 0] + top * affine[:3, 1] + self.start * affine[:3, 2]
+        shape = ((self.stop - self.start) * self.slices_each, bottom - top, right - left)
+        return Stack(
+            shape,
+            lambda z: read(z)[rows, columns],
+            affine,
+            self.problem.units,
+            self.problem.modality,
+            sources(self.scan),
+        )
 
 
 def sources(scan: Scan) -> dict[str, Any]:

@@ -20,8 +20,11 @@ MEANING = (
 """What chi^2/m says of an image: the report carries it, since the number alone is taken for more."""
 
 
-def warn(whole: Part, solver: Solver) -> None:
+def warn(whole: Part, solver: Solver, first: int = 0) -> None:
     """Say what failed, and what did not converge and how to make it.
+
+    Args:
+        first: number of item 0 in the measurement.
 
     Raises:
         Exception: what the first item raised, if all of them failed.
@@ -29,7 +32,7 @@ def warn(whole: Part, solver: Solver) -> None:
     if not whole.chi2:
         raise next(iter(whole.failed.values()))
     for item, error in whole.failed.items():
-        log.warning("slice %d could not be reconstructed and is empty in the result: %s", item, line(error))
+        log.warning("slice %d could not be reconstructed and is empty in the result: %s", first + item, line(error))
     if not whole.unfinished:
         return
     chi2 = sum(whole.chi2[i] for i in whole.unfinished) / len(whole.unfinished)
@@ -38,12 +41,12 @@ def warn(whole: Part, solver: Solver) -> None:
     advice = f"raise --settings.{names[0]}" if names else "look at it before you use it"
     advice = f"that is meant, {solver.early}" if solver.early else advice
     part = len(whole.unfinished) < whole.stop - whole.start
-    where = f", slices {whole.unfinished[0]} to {whole.unfinished[-1]}" if part else ""
+    where = f", slices {first + whole.unfinished[0]} to {first + whole.unfinished[-1]}" if part else ""
     log.warning("%s has not converged%s (chi^2/m %.3g%s): %s", solver.name, after, chi2, where, advice)
 
 
-def summary(whole: Part) -> dict[str, Any]:
-    """Return means over slices; of chi^2/m after every step too, a finished slice keeping its last."""
+def summary(whole: Part, first: int = 0) -> dict[str, Any]:
+    """Return means over slices; of chi^2/m after every step too, a finished slice keeping its last; see `warn`."""
     longest, count = max(len(h) for _, h in whole.histories), whole.stop - whole.start
     padded = [(n, h + h[-1:] * (longest - len(h))) for n, h in whole.histories if h]
     known = sum(n for n, _ in padded)
@@ -58,7 +61,7 @@ def summary(whole: Part) -> dict[str, Any]:
     if whole.network:
         result["network_calls_per_slice"] = {name: number / count for name, number in sorted(whole.network.items())}
     if whole.failed:
-        result["failed"] = {str(item): line(error) for item, error in whole.failed.items()}
+        result["failed"] = {str(first + item): line(error) for item, error in whole.failed.items()}
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Unpack, overload
 
 import torch
@@ -91,35 +90,39 @@ def _volume(scan: Scan, solver: str | Solver, request: Request) -> tuple[Volume,
     for index in job.batches(size):
         parts.append(solve(job, index, request.seed, told(job, index, request.on_progress)))
         request.on_progress(*job.far(index.stop))
-    return finished(job, request, size, parts)
+    whole = joined(parts)
+    return job.volume(whole.values), report_of(job, request, size, whole)
 
 
-def finished(job: Job, request: Request, size: int, parts: Sequence[Part]) -> tuple[Volume, dict[str, Any]]:
-    """Return the volume and the report of all batches of a job, in their order.
+def report_of(job: Job, request: Request, size: int, whole: Part) -> dict[str, Any]:
+    """Return the report on all batches of a job; say what failed or did not converge.
+
+    Args:
+        whole: the batches, joined; their values are not looked at.
 
     Raises:
         Exception: what the first slice raised, if all of them failed.
     """
-    whole = joined(parts)
-    warn(whole, job.solver)
+    first = job.scan.first
+    warn(whole, job.solver, first)
     each = job.slices_each
     report = {
         "solver": job.name,
         "settings": settings_of(job.solver),
-        "slices": [job.start * each, job.stop * each],
+        "slices": [first + job.start * each, first + job.stop * each],
         "seed": request.seed,
         "batch": size,
         "device": request.device,
         "units": job.problem.units,
         **job.problem.facts,
-        **summary(whole),
+        **summary(whole, first),
         "seconds": whole.seconds,
         "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
         "inverse_crime": job.scan.provenance.get("inverse_crime"),
     }
     if job.prior is not None:
         report["prior"] = {"name": job.prior.name, "sha256": job.prior.card.get("sha256"), "label": job.prior.label}
-    return job.volume(whole.values), report
+    return report
 
 
 def usual_batch(job: Job, request: Request) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import torch
+
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Volume
 from medrecon.quality.picture import MARK, colours, display_window, upright
 
@@ -12,19 +15,21 @@ SLICES = 9
 """In one picture, at most."""
 
 
-def preview(volume: Volume, path: Path, *, title: str, first: int = 0) -> None:
+def preview(stack: Stack, path: Path, *, title: str, first: int = 0) -> None:
     """Write a PNG of up to nine slices, evenly spread over the volume, each with its number, on one grey scale.
 
-    HU are shown from -160 to 240 (soft tissue), other values from 0 to their 99.5 % quantile.
+    HU are shown from -160 to 240 (soft tissue), other values from 0 to their 99.5 % quantile in the slices shown.
 
     Args:
-        volume: real values.
+        stack: a volume of real values, see `Stack.of`.
         first: number of its first slice in the scan.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = spread(len(volume.data))
+    shown = spread(len(stack))
+    data = torch.stack([stack.read(index) for index in shown])
+    volume = Volume(data, stack.affine, stack.units, stack.modality)  # at another place, which is not shown
     (low, high), _ = display_window(volume)
     x, y, _ = volume.spacing
     columns = math.ceil(math.sqrt(len(shown)))
@@ -35,8 +40,8 @@ def preview(volume: Volume, path: Path, *, title: str, first: int = 0) -> None:
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, index in zip(axes.flat, shown, strict=False):
-        image = upright(volume.data[index].float(), volume.affine).numpy()
+    for axis, index, values in zip(axes.flat, shown, data, strict=False):
+        image = upright(values.float(), volume.affine).numpy()
         grey = axis.imshow(image, cmap=colours("gray"), vmin=low, vmax=high, aspect=y / x)
         axis.set_title(f"slice {first + index}", fontsize=8)
     figure.colorbar(grey, ax=axes, label=volume.units, shrink=0.8, pad=0.01)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from medrecon.cli import main
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Volume
 from medrecon.formats.measurement_file import save_scan
 from medrecon.quality import preview as module
@@ -84,14 +85,14 @@ def test_the_preview_shows_numbered_slices_in_the_window_of_their_units(
     monkeypatch.setattr(Axes, "set_title", lambda a, t, **k: (titles.append(t), title(a, t, **k))[1])
     monkeypatch.setattr(module, "spread", lambda count: [0, 2])
     volume = disc_volume("CT", 16)
-    preview(volume, tmp_path / "x.png", title="t", first=5)
+    preview(Stack.of(volume), tmp_path / "x.png", title="t", first=5)
     assert titles == ["slice 5", "slice 7"]
     assert [torch.equal(torch.from_numpy(x), volume.data[k]) for (x, _), k in zip(shown, (0, 2), strict=True)] == [
         True
     ] * 2
     assert all((k["vmin"], k["vmax"], k["aspect"]) == (-160, 240, 1) for _, k in shown)
     shown.clear()
-    preview(volume.map(lambda d: 0.02 + d / 5e4, "1/mm"), tmp_path / "y.png", title="t")
+    preview(Stack.of(volume.map(lambda d: 0.02 + d / 5e4, "1/mm")), tmp_path / "y.png", title="t")
     assert all(k["vmin"] == 0 and 0.02 < k["vmax"] < 0.04 for _, k in shown)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,14 +10,15 @@ from cyclopts import App, Parameter
 from pydantic import Field
 
 from medrecon.cli.choice import by_itself
-from medrecon.cli.measurement import corrections, load, usage
-from medrecon.cli.options import Maps, Model, Output, Seed, Writing, parse_slices, solver_settings
+from medrecon.cli.measurement import corrections, load_part, usage
+from medrecon.cli.options import Maps, Model, Output, Seed, Writing, solver_settings
 from medrecon.cli.picture import check_preview, write_preview
 from medrecon.cli.running import Running, alone, drop_leftover, folder_of, foreseen, solve, turn
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
     from medrecon.core.scan import Scan
+    from medrecon.core.stack import Stack
     from medrecon.core.volume import Volume
     from medrecon.pipeline.request import Options
     from medrecon.runs import Run
@@ -92,14 +94,15 @@ def recon(
     from medrecon.pipeline.job import sources
     from medrecon.runs import Run, Task
 
-    scan = load(measurement)
-    plan, options = _plan(measurement, output, solver, how, scan)
+    scan, some = load_part(measurement, how.slices)
+    plan, options = _plan(measurement, output, solver, how, scan, some)
     start, stop = plan["slices"]
     size = (stop - start) * scan.image_shape[-2] * scan.image_shape[-1]
     formats.check_output(
         output, size, overwrite=writing.overwrite, template=how.template, source=sources(scan), report=True
     )
-    task = Task(measurement, load_scan, plan["solver"], options)
+    load = load_scan if some or not how.slices else functools.partial(load_scan, slices=(start, stop))
+    task = Task(measurement, load, plan["solver"], options)
     if writing.dry_run:
         with usage():
             expected = foreseen(task, scan, Path(output), running)
@@ -119,13 +122,15 @@ def recon(
     return _tell(result, plan, output, out)
 
 
-def _plan(measurement: Path, output: str, solver: str, how: Choices, scan: Scan) -> tuple[dict[str, Any], Options]:
-    """All that was decided, for people; and the same for `reconstruct`."""
-    start, stop = parse_slices(how.slices, scan.slice_count)
+def _plan(
+    measurement: Path, output: str, solver: str, how: Choices, scan: Scan, some: tuple[int, int] | None
+) -> tuple[dict[str, Any], Options]:
+    """All that was decided, for people; and the same for `reconstruct`, of some slices of the scan or all."""
+    start, stop = some or (0, scan.slice_count)
     settings = solver_settings(how.settings)
     solver, prior, why = by_itself(scan, solver, how.prior, how.mode, settings)
     options: Options = {
-        "slices": (start, stop) if how.slices else None,
+        "slices": some,
         "device": how.device,
         "seed": how.seed,
         "batch": how.batch,
@@ -142,7 +147,7 @@ def _plan(measurement: Path, output: str, solver: str, how: Choices, scan: Scan)
         **why,
         **corrections(scan),
         "settings": settings | ({"mode": how.mode} if how.mode else {}),
-        "slices": [start, stop],
+        "slices": [scan.first + start, scan.first + stop],
         "device": how.device,
         "seed": how.seed,
         "maps": how.maps,
@@ -153,10 +158,10 @@ def _finish(run: Run, plan: dict[str, Any], output: str, overwrite: bool, how: C
     """Write the output of a run that is complete, and remove what was kept for it; the report."""
     from medrecon.runs import discard
 
-    volume, result = run.result()
+    stack, result = run.result()
     run.kept.finish(Path(output))
-    save(volume, {**plan, **result}, output, overwrite, how.template)
-    write_preview(how.preview, volume, result, overwrite)
+    save(stack, {**plan, **result}, output, overwrite, how.template)
+    write_preview(how.preview, stack, result, overwrite)
     discard(run.kept.folder)
     return result
 
@@ -188,7 +193,7 @@ def _meaning(solver: str, report: dict[str, Any]) -> str:
 
 
 def save(
-    volume: Volume, report: dict[str, Any], output: str, overwrite: bool = False, template: Path | None = None
+    volume: Volume | Stack, report: dict[str, Any], output: str, overwrite: bool = False, template: Path | None = None
 ) -> None:
     """Write the image, and the report as `output`.report.json beside it (a DICOM folder holds DICOM only)."""
     import json

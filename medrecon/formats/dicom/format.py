@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medrecon.core import place
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader, ImageWriter, Slices
 from medrecon.formats.ct_pd.scanner import is_projection
@@ -64,8 +65,21 @@ class Dicom(ImageReader, ImageWriter):
     ) -> Path:
         """Write one file a slice; see `write_series`."""
         return write_series(
-            volume, path, overwrite=overwrite, template=template, description=description, beside=beside
+            Stack.of(volume), path, overwrite=overwrite, template=template, description=description, beside=beside
         )
+
+    def write_stack(
+        self,
+        stack: Stack,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        template: Path | None = None,
+        description: str = "",
+        beside: Mapping[Path, str] | None = None,
+    ) -> Path:
+        """Write one file a slice, one after the other."""
+        return write_series(stack, path, overwrite=overwrite, template=template, description=description, beside=beside)
 
 
 def _told(stack: dicom_series.Stack) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from medrecon import __version__
 from medrecon.core import atomic, checksum, stage
-from medrecon.core.volume import Volume
+from medrecon.core.stack import Stack
 from medrecon.formats.dicom import files as dicom_files
 from medrecon.formats.dicom import header as dicom_header
 from medrecon.formats.dicom import kinds
 from medrecon.formats.dicom.geometry import LPS_TO_RAS
 from medrecon.formats.dicom.origin import find_sources, frames_of
+from medrecon.formats.dicom.stored import Values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATTERN = "medrecon_*.dcm"
-CT_INTERCEPT = -1024
 
 
 def write_series(
-    volume: Volume,
+    volume: Stack,
     path: Path,
     *,
     overwrite: bool = False,
@@ -69,18 +68,19 @@ def write_series(
     description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
     differing = _differing(sources, shown)
     key = _content_key(volume, sources, description)
-    stored, attributes = _store(volume, shown)
+    values = Values(volume)
+    values.warn(shown)
     now = datetime.now()
     with atomic.folder(path, PATTERN, overwrite=overwrite, beside=beside) as folder:
-        for index in range(len(stored)):
+        for index, pixels in enumerate(values.stored()):
             source = _nearest(sources, place, index)
             dataset = dicom_header.base(volume.modality, source, key, differing)
             dicom_header.identify(dataset, source, key, index, description, now)
             _locate(dataset, place, index)
-            for name, value in attributes.items():
+            for name, value in values.attributes.items():
                 setattr(dataset, name, value)
-            dataset.Rows, dataset.Columns = stored.shape[1:]
-            dataset.add_new("PixelData", "OW", stored[index].tobytes())
+            dataset.Rows, dataset.Columns = pixels.shape
+            dataset.add_new("PixelData", "OW", pixels.tobytes())
             save_dataset(dataset, folder / f"medrecon_{index + 1:04d}.dcm")
     return path
 
@@ -88,18 +88,18 @@ def write_series(
 class _Placement:
     """Where the slices are, in DICOM's terms (LPS mm)."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Stack) -> None:
         affine = LPS_TO_RAS @ volume.affine.numpy()
         self.column_spacing, self.row_spacing, _ = np.linalg.norm(affine[:3, :3], axis=0)
         self.axes = affine[:3, :2] / np.array([self.column_spacing, self.row_spacing])
         self.normal = np.cross(self.axes[:, 0], self.axes[:, 1])
-        self.positions = affine[:3, 3] + np.arange(len(volume.data))[:, None] * affine[:3, 2]
-        height, width = volume.data.shape[1:]
+        self.positions = affine[:3, 3] + np.arange(len(volume))[:, None] * affine[:3, 2]
+        _, height, width = volume.shape
         self.centres = self.positions + affine[:3, 0] * (width - 1) / 2 + affine[:3, 1] * (height - 1) / 2
         self.slice_spacing = abs(float(affine[:3, 2] @ self.normal))
 
 
-def _placement(volume: Volume, path: Path) -> _Placement:
+def _placement(volume: Stack, path: Path) -> _Placement:
     place = _Placement(volume)
     if abs(float(place.axes[:, 0] @ place.axes[:, 1])) > 1e-4:
         raise ValueError(
@@ -108,7 +108,7 @@ def _placement(volume: Volume, path: Path) -> _Placement:
     return place
 
 
-def _check_sources(volume: Volume, sources: list[Dataset], place: _Placement, path: Path) -> None:
+def _check_sources(volume: Stack, sources: list[Dataset], place: _Placement, path: Path) -> None:
     """A source elsewhere in space is a wrong source, and this image would enter the wrong patient's study."""
     if not sources:
         return
@@ -151,65 +151,10 @@ def _nearest(sources: list[Dataset], place: _Placement, index: int) -> Dataset |
     return sources[int(_heights(sources, place.centres[index : index + 1]).argmin())]
 
 
-def _content_key(volume: Volume, sources: list[Dataset], description: str) -> str:
+def _content_key(volume: Stack, sources: list[Dataset], description: str) -> str:
     origin = [str(h.SOPInstanceUID) for h in sources]
     told = repr((origin, description, __version__, volume.units))
-    return checksum.of_content(volume.data.float(), volume.affine, told)
-
-
-def _store(volume: Volume, path: Path) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-    """Stored pixels (Z, Y, X) and the attributes of group 0028 that give them their meaning."""
-    from pydicom.valuerep import DSfloat
-
-    values = volume.data.detach().cpu().double()
-    low, high = float(values.min()), float(values.max())
-    if volume.modality == "CT":
-        slope, intercept = DSfloat(1), DSfloat(CT_INTERCEPT)
-        centre, width, kind = 40.0, 400.0, "HU"
-        top = CT_INTERCEPT + 65535
-        if below := int((values < CT_INTERCEPT - 0.5).sum()):
-            log.warning(
-                "%s: %d voxels below %d HU (down to %.0f) are written as %d: noise in air, no tissue is lost",
-                path,
-                below,
-                CT_INTERCEPT,
-                low,
-                CT_INTERCEPT,
-            )
-        if above := int((values > top).sum()):
-            log.warning(
-                "%s: %d voxels above %d HU (up to %.0f) are written as %d: no tissue and no metal has so much; "
-                "look at the image before you use it",
-                path,
-                above,
-                top,
-                high,
-                top,
-            )
-    else:
-        whole = bool((values == values.round()).all()) and high - min(low, 0) < 65536
-        slope = DSfloat(1 if whole else max((high - min(low, 0)) / 65535, 1e-30), auto_format=True)
-        intercept = DSfloat(min(low, 0), auto_format=True)
-        sample = values.flatten()[:: max(1, values.numel() // 1_000_000)]
-        p1, p99 = (float(q) for q in torch.quantile(sample, torch.tensor([0.01, 0.99], dtype=torch.float64)))
-        centre, width, kind = (p1 + p99) / 2, max(p99 - p1, float(slope)), "US"
-    stored = ((values - float(intercept)) / float(slope)).round().clamp(0, 65535)
-    # DICOM's default window function needs a width of 1 at least; raw MR data may be of the order of 1e-5.
-    exact = {"VOILUTFunction": "LINEAR_EXACT"} if width < 1 else {}
-    return stored.numpy().astype("<u2"), {
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 0,
-        "RescaleSlope": slope,
-        "RescaleIntercept": intercept,
-        "RescaleType": kind,
-        "WindowCenter": DSfloat(centre, auto_format=True),
-        "WindowWidth": DSfloat(width, auto_format=True),
-        **exact,
-    }
+    return checksum.of_content(*(values.float() for values in volume), volume.affine, told)
 
 
 def _locate(dataset: Dataset, place: _Placement, index: int) -> None:

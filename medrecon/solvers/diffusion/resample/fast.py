@@ -84,8 +84,8 @@ class ReSample(GuidedSolver):
             )
         if self.search and self.levels()[0] >= self.prior.denoiser.sigma_max:
             raise ValueError(
-                f"ReSample: search {self.search} with a start of pure noise, {self.levels()[0]:g}, which keeps nothing of "
-                "what it finds; give a lower start, or search 0"
+                f"ReSample: search {self.search} with a start of pure noise, {self.levels()[0]:g}, which keeps nothing "
+                "of what it finds; give a lower start, or search 0"
             )
         if self.searching():
             self.searcher()
