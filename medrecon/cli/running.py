@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from medrecon.cli.options import Model, UsageError
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note
 from medrecon.cli.signals import finishing
-from medrecon.core import atomic, checksum
+from medrecon.core import atomic
 from medrecon.core.lock import Busy, held, taken
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def folder_of(output: str | Path) -> Path:
     """Return where the slices of an output are kept until it is written: image.nii.gz.slices beside image.nii.gz."""
     path = Path(output) if Path(output).name else Path(os.path.abspath(output))
     name = os.fsencode(path.name)
-    short = path.name if len(name) <= LONGEST else checksum.of_bytes(name)
+    short = path.name if len(name) <= LONGEST else hashlib.sha256(name).hexdigest()
     return path.with_name(f"{short}.slices")
 
 

@@ -56,7 +56,7 @@ class ReSample(GuidedSolver):
     where a prior trained on mirrored images errs elsewhere; default: as the prior's card says"""
     search: int | None = None
     """iterations of plug-and-play ADMM with the same prior between TV and the first step, towards the most probable
-    image; default: as the prior's card says: those of MRI have it, in CT it was not measured"""
+    image; default: as the prior's card says, those of CT and MRI have it"""
     search_level: float | None = None
     """noise level of its first iteration, from which it falls to 0.15; default: as the prior's card says"""
     rounds: int = 1
