@@ -35,9 +35,13 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree: building writes into the source folder."""
     target = tmp_path_factory.mktemp("checkout") / "medrecon"
-    names = (".*_cache", ".venv", ".git", "__pycache__", "build", "dist", "*.egg-info", "demo-output", "runs")
+    names = (".*_cache", ".venv", ".git", "__pycache__", "build", "dist", "*.egg-info", "demo-output")
     skip = shutil.ignore_patterns(*names)
-    return Path(shutil.copytree(ROOT, target, symlinks=True, ignore=skip))
+
+    def outputs(folder: str, found: list[str]) -> set[str]:
+        return skip(folder, found) | ({"runs"} if Path(folder) == ROOT else set())
+
+    return Path(shutil.copytree(ROOT, target, symlinks=True, ignore=outputs))
 
 
 @pytest.fixture(scope="module")

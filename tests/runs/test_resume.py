@@ -241,7 +241,12 @@ def test_a_shard_and_a_whole_run_keep_off_each_other(
 
 def test_wrong_shards_and_workers_are_wrong_usage(scan: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.nii.gz"
-    for more in (["--shard", "5/4"], ["--shard", "slurm"], ["--workers", "0"], ["--workers", "2", "--scheduler", "local"]):
+    for more in (
+        ["--shard", "5/4"],
+        ["--shard", "slurm"],
+        ["--workers", "0"],
+        ["--workers", "2", "--scheduler", "local"],
+    ):
         assert main(argv(scan, output, *more)) == 2
     assert not os.listdir(tmp_path)
 
@@ -318,7 +323,9 @@ def slow(scan: Path, tmp_path: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc, which only Linux has")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="processes are found in /proc, which only Linux has"
+)
 
 
 @needs_proc

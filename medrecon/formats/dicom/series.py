@@ -46,6 +46,7 @@ REPEATS = (
 )
 # What slices of one volume have in common; it may be missing.
 WHOSE = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
+MADE_UP = 3  # images, from which it is no chance that no two share a frame of reference; LIDC-IDRI is so
 CLOCKS = ("TriggerTime", "AcquisitionTime")  # may change from slice to slice, too
 AT_MOST = 3  # of them are needed at once
 
@@ -129,7 +130,13 @@ def mixed(frames: Sequence[Frame]) -> str:
         for frame in frames:
             first.setdefault(str(frame.get(name) or ""), frame)
         told = [frame for value, frame in first.items() if value]
-        if len(told) > 1:
+        if name == "FrameOfReferenceUID" and len(told) == len(frames) >= MADE_UP:
+            log.warning(
+                "%s: every image of this series has a FrameOfReferenceUID of its own, made up where patient data were "
+                "taken out; positions are taken as of one frame",
+                told[0],
+            )
+        elif len(told) > 1:
             return f"{told[0]} and {told[1]} are of one series, and differ in {name}: they do not belong together"
     return ""
 

@@ -7,6 +7,7 @@ import dicom_grid as grid
 import numpy as np
 import pydicom
 import pytest
+import torch
 from dicom_grid import Freedoms
 from dicom_maker import file_at, make_series, values
 
@@ -190,6 +191,22 @@ def test_slices_of_two_patients_studies_or_places_are_no_volume(name: str, tmp_p
     make_series(tmp_path / "s")
     change(file_at(tmp_path / "s", 3), **{name: "1.2.3"})
     with pytest.raises(ValueError, match=f"differ in {name}"):
+        read(tmp_path / "s")
+
+
+def test_a_frame_of_reference_made_up_for_every_image_tells_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in LIDC-IDRI; where two images share one the others are elsewhere."""
+    files = make_series(tmp_path / "s")
+    whole = read(tmp_path / "s")
+    for index in range(len(files)):
+        change(file_at(tmp_path / "s", index), FrameOfReferenceUID=f"1.2.{index + 1}")
+    caplog.clear()
+    assert torch.equal(read(tmp_path / "s").data, whole.data)
+    assert "every image of this series has a FrameOfReferenceUID of its own" in caplog.text
+    change(file_at(tmp_path / "s", 0), FrameOfReferenceUID="1.2.2")
+    with pytest.raises(ValueError, match="differ in FrameOfReferenceUID"):
         read(tmp_path / "s")
 
 

@@ -1,0 +1,79 @@
+"""Peak memory of `medrecon recon` by the number of slices of 512 x 512, to NIfTI and to DICOM, a table.
+
+    OMP_NUM_THREADS=1 python benchmarks/speed/recon_memory.py
+
+Sinograms of noise, 60 views of a fan: what they show is no matter to memory. Each run is a process of its own, its peak
+what the system says of it (VmHWM, by getrusage). TV takes three iterations, as many as say how much it holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from medrecon.core.scan import Scan
+from medrecon.formats.measurement_file import save_scan
+from medrecon.geometry import FanGeometry
+
+SIDE, VIEWS, COLUMNS = 512, 60, 736
+COUNTS = (10, 40, 133)
+SOLVERS = {"fbp": [], "tv": ["--settings.iterations", "3"]}
+
+
+def measure(slices: int, path: Path) -> None:
+    """A scan of noise."""
+    angles = tuple((torch.arange(VIEWS, dtype=torch.float64) * 2 * math.pi / VIEWS).tolist())
+    rays = FanGeometry(angles, COLUMNS, 1.0, 595.0, 490.6)
+    data = torch.rand(slices, VIEWS, COLUMNS, generator=torch.Generator().manual_seed(0))
+    affine = torch.diag(torch.tensor([0.7, 0.7, 2.0, 1.0], dtype=torch.float64))
+    save_scan(Scan("ct", data, (SIDE, SIDE), affine, "HU", rays), path)
+
+
+def peak(scan: Path, output: Path, solver: str, more: list[str]) -> float:
+    """MB at most of one run."""
+    line = [
+        "-m",
+        "medrecon",
+        "recon",
+        str(scan),
+        "-o",
+        str(output),
+        "--solver",
+        solver,
+        "--quiet",
+        "--overwrite",
+        *more,
+    ]
+    pid = os.posix_spawn(sys.executable, [sys.executable, *line], os.environ)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise SystemExit(f"{solver} failed")
+    return usage.ru_maxrss / 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="*", default=COUNTS)
+    options = parser.parse_args()
+    print(f"| solver | to | {' | '.join(f'{count} slices' for count in options.counts)} | most over least |")
+    print("|---|---|" + "---|" * (len(options.counts) + 1))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for count in options.counts:
+            measure(count, folder / f"{count}.h5")
+        for solver, more in SOLVERS.items():
+            for name in ("x.nii.gz", "x"):
+                found = [peak(folder / f"{count}.h5", folder / name, solver, more) for count in options.counts]
+                cells = " | ".join(f"{value:.0f} MB" for value in found)
+                kind = "NIfTI" if "." in name else "DICOM"
+                print(f"| {solver} | {kind} | {cells} | {max(found) / min(found):.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
