@@ -112,8 +112,11 @@ def alone(output: Path, shard: Shard | None) -> Iterator[None]:
         yield
 
 
-def foreseen(task: Task, scan: Scan, output: Path, running: Running) -> dict[str, Any]:
+def foreseen(task: Task, scan: Scan, output: Path, running: Running, began: float) -> dict[str, Any]:
     """Return what a run would be, how long it would take and how much memory, from a part of it done here.
+
+    Args:
+        began: when the command did, by `time.perf_counter`: it has loaded and read what the run will.
 
     Raises:
         Differs: what is kept for this output is of another run.
@@ -123,11 +126,10 @@ def foreseen(task: Task, scan: Scan, output: Path, running: Running) -> dict[str
     from medrecon.runs.estimate import estimate
     from medrecon.runs.kept import check_record
 
-    began = time.perf_counter()
     work = Work.of(task, scan)
     if running.resume:
         check_record(folder_of(output), work.record)
-    read = time.perf_counter() - began
+    before = time.perf_counter() - began
     found = estimate(work, running.workers)
     memory = {"memory_mb": round(found.memory / 1e6)}
     memory |= {"gpu_memory_mb": round(found.device_memory / 1e6)} if found.device_memory else {}
@@ -135,7 +137,7 @@ def foreseen(task: Task, scan: Scan, output: Path, running: Running) -> dict[str
         "resolved": settings_of(work.job.solver),
         "class": type(work.job.solver).__name__,
         "batch": work.size,
-        "estimate": {"seconds": round(read + found.seconds, 1), **memory},
+        "estimate": {"seconds": round(before + found.seconds, 1), **memory},
     }
 
 

@@ -17,6 +17,9 @@ from medrecon.numerics.threads import on_threads
 from medrecon.runs.kept import Kept
 from medrecon.runs.task import Task, Work
 
+ONE = threading.Lock()
+"""A process does one batch at a time, whatever threads its pool has: an operator counts its calls."""
+
 
 def solve_there(task: Task, index: slice, folder: Path) -> None:
     """Solve one batch in this process, and keep it in a folder that all of them see.
@@ -25,8 +28,9 @@ def solve_there(task: Task, index: slice, folder: Path) -> None:
         Differs: the measurement or the prior is not what the run was begun with.
         Exception: as `solve`.
     """
-    work = _work(task)
-    work.keep(index, Kept(folder, work.record), silent)
+    with ONE:
+        work = _work(task)
+        work.keep(index, Kept(folder, work.record), silent)
 
 
 @functools.lru_cache(maxsize=1)

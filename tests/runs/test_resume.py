@@ -256,6 +256,13 @@ def test_workers_write_the_same_bytes(scan: Path, alone: bytes, tmp_path: Path) 
     ends_as(alone, tmp_path / "x.nii.gz")
 
 
+def test_dask_writes_the_same_bytes(scan: Path, alone: bytes, tmp_path: Path) -> None:
+    line = argv(scan, tmp_path / "x.nii.gz", "--scheduler", "local")
+    done = subprocess.run([sys.executable, "-m", "medrecon", *line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ends_as(alone, tmp_path / "x.nii.gz")
+
+
 def test_the_result_is_that_of_one_call(scan: Path, tmp_path: Path) -> None:
     assert main(argv(scan, tmp_path / "x.nii.gz")) == 0
     whole, _ = pipeline_run.reconstruct(load_scan(scan), "cgls", batch=1)

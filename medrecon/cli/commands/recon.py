@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -83,6 +84,7 @@ def recon(
     solver
         one of `medrecon solvers`; auto takes the one that did best on scans of this kind, and says why
     """
+    began = time.perf_counter()
     inputs = (measurement, *([how.template] if how.template else []))
     drop_leftover(Path(output))
     check_free(Path(output), writing.overwrite, inputs=inputs)
@@ -105,7 +107,7 @@ def recon(
     task = Task(measurement, load, plan["solver"], options)
     if writing.dry_run:
         with usage():
-            expected = foreseen(task, scan, Path(output), running)
+            expected = foreseen(task, scan, Path(output), running, began)
         (show_json if out.json else show_tree)({**plan, **expected, "dry_run": True})
         return 0
     with usage(), alone(Path(output), shard):
