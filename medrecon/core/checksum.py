@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,11 @@ def of_bytes(content: bytes) -> str:
 
 def of_content(*parts: Tensor | NDArray[np.generic] | str) -> str:
     """Return the hexadecimal digest of values and texts, one after the other, whatever device and strides they have."""
+    return of_parts(parts)
+
+
+def of_parts(parts: Iterable[Tensor | NDArray[np.generic] | str]) -> str:
+    """Return what `of_content` does, of parts that are made as they are needed: one is held at a time."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,7 @@ def _nearest(sources: list[Dataset], place: _Placement, index: int) -> Dataset |
 def _content_key(volume: Stack, sources: list[Dataset], description: str) -> str:
     origin = [str(h.SOPInstanceUID) for h in sources]
     told = repr((origin, description, __version__, volume.units))
-    return checksum.of_content(*(values.float() for values in volume), volume.affine, told)
+    return checksum.of_parts(chain((values.float() for values in volume), (volume.affine, told)))
 
 
 def _locate(dataset: Dataset, place: _Placement, index: int) -> None:
