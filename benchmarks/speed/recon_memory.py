@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/speed/recon_memory.py --modality mri --counts 2 8
 
 Sinograms of noise, 60 views of a fan, or k-space of noise with the maps of 8 coils: what they show is no matter to
-memory. Each run is a process of its own, its peak
-what the system says of it (VmHWM, by getrusage). TV takes three iterations, as many as say how much it holds.
+memory. Each run is a process of its own, its peak what the system says of it (VmHWM, by getrusage). TV takes three
+iterations, as many as say how much it holds.
 """
 
 from __future__ import annotations
@@ -51,20 +51,8 @@ def mri_scan(slices: int) -> Scan:
 
 def peak(scan: Path, output: Path, solver: str, more: list[str]) -> float:
     """MB at most of one run."""
-    line = [
-        "-m",
-        "medrecon",
-        "recon",
-        str(scan),
-        "-o",
-        str(output),
-        "--solver",
-        solver,
-        "--quiet",
-        "--overwrite",
-        *more,
-    ]
-    pid = os.posix_spawn(sys.executable, [sys.executable, *line], os.environ)
+    line = ["-m", "medrecon", "recon", str(scan), "-o", str(output), "--solver", solver, "--quiet", *more]
+    pid = os.posix_spawn(sys.executable, [sys.executable, *line, "--overwrite"], os.environ)
     _, status, usage = os.wait4(pid, 0)
     if status:
         raise SystemExit(f"{solver} failed")
