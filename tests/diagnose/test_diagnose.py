@@ -201,7 +201,8 @@ def test_samples_of_an_exact_prior_look_like_its_data_and_those_of_a_wrong_one_d
     right = run(sampling, case_of(gaussian, held=256, training=256, samples=128))
     wide = GaussianPrior(gaussian.mean, 4 * gaussian.covariance, gaussian.shape)
     wrong = run(sampling, case_of(wide, gaussian, held=256, samples=128))
-    assert right["std"] == pytest.approx(right["real_std"], rel=0.1)
+    assert right["std"] == pytest.approx(right["real_std"], rel=0.2)  # of 128 smooth images, few of them independent
+    assert wrong["std"] > 1.5 * wrong["real_std"]
     assert right["histogram_distance"] < 0.12 < 0.4 < wrong["histogram_distance"]
     assert max(abs(math.log(v)) for v in right["spectrum_ratio"][:3]) < 0.5 < math.log(wrong["spectrum_ratio"][0])
     assert "control_histogram_distance" in right and "control_histogram_distance" not in wrong

@@ -32,7 +32,7 @@ def test_the_noise_level_is_read_off_the_estimate(sigma: float, generator: torch
     assert float(found.square().mean().sqrt()) == pytest.approx(sigma, rel=0.01)
     alone = float((z + size * last - clean).square().mean().sqrt())
     share = float((prior.values / (prior.values + sigma**2)).mean())
-    assert alone == pytest.approx(sigma * (1 - share) ** 0.5, rel=0.01) and alone < 0.995 * sigma
+    assert alone == pytest.approx(sigma * (1 - share) ** 0.5, rel=0.02) and alone < 0.995 * sigma
 
 
 @dataclass(frozen=True, eq=False)
