@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,10 @@ LONGEST = 200
 """Bytes of a name to which an ending can still be added on every disk."""
 
 
+TRIES, PAUSE = 50, 0.1
+"""Of claiming an output, and seconds between them."""
+
+
 class Running(Model):
     """On how many processes, and whether to go on with what is there."""
 
@@ -47,10 +51,12 @@ class Running(Model):
         """The shard.
 
         Raises:
-            UsageError: it is none.
+            UsageError: it is none, or is to begin anew, which would throw away what other shards have kept.
         """
         from medrecon.runs import Shard
 
+        if self.shard is not None and not self.resume:
+            raise UsageError("--no-resume throws away what all shards have kept: remove OUTPUT.slices before them")
         try:
             return None if self.shard is None else Shard.read(self.shard, os.environ)
         except ValueError as error:
@@ -85,7 +91,27 @@ def drop_leftover(output: Path) -> None:
     if os.path.isdir(folder_of(output)):  # Path.is_dir fails where the name is too long
         from medrecon.runs import drop_finished
 
-        drop_finished(folder_of(output), output)
+        with suppress(Busy), atomic.claimed(output):  # not while another run is at it
+            drop_finished(folder_of(output), output)
+
+
+@contextmanager
+def soon(output: Path) -> Iterator[None]:
+    """Claim an output that shards claim for a moment as they begin: where another has it, for some seconds again.
+
+    Raises:
+        Busy: another run keeps it.
+    """
+    with ExitStack() as stack:
+        for left in reversed(range(TRIES)):
+            try:
+                stack.enter_context(atomic.claimed(output))
+                break
+            except Busy:
+                if not left:
+                    raise
+                time.sleep(PAUSE)
+        yield
 
 
 @contextmanager
@@ -105,7 +131,7 @@ def alone(output: Path, shard: Shard | None) -> Iterator[None]:
                     raise Busy(f"{output}: shard {lock.stem.replace('-of-', '/')} is at work on it; wait for it")
                 os.close(descriptor)
         else:
-            with atomic.claimed(output):  # by none but shards
+            with soon(output):  # by none but shards
                 folder.mkdir(parents=True, exist_ok=True)
             lock = folder / f"{shard.number}-of-{shard.count}.lock"
             stack.enter_context(held(lock, f"{output}, shard {shard}"))
@@ -147,7 +173,7 @@ def turn(output: Path, shard: Shard | None) -> Iterator[bool]:
     with ExitStack() as stack:
         try:
             if shard is not None:
-                stack.enter_context(atomic.claimed(output))
+                stack.enter_context(soon(output))
         except Busy:
             yield False
             return
@@ -166,5 +192,6 @@ def solve(run: Run, label: str, running: Running, quiet: bool) -> None:
         with progress(label, quiet) as report, finishing("the slices at hand") as stop:
             run.solve(running.pool, report, stop)
     except BaseException:
-        run.tidy()
+        if running.shard is None:  # another shard may be about to keep its first slice
+            run.tidy()
         raise

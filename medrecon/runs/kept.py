@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from medrecon.core.stage import sync
 from medrecon.pipeline.part import Part
@@ -117,7 +118,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{uuid4().hex}.{path.name}")
     temporary.write_text(text, encoding="utf-8")
     sync(temporary)
     os.replace(temporary, path)

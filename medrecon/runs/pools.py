@@ -17,10 +17,22 @@ Pool = Callable[[], AbstractContextManager[Executor]]
 def processes(workers: int) -> Pool:
     """Return what makes `workers` processes on this machine, which share its cores, and its GPUs one by one."""
 
-    def make() -> AbstractContextManager[Executor]:
+    @contextmanager
+    def make() -> Iterator[Executor]:
         context = multiprocessing.get_context("spawn")  # torch's threads do not live through a fork
+        others = set(multiprocessing.active_children())
         threads = max(1, cores() // workers)
-        return ProcessPoolExecutor(workers, context, begin, (threads, context.Value("i", 0)))
+        executor = ProcessPoolExecutor(workers, context, begin, (threads, context.Value("i", 0)))
+        try:
+            yield executor
+        except Exception:
+            raise
+        except BaseException:  # a second signal: at once, without the batches in flight
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+            raise
+        finally:
+            executor.shutdown(cancel_futures=True)
 
     return make
 

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from medrecon.core import checksum
 from medrecon.core.stage import sync
@@ -22,7 +23,7 @@ def name_of(index: slice) -> str:
 
 
 def store(part: Part, folder: Path) -> None:
-    """Write a batch, whole or not at all: under a name of this process, and then renamed.
+    """Write a batch, whole or not at all: under a name of its own, and then renamed.
 
     Raises:
         OSError: a full disk, or the folder is gone.
@@ -43,7 +44,7 @@ def store(part: Part, folder: Path) -> None:
         "sha256": checksum.of_content(values),
     }
     target = folder / name_of(slice(part.start, part.stop))
-    temporary = folder / f".{os.getpid()}.{target.name}"
+    temporary = folder / f".{uuid4().hex}.{target.name}"
     try:
         save_file({"values": values}, temporary, {"part": json.dumps(told)})
         sync(temporary)

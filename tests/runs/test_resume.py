@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
@@ -15,6 +17,7 @@ import torch
 
 import medrecon.pipeline.run as pipeline_run
 from medrecon.cli import main
+from medrecon.core.atomic import claimed
 from medrecon.core.lock import held
 from medrecon.core.volume import Volume
 from medrecon.formats import read
@@ -239,6 +242,45 @@ def test_a_shard_and_a_whole_run_keep_off_each_other(
     assert main(argv(scan, output)) == 0
 
 
+def test_a_shard_is_refused_while_a_whole_run_is_at_it(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("medrecon.cli.running.TRIES", 2)
+    output = tmp_path / "x.nii.gz"
+    with claimed(output):
+        assert main(argv(scan, output, "--shard", "1/2")) == 1
+    assert "another run of medrecon is writing there" in capsys.readouterr().err and not os.listdir(tmp_path)
+
+
+def test_a_shard_that_has_kept_nothing_leaves_the_folder_to_the_others(
+    scan: Path, alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, folder = tmp_path / "x.nii.gz", tmp_path / "x.nii.gz.slices"
+    Counted(monkeypatch, 1, interrupted)
+    folder.mkdir()
+    with held(folder / "2-of-2.lock", "shard"):
+        assert main(argv(scan, output, "--shard", "1/2")) == 130
+        assert (folder / "2-of-2.lock").exists()
+    monkeypatch.undo()
+    assert main(argv(scan, output, "--shard", "2/2")) == 0
+    assert main(argv(scan, output, "--shard", "1/2")) == 0
+    ends_as(alone, output)
+
+
+def test_shards_that_run_at_the_same_time(scan: Path, alone: bytes, tmp_path: Path) -> None:
+    lines = [argv(scan, tmp_path / "x.nii.gz", "--shard", f"{i}/3") for i in (1, 2, 3)]
+    started = [subprocess.Popen([sys.executable, "-m", "medrecon", *line]) for line in lines]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    ends_as(alone, tmp_path / "x.nii.gz")
+
+
+def test_workers_that_die_at_once_are_an_error(scan: Path, tmp_path: Path) -> None:
+    pool = lambda: ProcessPoolExecutor(1, get_context("spawn"), os._exit, (3,))  # noqa: E731
+    run = Run(Task(scan, load_scan, "cgls"), tmp_path / "x.slices")
+    with pytest.raises(RuntimeError, match=r"died before .* fewer --workers or a smaller --batch"):
+        run.solve(pool)
+
+
 def test_wrong_shards_and_workers_are_wrong_usage(scan: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.nii.gz"
     for more in (
@@ -340,6 +382,20 @@ def test_a_dead_worker_costs_its_slices_only(slow: subprocess.Popen[bytes], tmp_
     os.kill(next(filter(is_worker, children(slow.pid))), signal.SIGKILL)
     assert slow.wait() == 0
     assert sorted(os.listdir(tmp_path)) == ["x.json", "x.nii.gz", "x.report.json"]
+
+
+@needs_proc
+def test_a_second_signal_ends_workers_at_once(slow: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    workers, kept = (
+        list(filter(is_worker, children(slow.pid))),
+        len(list((tmp_path / "x.nii.gz.slices").glob("*.part"))),
+    )
+    for _ in range(2):
+        slow.terminate()
+        time.sleep(0.5)
+    assert slow.wait() == 143
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert len(list(folder.glob("*.part"))) <= kept + 1, "it waited for the slices in flight"
 
 
 @needs_proc
