@@ -386,10 +386,8 @@ def test_a_dead_worker_costs_its_slices_only(slow: subprocess.Popen[bytes], tmp_
 
 @needs_proc
 def test_a_second_signal_ends_workers_at_once(slow: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    workers, kept = (
-        list(filter(is_worker, children(slow.pid))),
-        len(list((tmp_path / "x.nii.gz.slices").glob("*.part"))),
-    )
+    folder = tmp_path / "x.nii.gz.slices"
+    workers, kept = (list(filter(is_worker, children(slow.pid))), len(list(folder.glob("*.part"))))
     for _ in range(2):
         slow.terminate()
         time.sleep(0.5)
