@@ -91,7 +91,11 @@ def _memory(line: str) -> int:
 
 def alone(case: str, series: str, solver: str, prior: str | None, slices: int) -> dict[str, Any]:
     """The same in a process of its own; an error, or too long a run, is a figure of it too."""
-    measured(case, series, slices)  # here, once for all solvers: the process is a copy of this one
+    what = {"case": case, "series": series, "subject": person(series), "slices": slices}
+    try:
+        measured(case, series, slices)  # here, once for all solvers: the process is a copy of this one
+    except ValueError as error:  # a case that this series cannot have, such as 12 calibration lines of 11
+        return what | {"error": str(error)[:300]}
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(
         target=_send, args=(send, case, series, solver, prior, slices), daemon=True
@@ -104,7 +108,7 @@ def alone(case: str, series: str, solver: str, prior: str | None, slices: int) -
         figures = {"error": "its process died"}
     process.kill()
     process.join()
-    return {"case": case, "series": series, "subject": person(series), "slices": slices} | figures
+    return what | figures
 
 
 def _send(send: Connection, *what: Any) -> None:
