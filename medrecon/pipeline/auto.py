@@ -59,7 +59,7 @@ TABLE = {
         "resample",
         "ct",
         "huber",
-        "20 views: 3.4 dB above `huber`; 30 views: 2.6 dB; 60 views: 0.9 dB above `tv`, and 1.2 dB below on one of three",
+        "20 views: 3.4 dB above `huber`; 30 views: 2.6 dB; 60 views: 0.9 dB above `tv`, 1.2 dB below on one of three",
     ),
     "ct dense": Row(
         "CT, more views, any dose",
