@@ -118,7 +118,7 @@ class ImageWriter(Format):
     @abstractmethod
     def write_image(
         self,
-        volume: Volume,
+        stack: Stack,
         path: Path,
         *,
         overwrite: bool = False,
@@ -128,6 +128,8 @@ class ImageWriter(Format):
     ) -> Path:
         """Write real, finite values, whole or not at all; parameters as of `medrecon.formats.write`.
 
+        The slices are read one by one, and as often as needed; a format that cannot do so takes `stack.whole()`.
+
         Args:
             beside: texts of files that appear with the image, in one commit.
 
@@ -135,21 +137,6 @@ class ImageWriter(Format):
             FileExistsError: the output, or something beside it that belongs to it, exists and `overwrite` is off.
             ValueError: what the format cannot hold.
         """
-
-    def write_stack(
-        self,
-        stack: Stack,
-        path: Path,
-        *,
-        overwrite: bool = False,
-        template: Path | None = None,
-        description: str = "",
-        beside: Mapping[Path, str] | None = None,
-    ) -> Path:
-        """Write a volume that is given slice by slice, as `write_image`; a format that can holds one at a time."""
-        return self.write_image(
-            stack.whole(), path, overwrite=overwrite, template=template, description=description, beside=beside
-        )
 
 
 class RawReader(Format):

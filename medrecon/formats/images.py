@@ -130,7 +130,7 @@ def write(
     beside = {} if report is None else {report_path(name): report}
     for file in beside:
         refuse_foreign(file)
-    return format.write_stack(
+    return format.write_image(
         stack, Path(name), overwrite=overwrite, template=template, description=description, beside=beside
     )
 

@@ -68,19 +68,6 @@ class Nifti(BareImageReader, ImageWriter):
 
     def write_image(
         self,
-        volume: Volume,
-        path: Path,
-        *,
-        overwrite: bool = False,
-        template: Path | None = None,
-        description: str = "",
-        beside: Mapping[Path, str] | None = None,
-    ) -> Path:
-        """Write float32 values; see `_write`. The affine needs no `template`."""
-        return _write(Stack.of(volume), path, overwrite, description, beside or {})
-
-    def write_stack(
-        self,
         stack: Stack,
         path: Path,
         *,
@@ -89,7 +76,7 @@ class Nifti(BareImageReader, ImageWriter):
         description: str = "",
         beside: Mapping[Path, str] | None = None,
     ) -> Path:
-        """Write float32 values, a slice at a time."""
+        """Write float32 values, a slice at a time; see `_write`. The affine needs no `template`."""
         return _write(stack, path, overwrite, description, beside or {})
 
 

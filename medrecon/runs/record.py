@@ -31,7 +31,8 @@ def record_of(job: Job, request: Request, size: int) -> dict[str, Any]:
         "versions": {"medrecon": __version__, "torch": str(torch.__version__)},
     }
     if job.prior is not None:
-        record["prior"] = {"sha256": job.prior.card.get("sha256"), "label": job.prior.label}
+        card = checksum.of_content(json.dumps(plain(job.prior.card), sort_keys=True))  # settings may be its own
+        record["prior"] = {"sha256": job.prior.card.get("sha256"), "card": card, "label": job.prior.label}
     return record
 
 

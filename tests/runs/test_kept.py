@@ -10,6 +10,9 @@ import torch
 from scans import ct, mri, radial
 
 from medrecon.core.scan import Scan
+from medrecon.models.exact.gaussian import IdentityAutoencoder, smooth_gaussian
+from medrecon.models.prior import Prior
+from medrecon.models.values import Linear
 from medrecon.pipeline.part import Part, joined
 from medrecon.pipeline.request import Options
 from medrecon.runs import Differs, Kept, Task, Work, discard, drop_finished
@@ -104,6 +107,18 @@ def test_all_that_the_result_depends_on_is_in_the_record(tmp_path: Path) -> None
     assert Kept(folder, record(scan)).holds(slice(0, 2)), "refusing loses nothing"
     anew = Kept(folder, others["seed was 0 and is 1"], anew=True)
     assert not anew.holds(slice(0, 2))
+
+
+def test_the_card_of_a_prior_is_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ReSample's steps are the card's unless they are said: a card that was edited is another run."""
+    found = []
+    for card in ({"sha256": "0", "steps": 3}, {"sha256": "0", "steps": 4}):
+        given = Prior(
+            IdentityAutoencoder(), smooth_gaussian((1, 12, 10)), Linear(-1000, 1000), "HU", "CT", 0.01, "p", card
+        )
+        monkeypatch.setattr("medrecon.models.store.load_prior", lambda name, device, given=given: given)
+        found.append(record(ct(), solver="resample", settings={}))
+    assert found[0] != found[1] and found[0]["settings"] == found[1]["settings"]
 
 
 def test_the_digest_of_a_scan_is_of_all_that_was_measured() -> None:

@@ -18,6 +18,7 @@ from medrecon.acquisition.options import RawOptions
 from medrecon.cli import main
 from medrecon.core import stage
 from medrecon.core.scan import Scan
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Volume
 from medrecon.formats import find
 from medrecon.formats.base import Format, ImageReader, ImageWriter, RawReader, ScanWriter
@@ -60,7 +61,7 @@ def write(format: Format, folder: Path, *, overwrite: bool = False, other: bool 
         return format.write_scan(made, output(format, folder), **told)
     assert isinstance(format, ImageWriter)
     made_image = volume("MR") if other else volume("CT")
-    return format.write_image(made_image, output(format, folder), **told)
+    return format.write_image(Stack.of(made_image), output(format, folder), **told)
 
 
 def example(format: Format, folder: Path) -> Path:
@@ -258,9 +259,9 @@ def writing_is_whole_or_not_at_all(format: Format, file: Path, folder: Path) -> 
     write(format, folder, other=True, overwrite=True)
     assert contents(folder) != before
     if isinstance(format, ScanWriter) and isinstance(format, ImageWriter):
-        format.write_image(volume("MR"), folder / "image")
+        format.write_image(Stack.of(volume("MR")), folder / "image")
         with pytest.raises(FileExistsError, match="overwrite"):
-            format.write_image(volume("MR"), folder / "image")
+            format.write_image(Stack.of(volume("MR")), folder / "image")
 
 
 LAWS: tuple[Law, ...] = (

@@ -9,7 +9,7 @@ from typing import Any
 from medrecon.acquisition.options import RawOptions
 from medrecon.core import place
 from medrecon.core.scan import Scan
-from medrecon.core.volume import Volume
+from medrecon.core.stack import Stack
 from medrecon.formats.bart import cfl, write
 from medrecon.formats.bart.raw import read_kspace
 from medrecon.formats.base import ImageWriter, RawReader, ScanWriter
@@ -51,7 +51,7 @@ class Bart(RawReader, ScanWriter, ImageWriter):
 
     def write_image(
         self,
-        volume: Volume,
+        stack: Stack,
         path: Path,
         *,
         overwrite: bool = False,
@@ -60,6 +60,6 @@ class Bart(RawReader, ScanWriter, ImageWriter):
         beside: Mapping[Path, str] | None = None,
     ) -> Path:
         """Write the values alone: the format has no place for more."""
-        arrays = {path: write.stacked(volume.data[:, None])}
+        arrays = {path: write.stacked(stack.whole().data[:, None])}
         stale = cfl.left_by_another(path, write.PARTS)
         return cfl.write_all(arrays, overwrite=overwrite, beside=beside, stale=stale)

@@ -55,21 +55,6 @@ class Dicom(ImageReader, ImageWriter):
 
     def write_image(
         self,
-        volume: Volume,
-        path: Path,
-        *,
-        overwrite: bool = False,
-        template: Path | None = None,
-        description: str = "",
-        beside: Mapping[Path, str] | None = None,
-    ) -> Path:
-        """Write one file a slice; see `write_series`."""
-        return write_series(
-            Stack.of(volume), path, overwrite=overwrite, template=template, description=description, beside=beside
-        )
-
-    def write_stack(
-        self,
         stack: Stack,
         path: Path,
         *,

@@ -31,7 +31,7 @@ PATTERN = "medrecon_*.dcm"
 
 
 def write_series(
-    volume: Stack,
+    stack: Stack,
     path: Path,
     *,
     overwrite: bool = False,
@@ -56,26 +56,26 @@ def write_series(
             not what it was when the volume was read.
     """
     shown = stage.final(path)
-    if (volume.modality, volume.units) not in {("CT", "HU"), ("MR", "a.u.")}:
-        raise ValueError(f"{shown}: DICOM takes CT in HU or MR in a.u., not {volume.modality} in {volume.units}")
-    place = _placement(volume, shown)
-    sources = find_sources(volume.source, template)
-    if volume.source.get("dicom_sha256") and not sources:
+    if (stack.modality, stack.units) not in {("CT", "HU"), ("MR", "a.u.")}:
+        raise ValueError(f"{shown}: DICOM takes CT in HU or MR in a.u., not {stack.modality} in {stack.units}")
+    place = _placement(stack, shown)
+    sources = find_sources(stack.source, template)
+    if stack.source.get("dicom_sha256") and not sources:
         log.warning(
             "%s: patient and study stay empty; give the folder of the source images (--template FOLDER, template=)",
             shown,
         )
-    _check_sources(volume, sources, place, shown)
+    _check_sources(stack, sources, place, shown)
     description = description.encode("ascii", "replace").decode()  # the source's character set may hold no more
     differing = _differing(sources, shown)
-    key = _content_key(volume, sources, description)
-    values = Values(volume)
+    key = _content_key(stack, sources, description)
+    values = Values(stack)
     values.warn(shown)
     now = datetime.now()
     with atomic.folder(path, PATTERN, overwrite=overwrite, beside=beside) as folder:
         for index, pixels in enumerate(values.stored()):
             source = _nearest(sources, place, index)
-            dataset = dicom_header.base(volume.modality, source, key, differing)
+            dataset = dicom_header.base(stack.modality, source, key, differing)
             dicom_header.identify(dataset, source, key, index, description, now)
             _locate(dataset, place, index)
             for name, value in values.attributes.items():
@@ -89,19 +89,19 @@ def write_series(
 class _Placement:
     """Where the slices are, in DICOM's terms (LPS mm)."""
 
-    def __init__(self, volume: Stack) -> None:
-        affine = LPS_TO_RAS @ volume.affine.numpy()
+    def __init__(self, stack: Stack) -> None:
+        affine = LPS_TO_RAS @ stack.affine.numpy()
         self.column_spacing, self.row_spacing, _ = np.linalg.norm(affine[:3, :3], axis=0)
         self.axes = affine[:3, :2] / np.array([self.column_spacing, self.row_spacing])
         self.normal = np.cross(self.axes[:, 0], self.axes[:, 1])
-        self.positions = affine[:3, 3] + np.arange(len(volume))[:, None] * affine[:3, 2]
-        _, height, width = volume.shape
+        self.positions = affine[:3, 3] + np.arange(len(stack))[:, None] * affine[:3, 2]
+        _, height, width = stack.shape
         self.centres = self.positions + affine[:3, 0] * (width - 1) / 2 + affine[:3, 1] * (height - 1) / 2
         self.slice_spacing = abs(float(affine[:3, 2] @ self.normal))
 
 
-def _placement(volume: Stack, path: Path) -> _Placement:
-    place = _Placement(volume)
+def _placement(stack: Stack, path: Path) -> _Placement:
+    place = _Placement(stack)
     if abs(float(place.axes[:, 0] @ place.axes[:, 1])) > 1e-4:
         raise ValueError(
             f"{path}: the affine's columns and rows are not orthogonal, which DICOM cannot hold; use NIfTI"
@@ -109,12 +109,12 @@ def _placement(volume: Stack, path: Path) -> _Placement:
     return place
 
 
-def _check_sources(volume: Stack, sources: list[Dataset], place: _Placement, path: Path) -> None:
+def _check_sources(stack: Stack, sources: list[Dataset], place: _Placement, path: Path) -> None:
     """A source elsewhere in space is a wrong source, and this image would enter the wrong patient's study."""
     if not sources:
         return
-    if (kind := dicom_files.kind(sources[0])) != volume.modality:
-        raise ValueError(f"{path}: the source {sources[0].filename} is {kind}, the volume {volume.modality}")
+    if (kind := dicom_files.kind(sources[0])) != stack.modality:
+        raise ValueError(f"{path}: the source {sources[0].filename} is {kind}, the volume {stack.modality}")
     if any(Path(h.filename).resolve().parent == path.resolve() for h in sources):
         raise ValueError(f"{path}: holds the source images; choose another output folder")
     if dicom_files.is_multiframe(sources[0]):
@@ -152,10 +152,10 @@ def _nearest(sources: list[Dataset], place: _Placement, index: int) -> Dataset |
     return sources[int(_heights(sources, place.centres[index : index + 1]).argmin())]
 
 
-def _content_key(volume: Stack, sources: list[Dataset], description: str) -> str:
+def _content_key(stack: Stack, sources: list[Dataset], description: str) -> str:
     origin = [str(h.SOPInstanceUID) for h in sources]
-    told = repr((origin, description, __version__, volume.units))
-    return checksum.of_parts(chain((values.float() for values in volume), (volume.affine, told)))
+    told = repr((origin, description, __version__, stack.units))
+    return checksum.of_parts(chain((values.float() for values in stack), (stack.affine, told)))
 
 
 def _locate(dataset: Dataset, place: _Placement, index: int) -> None:

@@ -16,6 +16,7 @@ from medrecon import formats
 from medrecon.acquisition.options import RawOptions
 from medrecon.core import stage
 from medrecon.core.scan import Scan
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Volume
 from medrecon.formats.bart.cfl import read_cfl, write_cfl
 from medrecon.formats.bart.format import Bart
@@ -193,7 +194,7 @@ def test_maps_of_an_earlier_export_do_not_stay(tmp_path: Path) -> None:
     assert names() == ["k.cfl", "k.hdr"]
     formats.export(exported(True), path, "bart", overwrite=True)
     image = Volume(torch.ones(1, 2, 3), torch.eye(4, dtype=torch.float64), "a.u.", "MR")
-    Bart().write_image(image, path, overwrite=True)
+    Bart().write_image(Stack.of(image), path, overwrite=True)
     assert names() == ["k.cfl", "k.hdr"]
 
 
@@ -241,9 +242,9 @@ def test_an_image_is_not_written_over_another(tmp_path: Path) -> None:
         Volume(torch.full((1, 2, 3), value), torch.eye(4, dtype=torch.float64), "a.u.", "MR") for value in (1.0, 2.0)
     )
     room = Bart()
-    room.write_image(first, tmp_path / "x.cfl")
+    room.write_image(Stack.of(first), tmp_path / "x.cfl")
     with pytest.raises(FileExistsError):
-        room.write_image(second, tmp_path / "x.cfl")
+        room.write_image(Stack.of(second), tmp_path / "x.cfl")
     assert read_cfl(tmp_path / "x").real.max() == 1
-    room.write_image(second, tmp_path / "x.cfl", overwrite=True)
+    room.write_image(Stack.of(second), tmp_path / "x.cfl", overwrite=True)
     assert read_cfl(tmp_path / "x").real.max() == 2

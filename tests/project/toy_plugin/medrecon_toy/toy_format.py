@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from medrecon.core import atomic
+from medrecon.core.stack import Stack
 from medrecon.core.volume import Modality, Volume
 from medrecon.formats.base import ImageReader, ImageWriter
 
@@ -40,7 +41,7 @@ class Toy(ImageReader, ImageWriter):
 
     def write_image(
         self,
-        volume: Volume,
+        stack: Stack,
         path: Path,
         *,
         overwrite: bool = False,
@@ -48,6 +49,7 @@ class Toy(ImageReader, ImageWriter):
         description: str = "",
         beside: Mapping[Path, str] | None = None,
     ) -> Path:
+        volume = stack.whole()
         told = {"shape": list(volume.data.shape), "affine": volume.affine.tolist()}
         told |= {"units": volume.units, "modality": volume.modality}
         with atomic.file(path, overwrite=overwrite, beside=beside) as made:
