@@ -114,7 +114,7 @@ def test_the_card_of_a_prior_is_in_the_record(monkeypatch: pytest.MonkeyPatch) -
     found = []
     for card in ({"sha256": "0", "steps": 3}, {"sha256": "0", "steps": 4}):
         given = Prior(
-            IdentityAutoencoder(), smooth_gaussian((1, 12, 10)), Linear(-1000, 1000), "HU", "CT", 0.01, "p", card
+            IdentityAutoencoder(), smooth_gaussian((1, 12, 10)), Linear(-1000, 1000), "HU", "CT", 0.01, card=card
         )
         monkeypatch.setattr("medrecon.models.store.load_prior", lambda name, device, given=given: given)
         found.append(record(ct(), solver="resample", settings={}))
