@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from medrecon.core.scan import Scan
 
 
-def load(path: Path) -> Scan:
-    """Read a measurement file.
+def load(path: Path, *, on_disk: bool = False) -> Scan:
+    """Read a measurement file; `on_disk`: see `load_scan`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -28,7 +28,7 @@ def load(path: Path) -> Scan:
     format = by_content(path)
     if format is None or format.name != "measurement":
         raise unknown(path, "not a measurement file", ["medrecon simulate and medrecon import write them"], format)
-    return load_scan(path)
+    return load_scan(path, on_disk=on_disk)
 
 
 def load_part(path: Path, slices: str | None) -> tuple[Scan, tuple[int, int] | None]:
@@ -44,9 +44,9 @@ def load_part(path: Path, slices: str | None) -> tuple[Scan, tuple[int, int] | N
     from medrecon.formats.measurement_file import load_scan, separable
 
     if slices is None or not path.is_file() or not (count := separable(path)):
-        scan = load(path)
+        scan = load(path, on_disk=True)
         return scan, None if slices is None else parse_slices(slices, scan.slice_count)
-    return load_scan(path, slices=parse_slices(slices, count)), None
+    return load_scan(path, slices=parse_slices(slices, count), on_disk=True), None
 
 
 def corrections(scan: Scan) -> dict[str, Any]:

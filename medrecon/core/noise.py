@@ -12,6 +12,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from medrecon.core.on_disk import each
+
 MAD = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation."""
 
@@ -128,7 +130,8 @@ def outer_level(kspace: Tensor, radius: Tensor, start: float = 0.9, stop: float 
     ordered = measured.sort().values
     first, last = (ordered[int(fraction * (len(ordered) - 1))] for fraction in (start, stop))
     far = (radius >= first) & (radius <= last)
-    return float(kspace[..., far].abs().median()) / math.sqrt(math.log(2))
+    magnitudes = torch.cat([item[..., far].abs().flatten() for item in each(kspace)])
+    return float(magnitudes.median()) / math.sqrt(math.log(2))
 
 
 def photons_by_view(i0: float | Tensor, rank: int) -> float | Tensor:

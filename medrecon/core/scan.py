@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from medrecon.core import scan_ranges as ranges
 from medrecon.core.noise import CTNoise, MRINoise
+from medrecon.core.on_disk import each, largest, mapped
 from medrecon.core.volume import Units, check_affine
 from medrecon.geometry import (
     Cartesian,
@@ -140,7 +142,7 @@ class Scan:
             if tuple(self.maps.shape) != expected:
                 raise ValueError(f"maps: expected {expected} as data and image, got {tuple(self.maps.shape)}")
         noise = self.noise if isinstance(self.noise, MRINoise) else None
-        ranges.check_scale("data", float(self.data.abs().max()) if self.data.numel() else 0.0)
+        ranges.check_scale("data", largest(self.data))
         covariance, coils = noise.covariance if noise else None, self.data.shape[1]
         if isinstance(covariance, Tensor) and len(covariance) != coils:
             raise ValueError(f"noise/covariance: expected ({coils}, {coils}) as in data, got {tuple(covariance.shape)}")
@@ -217,18 +219,31 @@ class Scan:
             first=self.first + start,
         )
 
+    @functools.cached_property
     def live_coils(self) -> Tensor:
-        """Return (C,), of MRI, which coils have a sample that is not 0."""
-        live: Tensor = (self.data != 0).transpose(0, 1).flatten(1).any(1)
+        """(C,), of MRI: which coils have a sample that is not 0."""
+        live = torch.zeros(self.data.shape[1], dtype=torch.bool)
+        for item in each(self.data):
+            live |= (item[0] != 0).flatten(1).any(1).cpu()
         return live
+
+    @functools.cached_property
+    def sampled(self) -> Tensor:
+        """(H, W) or (Z, H, W), of Cartesian MRI: the mask, or where any slice and coil has a sample that is not 0."""
+        if self.mask is not None:
+            return self.mask
+        found = torch.zeros(self.data.shape[2:], dtype=torch.bool)
+        for item in each(self.data):
+            found |= (item != 0).any(0).any(0).cpu()
+        return found
 
     def of_coils(self, kept: Tensor) -> Scan:
         """Return the MRI scan of some coils: `kept`, bool (C,)."""
         noise = self.noise
         if isinstance(noise, MRINoise) and isinstance(noise.covariance, Tensor):
             noise = MRINoise(noise.covariance[kept][:, kept])
-        maps = None if self.maps is None else self.maps[:, kept]
-        return replace(self, data=self.data[:, kept], maps=maps, noise=noise)
+        maps = None if self.maps is None else mapped(self.maps, lambda item: item[:, kept])
+        return replace(self, data=mapped(self.data, lambda item: item[:, kept]), maps=maps, noise=noise)
 
     def within(self, slices: tuple[int, int] | None) -> tuple[int, int]:
         """Return (start, stop) on the first axis of the data: of these slices, or all.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.noise import MRINoise
+from medrecon.core.on_disk import largest
 from medrecon.geometry import ConeGeometry, KSpace, Rays, Trajectory
 from medrecon.geometry.parallel import ParallelGeometry
 
@@ -138,7 +139,7 @@ def check_scale(whose: str, largest: float) -> None:
 
 def check_noise(data: Tensor, noise: MRINoise) -> None:
     """Raises ValueError where no sample of k-space is as large as its noise, which cannot be."""
-    most, covariance = float(data.abs().max()) if data.numel() else 0.0, noise.covariance
+    most, covariance = largest(data), noise.covariance
     found = covariance.diagonal().abs().max().sqrt() if isinstance(covariance, Tensor) else covariance
     if 0 < most < (sigma := float(found)):
         name = "covariance" if isinstance(covariance, Tensor) else "sigma"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from medrecon.acquisition.line_integrals import check_line_integrals
 from medrecon.core import atomic
 from medrecon.core.noise import MRINoise
+from medrecon.core.on_disk import OnDisk, each
 from medrecon.core.scan import Scan, moved, noise_of, within
 from medrecon.core.scan_ranges import check_noise
 from medrecon.core.scan_values import geometry_of, geometry_values, noise_model, noise_values
@@ -24,6 +26,8 @@ from medrecon.formats.contents import brief
 FORMAT = "medrecon-measurement"
 VERSIONS = (1, 2)
 """Those that are read; 2 holds cone beams, trajectories and crops, all else is still written as 1."""
+Load = Callable[[Any, int, int], Tensor]
+"""Gives items start..stop-1 of a dataset."""
 APART = ("data", "maps", "mask")
 """What is read slice by slice, and has digests of its slices."""
 
@@ -72,8 +76,7 @@ def save_scan(scan: Scan, path: str | Path, *, overwrite: bool = False) -> Path:
     with atomic.file(path, overwrite=overwrite) as temporary, hdf5.created(temporary) as h5:
         for name, tensor in (("data", scan.data), ("maps", scan.maps), ("mask", scan.mask)):
             if tensor is not None:
-                _require_finite(tensor, f"{path}: {name}", 0, scan.volumetric)
-                _store(h5, name, tensor.detach().cpu().numpy(), scan.volumetric)
+                _store(h5, name, tensor.detach(), f"{path}: {name}", scan.volumetric)
         h5["affine"] = scan.affine.numpy()
         _store_values(h5.create_group("geometry"), geometry_values(scan))
         _store_values(h5.create_group("noise"), noise_values(scan))
@@ -101,8 +104,12 @@ def separable(path: Path) -> int:
     return found if hdf5.holds(path, is_one) else 0
 
 
-def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Scan:
+def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None, on_disk: bool = False) -> Scan:
     """Read a measurement; with `slices` = (a, b) only slices a..b-1 are read from disk.
+
+    Args:
+        on_disk: check all, one slice after the other, and leave samples and coil maps where they are: `scan.data[a:b]`
+            reads slices a..b-1, and so does everything that goes through a scan slice by slice.
 
     Raises:
         FileNotFoundError: no such file.
@@ -116,7 +123,7 @@ def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Sca
     with hdf5.opened(path) as h5:
         _require_ours(h5)
         try:
-            return _scan(h5, slices)
+            return _scan(h5, slices, _later(path) if on_disk else _now)
         except KeyError as error:
             raise ValueError(f"not a complete measurement file: {error.args[0]}") from error
         except (OSError, RuntimeError) as error:
@@ -125,29 +132,32 @@ def load_scan(path: str | Path, *, slices: tuple[int, int] | None = None) -> Sca
             raise ValueError(f"damaged, or not written by medrecon ({error})") from error
 
 
-def _scan(h5: Any, slices: tuple[int, int] | None) -> Scan:
+def _scan(h5: Any, slices: tuple[int, int] | None, load: Load) -> Scan:
     image_shape, modality = _image_shape(h5.attrs["image_shape"]), h5.attrs["modality"]
     volumetric = len(image_shape) == 3
     start, stop = within(slices, len(h5["data"]), volumetric)
     geometry, noise = _load_values(h5["geometry"]), _load_values(h5["noise"])
     scan = Scan(
         modality=modality,
-        data=_load(h5, "data", start, stop, volumetric),
+        data=load(_dataset(h5, "data"), start, stop),
         image_shape=image_shape,
         affine=moved(torch.from_numpy(h5["affine"][()]), start),
         units=h5.attrs["units"],
         geometry=geometry_of(modality, geometry),
-        mask=_load(h5, "mask", start, stop) if "mask" in h5 else None,
-        maps=_load(h5, "maps", start, stop) if "maps" in h5 else None,
+        mask=_now(_dataset(h5, "mask"), start, stop) if "mask" in h5 else None,
+        maps=load(_dataset(h5, "maps"), start, stop) if "maps" in h5 else None,
         noise=noise_of(noise_model(modality, noise, h5["data"].shape), start, stop),
         mu_water=float(noise["mu_water"]) if modality == "ct" and "mu_water" in noise else None,
         provenance=_provenance(h5.attrs["provenance"]),
         first=start,
     )
+    for name, tensor in (("data", scan.data), ("maps", scan.maps)):
+        if tensor is not None:
+            _require_finite(tensor, name, start, scan.volumetric)
+    if scan.mask is not None:
+        _check_mask(scan.data, scan.mask)
     loaded = {"data": scan.data, "mask": scan.mask, "maps": scan.maps}
-    if scan.mask is not None and bool(torch.where(scan.mask.unsqueeze(-3), 0, scan.data).any()):
-        raise ValueError("data and mask do not fit: samples outside the mask are not 0")
-    digest.check(h5, {name: tensor.numpy() for name, tensor in loaded.items() if tensor is not None}, start)
+    digest.check(h5, {name: tensor for name, tensor in loaded.items() if tensor is not None}, start)
     if isinstance(scan.noise, MRINoise):
         check_noise(scan.data, scan.noise)
     if modality == "ct" and "pixel_spacing" in geometry:
@@ -198,24 +208,63 @@ def _second(scan: Scan) -> bool:
     return scan.volumetric or scan.noncartesian or scan.crop is not None
 
 
-def _store(h5: Any, name: str, array: np.ndarray[Any, Any], views: bool) -> None:
+def _store(h5: Any, name: str, tensor: Tensor, place: str, views: bool) -> None:
     """One chunk per slice, so that slices can be read alone, or per view; checksums, so that damage is noticed."""
-    alone = 1 + views
-    chunk = (1,) * alone + array.shape[alone:] if array.ndim > 2 else array.shape
-    sparse = np.iscomplexobj(array) or array.dtype == np.bool_  # zeros compress; noisy sinograms do not
-    h5.create_dataset(name, data=array, chunks=chunk, fletcher32=True, compression=1 if sparse else None)
+    alone, shape = 1 + views, tuple(tensor.shape)
+    chunk = (1,) * alone + shape[alone:] if len(shape) > 2 else shape
+    dtype = tensor[:0].cpu().numpy().dtype
+    sparse = tensor.is_complex() or tensor.dtype == torch.bool  # zeros compress; noisy sinograms do not
+    dataset = h5.create_dataset(name, shape, dtype, chunks=chunk, fletcher32=True, compression=1 if sparse else None)
+    for z, item in enumerate(each(tensor)):
+        _require_finite(item, place, z, views)
+        dataset[z : z + 1] = item.cpu().resolve_conj().numpy()
 
 
-def _load(h5: Any, name: str, start: int, stop: int, views: bool = False) -> Tensor:
+def _dataset(h5: Any, name: str) -> Any:
     from h5py import Dataset
 
     dataset = h5[name]
     if not isinstance(dataset, Dataset):
         raise ValueError(f"{name}: expected a dataset")
     check_stored(dataset, name)
-    tensor = torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
-    _require_finite(tensor, name, start, views)
-    return tensor
+    return dataset
+
+
+def _now(dataset: Any, start: int, stop: int) -> Tensor:
+    """Items start..stop-1 of a dataset, or all of one that is not of slices."""
+    return torch.from_numpy(dataset[()] if dataset.ndim == 2 else dataset[start:stop])
+
+
+def _later(path: Path) -> Load:
+    """Return what does as `_now` when items are asked for, of a file that is still the same."""
+    then = _identity(path)
+
+    def load(dataset: Any, start: int, stop: int) -> Tensor:
+        name = dataset.name
+
+        def read(first: int, end: int) -> Tensor:
+            if _identity(path) != then:
+                raise ValueError(f"{path}: was changed or replaced while it was read; run it again")
+            with hdf5.reopened(path) as h5:
+                return torch.from_numpy(h5[name][start + first : start + end])
+
+        return OnDisk.of(read, (stop - start, *dataset.shape[1:]), torch.from_numpy(np.empty(0, dataset.dtype)).dtype)
+
+    return load
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_mask(data: Tensor, mask: Tensor) -> None:
+    for z, item in enumerate(each(data)):
+        if bool(torch.where(mask if mask.ndim == 2 else mask[z], 0, item).any()):
+            raise ValueError("data and mask do not fit: samples outside the mask are not 0")
 
 
 def _store_values(group: Any, values: dict[str, Any]) -> None:
@@ -237,7 +286,7 @@ def _load_values(group: Any) -> dict[str, Any]:
 
 
 def _require_finite(tensor: Tensor, name: str, first: int, views: bool) -> None:
-    for index, part in enumerate(tensor.flatten(0, 1) if views else tensor):
+    for index, part in enumerate(tensor[0] if views else tensor):
         if not bool((torch.view_as_real(part) if part.is_complex() else part).isfinite().all()):
             where = f"{'view' if views else 'slice'} {first + index}"
             raise ValueError(f"{name}: NaN or infinite samples in {where}; set them to 0 and mask them")

@@ -129,8 +129,7 @@ def kind(scan: Scan) -> str:
         return "mri single"
     if isinstance(scan.geometry, Trajectory):
         return "mri spokes" if straight(scan.geometry.samples) else "mri curves"
-    mask = scan.mask if scan.mask is not None else (scan.data != 0).any(1)
-    mask = mask if mask.ndim == 2 else mask.any(0)
+    mask = scan.sampled if scan.sampled.ndim == 2 else scan.sampled.any(0)
     acceleration = mask.numel() / max(1, int(mask.sum()))
     if is_partial(scan) and acceleration <= 2:
         return "mri partial"

@@ -59,8 +59,7 @@ def is_partial(scan: Scan) -> bool:
     """Tell whether one end of Cartesian k-space was left out."""
     if scan.modality != "mri" or scan.noncartesian:
         return False
-    mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
-    acquired = mask if mask.ndim == 2 else mask.any(0)
+    acquired = scan.sampled if scan.sampled.ndim == 2 else scan.sampled.any(0)
     try:
         return any(coverage(acquired, axis).partial for axis in (-2, -1))
     except ValueError:  # zero frequency is missing
@@ -69,7 +68,7 @@ def is_partial(scan: Scan) -> bool:
 
 def is_single(scan: Scan) -> bool:
     """Tell whether one coil alone measured anything."""
-    return scan.modality == "mri" and int(scan.live_coils().sum()) == 1
+    return scan.modality == "mri" and int(scan.live_coils.sum()) == 1
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

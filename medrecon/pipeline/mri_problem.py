@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import logging
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from medrecon.coils.combine import smooth_phase
 from medrecon.coils.whitening import whitening_matrix
 from medrecon.core.measurement import Measurement
 from medrecon.core.noise import MRINoise, outer_level
+from medrecon.core.on_disk import each
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Modality, Units
 from medrecon.geometry import Trajectory
@@ -47,7 +49,7 @@ class MRIProblem(abc.ABC):
     modality: Modality = "MR"
 
     def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
-        self.dead = (~scan.live_coils()).nonzero().flatten().tolist()
+        self.dead = (~scan.live_coils).nonzero().flatten().tolist()
         self.scan, self.device, self.method = _connected(scan), device, maps
         self.estimate: dict[str, Any] = {"noise_model": "from the scan"}
         noise = self.scan.noise if isinstance(self.scan.noise, MRINoise) else self._estimated_noise()
@@ -70,7 +72,7 @@ class MRIProblem(abc.ABC):
         """The noise of the outer samples, or the least that is believed."""
         radius, samples = self._radius(), self.scan.data
         level = outer_level(samples, radius)
-        rms = float(samples[..., radius >= 0].abs().double().square().mean().sqrt())
+        rms = _root_mean_square(samples, radius >= 0)
         if not rms > 0:
             raise ValueError(EMPTY)
         sigma, doubt = max(level, FLOOR * rms), ""
@@ -181,7 +183,7 @@ class CartesianProblem(MRIProblem):
     """k-space (Z, C, H, W) on a grid, sampled where the scan's mask says, or where it is not 0."""
 
     def __init__(self, scan: Scan, device: str, maps: MapMethod = "auto") -> None:
-        self.mask = scan.mask if scan.mask is not None else scan.data.abs().amax((0, 1)) > 0
+        self.mask = scan.sampled
         super().__init__(scan, device, maps)
 
     def _radius(self) -> Tensor:
@@ -230,9 +232,16 @@ class TrajectoryProblem(MRIProblem):
         return self._plan.with_maps(maps)
 
 
+def _root_mean_square(samples: Tensor, where: Tensor) -> float:
+    """Of samples (Z, C, *item) at some places, (*item)."""
+    sums = [float(item[..., where].abs().double().square().sum()) for item in each(samples)]
+    count = int(where.sum()) * samples.shape[:2].numel()
+    return math.sqrt(math.fsum(sums) / count) if count else 0.0
+
+
 def _connected(scan: Scan) -> Scan:
     """The scan without coils that have no sample but 0: they would tell of noise that is not there."""
-    alive = scan.live_coils()
+    alive = scan.live_coils
     if not bool(alive.any()):
         raise ValueError(EMPTY)
     return scan if bool(alive.all()) else scan.of_coils(alive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from medrecon import __version__
 from medrecon.core import checksum
+from medrecon.core.on_disk import each
 from medrecon.core.scan import Scan
 from medrecon.core.scan_values import geometry_values, noise_values
 from medrecon.pipeline.job import Job
@@ -41,9 +43,10 @@ def content(scan: Scan) -> str:
     known = {**geometry_values(scan), **{f"noise_{name}": value for name, value in noise_values(scan).items()}}
     tensors = [scan.data, scan.affine, *(t for t in (scan.mask, scan.maps) if t is not None)]
     tensors += [value for value in known.values() if isinstance(value, Tensor)]
+    items = (item for tensor in tensors for item in (each(tensor) if tensor.ndim > 2 else [tensor]))
     facts = [scan.modality, scan.units, scan.image_shape, [list(t.shape) for t in tensors]]
     values = {name: plain(value) for name, value in known.items() if not isinstance(value, Tensor)}
-    return checksum.of_content(*tensors, json.dumps([facts, values, scan.mu_water]))
+    return checksum.of_parts(itertools.chain(items, [json.dumps([facts, values, scan.mu_water])]))
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ def without_silent_coils(scan: Scan, numbers: list[int], count: int) -> Scan:
     Raises:
         ValueError: every coil is 0.
     """
-    alive = scan.live_coils()
+    alive = scan.live_coils
     if not bool(alive.any()):
         raise ValueError("every sample of the image is 0: nothing was measured")
     kept = [number for number, live in zip(numbers, alive.tolist(), strict=True) if live]

@@ -67,7 +67,7 @@ def noise(
     from medrecon.pipeline.noise_map import noise_map
     from medrecon.pipeline.request import Options
 
-    scan = load(measurement)
+    scan = load(measurement, on_disk=True)
     some = parse_slices(how.slices, scan.slice_count) if how.slices else None
     settings = solver_settings(how.settings)
     options: Options = {

@@ -103,7 +103,8 @@ def recon(
     formats.check_output(
         output, size, overwrite=writing.overwrite, template=how.template, source=sources(scan), report=True
     )
-    load = load_scan if some or not how.slices else functools.partial(load_scan, slices=(start, stop))
+    read = functools.partial(load_scan, on_disk=True)
+    load = read if some or not how.slices else functools.partial(read, slices=(start, stop))
     task = Task(measurement, load, plan["solver"], options)
     if writing.dry_run:
         with usage():

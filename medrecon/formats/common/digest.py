@@ -32,11 +32,11 @@ def seal(h5: Any, apart: Sequence[str]) -> None:
     h5.attrs[KEY] = _of_all(h5)
 
 
-def check(h5: Any, read: Mapping[str, NDArray[Any]], start: int) -> None:
+def check(h5: Any, read: Mapping[str, Any], start: int) -> None:
     """Compare a file with its digests; a file without, from an older version or another program, passes.
 
     Args:
-        read: arrays, by dataset, that begin with slice `start`.
+        read: arrays or tensors on the CPU, by dataset, that begin with slice `start`.
 
     Raises:
         ValueError: something is not as it was written.

@@ -20,15 +20,15 @@ def opened(path: Path) -> Iterator[Any]:
         ValueError: not HDF5, truncated or damaged, with links to other files, or an error of the block, with the
             file's name in front.
     """
-    with _opened(path) as h5:
+    with reopened(path) as h5:
         check_heaps(path)
         _refuse_other_files(h5)
         yield h5
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """As `opened`, without a look at what HDF5 itself does not check: for names and shapes alone."""
+def reopened(path: Path) -> Iterator[Any]:
+    """As `opened`, without a look at what HDF5 itself does not check: for names and shapes, or a file that was."""
     import h5py
 
     try:
@@ -114,7 +114,7 @@ def holds(path: Path, mark: Callable[[Any], bool]) -> bool:
     if not is_hdf5(path):
         return False
     try:
-        with _opened(path) as h5:
+        with reopened(path) as h5:
             return mark(h5)
     except ValueError:
         return False
