@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
+from medrecon.cli.measurement import usage
 from medrecon.cli.options import Model, UsageError
 from medrecon.cli.progress import progress
 from medrecon.cli.show import note
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from medrecon.runs.pools import Pool
 
 
+T = TypeVar("T")
 LONGEST = 200
 """Bytes of a name to which an ending can still be added on every disk."""
 
@@ -45,6 +47,10 @@ class Running(Model):
     slurm takes i and n from the job array"""
     scheduler: str | None = None
     """of Dask, such as tcp://10.0.0.1:8786, whose workers do it; local starts some here"""
+
+    def check(self) -> None:
+        """Raises UsageError where things do not go together."""
+        _ = self.part, self.pool
 
     @property
     def part(self) -> Shard | None:
@@ -93,6 +99,15 @@ def drop_leftover(output: Path) -> None:
 
         with suppress(Busy), atomic.claimed(output):  # not while another run is at it
             drop_finished(folder_of(output), output)
+
+
+def was_writing(output: Path) -> bool:
+    """Tell whether a run was killed while it wrote this output and what belongs to it."""
+    if not os.path.isdir(folder_of(output)):
+        return False
+    from medrecon.runs.kept import DONE
+
+    return (folder_of(output) / DONE).is_file()
 
 
 @contextmanager
@@ -168,7 +183,7 @@ def foreseen(task: Task, scan: Scan, output: Path, running: Running, began: floa
 
 
 @contextmanager
-def turn(output: Path, shard: Shard | None) -> Iterator[bool]:
+def _turn(output: Path, shard: Shard | None) -> Iterator[bool]:
     """Tell whether it is for this process to write the output: of shards that end together one does."""
     with ExitStack() as stack:
         try:
@@ -180,7 +195,41 @@ def turn(output: Path, shard: Shard | None) -> Iterator[bool]:
         yield folder_of(output).is_dir()
 
 
-def solve(run: Run, label: str, running: Running, quiet: bool) -> None:
+def carried_out(
+    task: Task, scan: Scan, output: Path, running: Running, quiet: bool, finish: Callable[[Run], T]
+) -> T | None:
+    """Carry out a task, alone or with others, and write its output.
+
+    Args:
+        scan: what the task reads.
+        finish: writes the output of the run that is complete; what was kept for it is removed then.
+
+    Returns:
+        What `finish` does; None where it is not for this process to write: other shards are not done, or did it.
+
+    Raises:
+        UsageError, Busy: what does not go together; another run is at it.
+        KeyboardInterrupt, Ended: as asked; what is solved is kept.
+    """
+    from medrecon.runs import Run, discard
+
+    shard = running.part
+    with usage(), alone(output, shard):
+        run = Run(task, folder_of(output), scan=scan, shard=shard, anew=not running.resume)
+        _solve(run, running, quiet)
+        if not run.complete:
+            note(f"shard {shard} is done, others are not: {run.state()}")
+            return None
+        with _turn(output, shard) as mine:
+            if not mine:
+                note(f"shard {shard} is done, and another has written {output} or is at it")
+                return None
+            result = finish(run)
+            discard(run.kept.folder)
+            return result
+
+
+def _solve(run: Run, running: Running, quiet: bool) -> None:
     """Solve what is missing.
 
     Raises:
@@ -188,6 +237,7 @@ def solve(run: Run, label: str, running: Running, quiet: bool) -> None:
     """
     if run.found:
         note(f"going on: {run.state()}")
+    label = f"{'recon' if run.task.replicas is None else 'noise'} {run.task.solver}"
     try:
         with progress(label, quiet) as report, finishing("the slices at hand") as stop:
             run.solve(running.pool, report, stop)

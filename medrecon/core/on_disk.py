@@ -31,7 +31,7 @@ class OnDisk(Tensor):
         Args:
             read: what it gives has the shape (stop - start, *shape[1:]) and this dtype.
         """
-        made: OnDisk = torch.Tensor._make_wrapper_subclass(OnDisk, tuple(shape), dtype=dtype)  # type: ignore[attr-defined]
+        made: OnDisk = torch.Tensor._make_wrapper_subclass(OnDisk, tuple(shape), dtype=dtype)
         made._read, made._held, made._largest = read, None, None
         return made
 
@@ -53,14 +53,14 @@ class OnDisk(Tensor):
             return self.items(index % len(self), index % len(self) + 1)[0]
         return self.items(0, len(self))[index]
 
-    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Tensor]:
         return (self[z] for z in range(len(self)))
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnDisk({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         read = lambda x: x.items(0, len(x)) if isinstance(x, OnDisk) else x  # noqa: E731
         return func(*tree_map(read, args), **tree_map(read, kwargs or {}))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -13,12 +15,13 @@ from medrecon.core.measurement import Measurement
 from medrecon.core.scan import Scan
 from medrecon.core.volume import Volume
 from medrecon.pipeline.job import Job
-from medrecon.pipeline.problem import Problem
+from medrecon.pipeline.log import warn
+from medrecon.pipeline.part import Part, joined
 from medrecon.pipeline.request import Options, Request
-from medrecon.quality.noise_maps import pseudo_replica
-from medrecon.solvers.base import Solver
-
-log = logging.getLogger(__name__)
+from medrecon.pipeline.run import told
+from medrecon.pipeline.solve import How, solve
+from medrecon.quality.noise_maps import deviation
+from medrecon.solvers.base import OnStep, Progress, Solution, Solver
 
 
 def noise_map(scan: Scan, solver: str | Solver, *, replicas: int = 50, **options: Unpack[Options]) -> Volume:
@@ -29,6 +32,8 @@ def noise_map(scan: Scan, solver: str | Solver, *, replicas: int = 50, **options
     itself; others answer for the noise of the scan twice over, since what is in it already stays. Of magnitudes, as the
     images are: where there is signal that is the part of complex noise along it, SD = sigma / sqrt(2).
 
+    Slices that fail, where others do not, are empty and named in a warning.
+
     Args:
         solver: a name or an object.
         options: see `Request`.
@@ -36,42 +41,83 @@ def noise_map(scan: Scan, solver: str | Solver, *, replicas: int = 50, **options
     Raises:
         ValueError: fewer than 2 replicas, a cone-beam scan, a solver that couples slices, or as `reconstruct`.
     """
-    if scan.volumetric:
-        raise ValueError("noise_map: of slices; a cone-beam scan measures its volume as a whole")
     request = Request(**options)
     job = Job.of(scan, solver, request)
+    check_single(job)
+    each = replicated(replicas)
+    parts = []
+    for index in job.batches(1):
+        parts.append(solve(job, index, request.seed, told(job, index, request.on_progress), each))
+        request.on_progress(*job.far(index.stop))
+    whole = joined(parts)
+    warn(whole, job.solver, scan.first)
+    return job.volume(whole.values)
+
+
+def check_single(job: Job) -> None:
+    """Raises ValueError where slices cannot be mapped one by one."""
+    if job.scan.volumetric:
+        raise ValueError("noise_map: of slices; a cone-beam scan measures its volume as a whole")
     if job.solver.couples:
         raise ValueError(
             f"noise_map: slice by slice, and {job.name} couples slices; take one that does not, such as dds"
         )
-    spread, unfinished = [], Counter[bool]()
-    for index in job.batches(1):
-        spread.append(_slice(job.problem, job.adapted(index), index, replicas, request.seed, unfinished))
-        request.on_progress(index.stop - job.start, job.stop - job.start)
-    if unfinished[True]:
-        log.warning(
-            "%s has not converged in %d of %d replicas: the map is that of stopping where it did; more iterations "
-            "change image and noise",
-            job.solver.name,
-            unfinished[True],
-            unfinished.total(),
-        )
-    return job.volume(torch.cat(spread))
 
 
-def _slice(
-    problem: Problem, solver: Solver, index: slice, replicas: int, seed: int, unfinished: Counter[bool]
-) -> Tensor:
-    """(1, H, W); counts in `unfinished` which runs did not converge, True, and which did."""
-    A, y = problem.operator(index), problem.measurement(index)
-    sigma = torch.where(y.precision > 0, y.precision.clamp_min(1e-30).rsqrt(), 0)
+def replicated(replicas: int) -> How:
+    """Return what maps the noise of one item: values are the SD, chi^2/m is the mean of the replicas'.
 
-    def noisy(g: torch.Generator) -> Tensor:
-        return y.data + sigma * torch.randn(y.data.shape, dtype=y.data.dtype, generator=g).to(y.data.device)
+    Raises:
+        ValueError: fewer than 2.
+    """
+    if replicas < 2:
+        raise ValueError(f"replicas: at least 2, got {replicas}")
 
-    def solve(data: Tensor) -> Tensor:
-        found = solver(A, Measurement(data, y.precision), generator=torch.Generator().manual_seed(seed))
-        unfinished[not found.converged] += 1
-        return problem.values(found.image).cpu()
+    def mapped(job: Job, index: slice, seed: int, on_step: OnStep) -> Part:
+        began = time.perf_counter()
+        A, y = job.problem.operator(index), job.problem.measurement(index)
+        solver, before, found = job.adapted(index), A.calls.images.copy(), list[Solution]()
+        sigma = torch.where(y.precision > 0, y.precision.clamp_min(1e-30).rsqrt(), 0)
 
-    return pseudo_replica(solve, noisy, replicas=replicas, generator=torch.Generator().manual_seed(seed))
+        g = torch.Generator().manual_seed(seed)
+
+        def images() -> Iterator[Tensor]:
+            for number in range(1, replicas + 1):
+                noise = torch.randn(y.data.shape, dtype=y.data.dtype, generator=g).to(y.data.device)
+                again = Measurement(y.data + sigma * noise, y.precision)
+                solution = solver(A, again, generator=torch.Generator().manual_seed(seed))
+                found.append(replace(solution, image=y.data[:0]))
+                yield job.problem.values(solution.image).cpu()
+                if on_step(Progress(number, replicas, float(solution.chi2.mean()))) and number > 1:
+                    return
+
+        values = deviation(images())
+        return _part(index, values, found, A.calls.images - before, time.perf_counter() - began)
+
+    return mapped
+
+
+def _part(index: slice, values: Tensor, found: list[Solution], calls: Counter[str], seconds: float) -> Part:
+    """The map of one item and what its replicas say.
+
+    Raises:
+        ValueError: NaN or infinite values.
+    """
+    chi2 = float(torch.stack([solution.chi2 for solution in found]).double().mean())
+    if not bool(values.isfinite().all()):
+        raise ValueError("a replica diverged: NaN or infinite values; the noise of the scan may be far too low")
+    network: Counter[str] = Counter()
+    for solution in found:
+        network.update(solution.diagnostics.get("network_calls", {}))
+    early = [] if all(solution.converged for solution in found) else [index.start]
+    return Part(
+        index.start,
+        index.stop,
+        values,
+        chi2={index.start: chi2},
+        histories=[(1, [chi2])],
+        unfinished=early,
+        calls=calls,
+        network=network,
+        seconds=seconds,
+    )

@@ -5,7 +5,7 @@ Standard deviations are those of complex pixels, SD^2 = E|n|^2, in units of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -40,13 +40,25 @@ def pseudo_replica(
     """
     if replicas < 2:
         raise ValueError(f"pseudo_replica: at least 2 replicas, got {replicas}")
-    first = reconstruct(noisy(generator))
+    return deviation(reconstruct(noisy(generator)) for _ in range(replicas))
+
+
+def deviation(images: Iterable[Tensor]) -> Tensor:
+    """Return the SD of each pixel over images, real or complex, which are held one by one.
+
+    Raises:
+        ValueError: fewer than 2.
+    """
+    each = iter(images)
+    first = next(each, torch.empty(0))
     # Sums of differences from the first one: the large mean of the image does not cost digits.
-    total, square = torch.zeros_like(first), torch.zeros_like(first.real)
-    for _ in range(replicas - 1):
-        step = reconstruct(noisy(generator)) - first
-        total, square = total + step, square + step.abs().square()
-    return ((square - total.abs().square() / replicas).clamp_min(0) / (replicas - 1)).sqrt()
+    total, square, count = torch.zeros_like(first), torch.zeros_like(first.real), 1
+    for image in each:
+        step = image - first
+        total, square, count = total + step, square + step.abs().square(), count + 1
+    if count < 2:
+        raise ValueError("deviation: at least 2 images")
+    return ((square - total.abs().square() / count).clamp_min(0) / (count - 1)).sqrt()
 
 
 def sense_noise(maps: Tensor, mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from medrecon.core.memory import peak
 from medrecon.numerics.threads import cores, on_threads
 from medrecon.pipeline.choose import settable
-from medrecon.pipeline.solve import solve
+from medrecon.pipeline.solve import reconstructed
 from medrecon.runs.task import Work
 from medrecon.solvers.base import Progress
 
@@ -81,7 +81,7 @@ def estimate(work: Work, workers: int = 1) -> Estimate:
     seconds, pace = _timed(work, middle, ENOUGH)
     once = 0.0
     if pace.stopped:
-        ends = any(f.name == "tolerance" for f in settable(type(work.job.solver)))
+        ends = work.how is reconstructed and any(f.name == "tolerance" for f in settable(type(work.job.solver)))
         alone = slice(middle.start, middle.start + 1)
         seconds = pace.until(_timed(work, alone)[1].step if ends else pace.steps)
     elif seconds < SHORT:
@@ -96,5 +96,5 @@ def estimate(work: Work, workers: int = 1) -> Estimate:
 def _timed(work: Work, index: slice, limit: float = math.inf) -> tuple[float, Pace]:
     """The seconds that some items take, or their pace where that is longer than `limit`."""
     pace = Pace(limit)
-    solve(work.job, index, work.request.seed, pace)
+    work.solve(index, pace)
     return time.perf_counter() - pace.began, pace

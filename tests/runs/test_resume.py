@@ -408,3 +408,56 @@ def test_workers_end_with_their_parent(slow: subprocess.Popen[bytes], tmp_path: 
         time.sleep(0.05)
     parts = list((tmp_path / "x.nii.gz.slices").glob("*.part"))
     assert parts and not (tmp_path / "x.nii.gz").exists()
+
+
+def test_a_noise_map_goes_on_and_is_parted_too(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def noise(name: str, *more: str, replicas: str = "3") -> list[str]:
+        output = str(tmp_path / name)
+        return ["noise", str(scan), "-o", output, "--solver", "cgls", "--replicas", replicas, "--quiet", *more]
+
+    assert main(noise("alone.nii")) == 0
+    whole = (tmp_path / "alone.nii").read_bytes()
+    with monkeypatch.context() as patched:
+        Counted(patched, 3, interrupted)
+        assert main(noise("x.nii")) == 130
+    assert main(noise("x.nii", replicas="4")) == 1
+    assert "replicas was 3 and is 4" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        counted = Counted(patched)
+        assert main(noise("x.nii")) == 0 and counted.batches == [2, 3, 4, 5]
+    for part in ("1/2", "2/2"):
+        assert main(noise("y.nii", "--shard", part)) == 0
+    assert (tmp_path / "x.nii").read_bytes() == (tmp_path / "y.nii").read_bytes() == whole
+    assert not list(tmp_path.glob("*.slices"))
+
+
+def test_a_slice_whose_noise_cannot_be_mapped_costs_the_others_nothing(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ValueError("no such slice")
+
+    Counted(monkeypatch, 2, broken)
+    output = tmp_path / "x.nii"
+    assert main(["noise", str(scan), "-o", str(output), "--solver", "cgls", "--replicas", "2", "--quiet"]) == 1
+    assert "1 of 6 slices failed: 1" in capsys.readouterr().err
+    found = read(output).data
+    assert bool((found[1] == found[1, 0, 0]).all()) and float(found[2].std()) > 0
+
+
+def test_a_run_killed_between_its_preview_and_its_image_writes_both(
+    scan: Path, alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medrecon.cli.commands import recon
+
+    output, preview = tmp_path / "x.nii.gz", tmp_path / "p.png"
+    command = argv(scan, output, "--preview", str(preview))
+    with monkeypatch.context() as patched:
+        patched.setattr(recon, "save", lambda *what: interrupted())
+        assert main(command) == 130
+    assert preview.exists() and not output.exists()
+    assert main(command) == 0
+    assert output.read_bytes() == alone and preview.exists()
+    assert main([*command, "--quiet"]) == 2  # nothing was left, so both are in the way again

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from pydantic import Field
 
 from medrecon.cli.measurement import load, usage
 from medrecon.cli.options import Maps, Model, Output, Seed, UsageError, Writing, parse_slices, solver_settings
-from medrecon.cli.progress import progress
+from medrecon.cli.running import Running, carried_out, drop_leftover, foreseen
 from medrecon.cli.show import check_free, note, show_json, show_tree
+
+if TYPE_CHECKING:
+    from medrecon.runs import Run
 
 app = App(name="noise")
 
@@ -43,10 +48,13 @@ def noise(
     output: Annotated[str, Parameter(name=["--output", "-o"])],
     solver: str,
     how: Choices = Choices(),
+    running: Running = Running(),
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
     """Map the standard deviation of a reconstruction in every voxel, by reconstructing the scan with fresh noise.
+
+    Finished slices are kept in OUTPUT.slices until the output is written; after a kill the same command goes on.
 
     Parameters
     ----------
@@ -57,15 +65,17 @@ def noise(
     solver
         one of `medrecon solvers`; exact for linear ones: zero-filled, fbp, cg-sense where it converges
     """
+    began = time.perf_counter()
     if not output.lower().endswith((".nii", ".nii.gz")):
         raise UsageError(f"-o {output}: a noise map is NIfTI, .nii or .nii.gz")
+    drop_leftover(Path(output))
     check_free(Path(output), writing.overwrite, inputs=(measurement,))
+    running.check()
 
     from medrecon import formats
-    from medrecon.core import atomic
-    from medrecon.pipeline import Request, prepare
-    from medrecon.pipeline.noise_map import noise_map
+    from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline.request import Options
+    from medrecon.runs import Task
 
     scan = load(measurement, on_disk=True)
     some = parse_slices(how.slices, scan.slice_count) if how.slices else None
@@ -86,20 +96,35 @@ def noise(
         "replicas": how.replicas,
         "seed": how.seed,
     }
+    task = Task(measurement, functools.partial(load_scan, on_disk=True), solver, options, how.replicas)
     start, stop = some or (0, scan.slice_count)
     formats.check_output(
         output, (stop - start) * scan.image_shape[-2] * scan.image_shape[-1], overwrite=writing.overwrite
     )
     if writing.dry_run:
         with usage():
-            prepare(scan, solver, Request(**options))
-        (show_json if out.json else show_tree)({**plan, "dry_run": True})
+            expected = foreseen(task, scan, Path(output), running, began)
+        (show_json if out.json else show_tree)({**plan, **expected, "dry_run": True})
         return 0
-    with usage(), atomic.claimed(Path(output)), progress(f"noise {solver}", out.quiet) as report:
-        options["on_progress"] = report
-        volume = noise_map(scan, solver, replicas=how.replicas, **options)
-        formats.write(volume, output, overwrite=writing.overwrite, description=f"medrecon noise map of {solver}")
+    finish = functools.partial(_finish, output=output, overwrite=writing.overwrite, solver=solver)
+    found = carried_out(task, scan, Path(output), running, out.quiet, finish)
+    if found is None:
+        return 0
     if out.json:
-        show_json({**plan, "median": float(volume.data.median()), "max": float(volume.data.max())})
+        show_json({**plan, **found})
     note(f"wrote {output}")
-    return 0
+    if failed := found.get("failed"):
+        note(f"{len(failed)} of {stop - start} slices failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _finish(run: Run, output: str, overwrite: bool, solver: str) -> dict[str, Any]:
+    """Write the map of a run that is complete; its median and maximum, and what failed."""
+    from medrecon import formats
+
+    stack, report = run.result()
+    run.kept.finish(Path(output))
+    formats.write(stack, output, overwrite=overwrite, description=f"medrecon noise map of {solver}")
+    values = stack.whole().data
+    failed = {"failed": report["failed"]} if "failed" in report else {}
+    return {"median": float(values.median()), "max": float(values.max()), **failed}

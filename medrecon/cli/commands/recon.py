@@ -14,7 +14,7 @@ from medrecon.cli.choice import by_itself
 from medrecon.cli.measurement import corrections, load_part, usage
 from medrecon.cli.options import Maps, Model, Output, Seed, Writing, solver_settings
 from medrecon.cli.picture import check_preview, write_preview
-from medrecon.cli.running import Running, alone, drop_leftover, folder_of, foreseen, solve, turn
+from medrecon.cli.running import Running, carried_out, drop_leftover, foreseen, was_writing
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
@@ -88,13 +88,14 @@ def recon(
     inputs = (measurement, *([how.template] if how.template else []))
     drop_leftover(Path(output))
     check_free(Path(output), writing.overwrite, inputs=inputs)
-    check_preview(how.preview, output, writing.overwrite, inputs)
-    shard, _ = running.part, running.pool
+    own = writing.overwrite or was_writing(Path(output))  # a preview that a killed run of this output has left
+    check_preview(how.preview, output, own, inputs)
+    running.check()
 
     from medrecon import formats
     from medrecon.formats.measurement_file import load_scan
     from medrecon.pipeline.job import sources
-    from medrecon.runs import Run, Task
+    from medrecon.runs import Task
 
     scan, some = load_part(measurement, how.slices)
     plan, options = _plan(measurement, output, solver, how, scan, some)
@@ -111,18 +112,9 @@ def recon(
             expected = foreseen(task, scan, Path(output), running, began)
         (show_json if out.json else show_tree)({**plan, **expected, "dry_run": True})
         return 0
-    with usage(), alone(Path(output), shard):
-        run = Run(task, folder_of(output), scan=scan, shard=shard, anew=not running.resume)
-        solve(run, f"recon {plan['solver']}", running, out.quiet)
-        if not run.complete:
-            note(f"shard {shard} is done, others are not: {run.state()}")
-            return 0
-        with turn(Path(output), shard) as mine:
-            if not mine:
-                note(f"shard {shard} is done, and another has written {output} or is at it")
-                return 0
-            result = _finish(run, plan, output, writing.overwrite, how)
-    return _tell(result, plan, output, out)
+    finish = functools.partial(_finish, plan=plan, output=output, overwrite=own, how=how)
+    result = carried_out(task, scan, Path(output), running, out.quiet, finish)
+    return 0 if result is None else _tell(result, plan, output, out)
 
 
 def _plan(
@@ -158,14 +150,11 @@ def _plan(
 
 
 def _finish(run: Run, plan: dict[str, Any], output: str, overwrite: bool, how: Choices) -> dict[str, Any]:
-    """Write the output of a run that is complete, and remove what was kept for it; the report."""
-    from medrecon.runs import discard
-
+    """Write the output of a run that is complete; the report."""
     stack, result = run.result()
     run.kept.finish(Path(output))
+    write_preview(how.preview, stack, result, overwrite)  # first: what was kept may go once the output is there
     save(stack, {**plan, **result}, output, overwrite, how.template)
-    write_preview(how.preview, stack, result, overwrite)
-    discard(run.kept.folder)
     return result
 
 
