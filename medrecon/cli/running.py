@@ -22,7 +22,7 @@ from medrecon.core.lock import Busy, held, taken
 
 if TYPE_CHECKING:
     from medrecon.core.scan import Scan
-    from medrecon.runs import Run, Shard, Task
+    from medrecon.runs import Memo, Run, Shard, Task
     from medrecon.runs.pools import Pool
 
 
@@ -35,11 +35,16 @@ TRIES, PAUSE = 50, 0.1
 """Of claiming an output, and seconds between them."""
 
 
-class Running(Model):
-    """On how many processes, and whether to go on with what is there."""
+class Resuming(Model):
+    """Whether to go on with what is there."""
 
     resume: bool = True
     """go on with the slices that an earlier run of the same command has kept; --no-resume begins anew"""
+
+
+class Running(Resuming):
+    """On how many processes, and whether to go on with what is there."""
+
     workers: int = Field(1, ge=1, le=1024)
     """processes on this machine, each with its share of the cores, and one of the GPUs"""
     shard: str | None = None
@@ -227,6 +232,32 @@ def carried_out(
             result = finish(run)
             discard(run.kept.folder)
             return result
+
+
+@contextmanager
+def kept(output: Path, record: dict[str, Any], resume: bool) -> Iterator[Memo]:
+    """Claim an output and give what keeps parts of its computation until it is written; the block writes it.
+
+    Args:
+        record: JSON values, all that the parts depend on.
+
+    Raises:
+        Differs, Busy: parts of another run are kept there; another run is at it.
+    """
+    from medrecon.runs import Kept, Memo, discard
+
+    with alone(output, None):
+        folder = folder_of(output)
+        memo = Memo(Kept(folder, record, anew=not resume))
+        if memo.count:
+            note(f"going on: parts kept in {folder}: {memo.count}")
+        try:
+            yield memo
+        except BaseException:
+            if not memo.count:
+                discard(folder)
+            raise
+        discard(folder)
 
 
 def _solve(run: Run, running: Running, quiet: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from medrecon.core import checksum
+from medrecon.core.keeping import Tensors
 from medrecon.core.stage import sync
 from medrecon.pipeline.log import line
 from medrecon.pipeline.part import Part
@@ -23,14 +24,7 @@ def name_of(index: slice) -> str:
 
 
 def store(part: Part, folder: Path) -> None:
-    """Write a batch, whole or not at all: under a name of its own, and then renamed.
-
-    Raises:
-        OSError: a full disk, or the folder is gone.
-    """
-    from safetensors.torch import save_file
-
-    values = part.values.contiguous()
+    """Write a batch; see `put`."""
     told = {
         "start": part.start,
         "stop": part.stop,
@@ -41,17 +35,8 @@ def store(part: Part, folder: Path) -> None:
         "calls": part.calls,
         "network": part.network,
         "seconds": part.seconds,
-        "sha256": checksum.of_content(values),
     }
-    target = folder / name_of(slice(part.start, part.stop))
-    temporary = folder / f".{uuid4().hex}.{target.name}"
-    try:
-        save_file({"values": values}, temporary, {"part": json.dumps(told)})
-        sync(temporary)
-        os.replace(temporary, target)
-        sync(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+    put(folder / name_of(slice(part.start, part.stop)), {"values": part.values}, told)
 
 
 def restore(folder: Path, index: slice) -> Part:
@@ -61,19 +46,58 @@ def restore(folder: Path, index: slice) -> Part:
         FileNotFoundError: it is not there.
         ValueError: damaged: names the file.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / name_of(index)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    tensors, told = get(path)
+    try:
+        return _part(tensors["values"], told)
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
+def put(path: Path, tensors: Tensors, told: dict[str, Any]) -> None:
+    """Write tensors and JSON values, whole or not at all: under a name of its own, and then renamed.
+
+    Raises:
+        OSError: a full disk, or the folder is gone.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    told = {**told, "sha256": checksum.of_content(*(tensors[name] for name in sorted(tensors)))}
+    temporary = path.with_name(f".{uuid4().hex}.{path.name}")
+    try:
+        save_file(tensors, temporary, {"part": json.dumps(told)})
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def get(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read what `put` wrote.
+
+    Raises:
+        ValueError: damaged: names the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as opened:
-            values, told = opened.get_tensor("values"), json.loads(opened.metadata()["part"])
-        if told["sha256"] != checksum.of_content(values):
+            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys())}  # no dict
+            told = json.loads(opened.metadata()["part"])
+        if told["sha256"] != checksum.of_content(*tensors.values()):
             raise ValueError("its values have changed")
-        return _part(values, told)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); remove it, and the same command makes it again") from error
+        raise damaged(path, error) from error
+    return tensors, told
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """Return the error of a part that cannot be read, with what to do."""
+    return ValueError(f"{path}: damaged ({error}); remove it, and the same command makes it again")
 
 
 def _part(values: Any, told: dict[str, Any]) -> Part:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, pad
 
+from medrecon.core.keeping import Keep, Tensors, made_now
 from medrecon.core.noise import CTNoise, photons_by_view
 from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
@@ -46,6 +47,7 @@ def simulate_ct(
     couch: bool = True,
     matched: bool = False,
     generator: torch.Generator,
+    keep: Keep = made_now,
     on_progress: OnProgress = silent,
 ) -> Scan:
     """Line integrals of all of a CT volume, with their noise model and the grid to reconstruct on.
@@ -69,6 +71,8 @@ def simulate_ct(
         size: rows of the reconstructed image, its columns in proportion; the native matrix by default. The slices are
             those of the volume.
         couch: False puts air where the image shows something outside the body (`corrections/field_of_view.py`).
+        keep: is given the line integrals without noise of every few slices, or of a whole cone beam
+            (`core/keeping.py`).
 
     Raises:
         ValueError: not a CT volume in HU, pixels (of a cone beam slices) not at right angles, a size that is not in the
@@ -84,7 +88,7 @@ def simulate_ct(
         grid = VolumeGrid((len(volume.data), *plane.shape), (volume.spacing[2], *plane.spacing))
     rays = scan_rays(geometry, views, arc, grid)
     hu = volume.data.float() if couch else remove_couch(volume.data.float(), volume.spacing[:2][::-1])
-    clean, method = project(rays, grid, hu, matched, on_progress)
+    clean, method = project(rays, grid, hu, matched, on_progress, keep)
     photons = modulated(tube_current, i0, rays.angles, clean)
     noise = CTNoise(photons_by_view(photons, clean.ndim), sigma_e, **(MATCHED if matched else {}))
     details = {
@@ -110,7 +114,7 @@ def simulate_ct(
 
 
 def project(
-    rays: Rays, grid: ImageGrid | VolumeGrid, hu: Tensor, matched: bool, on_progress: OnProgress
+    rays: Rays, grid: ImageGrid | VolumeGrid, hu: Tensor, matched: bool, on_progress: OnProgress, keep: Keep = made_now
 ) -> tuple[Tensor, dict[str, Any]]:
     """Line integrals of hu (Z, Y, X), slice by slice or through the volume, and of which grid and model they are."""
     count, whole = len(hu), isinstance(grid, VolumeGrid)
@@ -120,7 +124,11 @@ def project(
     field = tuple(n * d for n, d in zip(grid.shape[-2:], grid.spacing[-2:], strict=True))
     A, parts = CTOperator(rays, fine, model="linear" if matched or whole else "strip"), []
     for start in range(0, len(hu), CHUNK):
-        parts.append(A(onto(hu_to_mu(hu[start : start + CHUNK]), field, fine)))
+
+        def projected(some: Tensor = hu[start : start + CHUNK]) -> Tensors:
+            return {"clean": A(onto(hu_to_mu(some), field, fine))}
+
+        parts.append(keep(f"{start:06d}", projected)["clean"])
         on_progress(count * min(start + CHUNK, len(hu)) / len(hu), count)
     return torch.cat(parts), {"simulation_grid": list(fine.shape), "simulation_model": A.model}
 

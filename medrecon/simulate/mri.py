@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medrecon.coils.combine import birdcage_maps
 from medrecon.coils.maps.espirit import espirit
+from medrecon.core.keeping import Keep, Tensors, made_now
 from medrecon.core.noise import MRINoise
 from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
@@ -39,6 +40,7 @@ def simulate_mri(
     phase_encoding: PhaseEncoding | Literal["auto"] = "auto",
     matched: bool = False,
     generator: torch.Generator,
+    keep: Keep = made_now,
     on_progress: OnProgress = silent,
 ) -> Scan:
     """Undersampled multi-coil k-space of all slices of a magnitude volume, with coil maps estimated from it.
@@ -57,9 +59,9 @@ def simulate_mri(
         coils: receiver coils.
         snr_db: 20 log10(mean magnitude in the object / sigma), sigma^2 = E|n|^2 of one coil's complex image (and of
             a k-space sample: the transform is orthonormal); object: over 10 % of the 99th percentile.
-
         phase_encoding: the undersampled axis of the image; "auto" is horizontal (X) unless the object is cut off at
             the left or right edge and not at the top and bottom, because it would fold over there.
+        keep: is given the k-space and the coil maps of every slice; see `core/keeping.py`.
 
     Raises:
         ValueError: a complex volume, one in HU, pixels not at right angles, no signal at all, or a mask that cannot be
@@ -81,8 +83,15 @@ def simulate_mri(
     noise, count = MRINoise(sigma), volume.data.shape[0]
     data, maps = [], []
     for index, image in enumerate(magnitudes(volume)):
-        data.append(noise.simulate(scanner.kspace(image), pattern.mask, generator))
-        maps.append(scanner.maps if matched else espirit(data[-1]))
+
+        def measured(image: Tensor = image) -> Tensors:
+            y = noise.simulate(scanner.kspace(image), pattern.mask, generator)
+            return {"data": y, "maps": scanner.maps if matched else espirit(y), "state": generator.get_state()}
+
+        made = keep(f"{index:06d}", measured)
+        generator.set_state(made["state"])  # of one that was kept, too
+        data.append(made["data"])
+        maps.append(made["maps"])
         on_progress(index + 1, count)
     details = {
         **pattern.describe(),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medrecon.coils.maps.espirit import espirit
+from medrecon.core.keeping import Keep, Tensors, made_now
 from medrecon.core.noise import MRINoise
 from medrecon.core.progress import OnProgress, silent
 from medrecon.core.scan import Scan
@@ -67,6 +68,7 @@ def simulate_noncartesian(
     coils: int = 8,
     snr_db: float = 30.0,
     generator: torch.Generator,
+    keep: Keep = made_now,
     on_progress: OnProgress = silent,
 ) -> Scan:
     """Multi-coil samples along a trajectory of all slices of a magnitude volume, with coil maps estimated from them.
@@ -82,6 +84,7 @@ def simulate_noncartesian(
         samples: of a spoke; 2 max(Y, X) by default.
         coils: receiver coils.
         snr_db: 20 log10(mean magnitude in the object / sigma), sigma^2 = E|n|^2 of a k-space sample.
+        keep: is given the samples and the coil maps of every slice; see `core/keeping.py`.
 
     Raises:
         ValueError: a complex volume, one in HU, no signal at all, or a trajectory that cannot be made.
@@ -97,10 +100,17 @@ def simulate_noncartesian(
     sigma = mean_signal(volume.data) / 10 ** (snr_db / 20)
     data, maps = [], []
     for index, image in enumerate(magnitudes(volume)):
-        y = sampled(scanner, image, measure)
-        y = y + sigma * torch.randn(y.shape, dtype=y.dtype, generator=generator)
-        data.append(y)
-        maps.append(espirit(calibration_kspace(y, path.trajectory, shape, path.density)))
+
+        def measured(image: Tensor = image) -> Tensors:
+            y = sampled(scanner, image, measure)
+            y = y + sigma * torch.randn(y.shape, dtype=y.dtype, generator=generator)
+            maps = espirit(calibration_kspace(y, path.trajectory, shape, path.density))
+            return {"data": y, "maps": maps, "state": generator.get_state()}
+
+        made = keep(f"{index:06d}", measured)
+        generator.set_state(made["state"])  # of one that was kept, too
+        data.append(made["data"])
+        maps.append(made["maps"])
         on_progress(index + 1, len(volume.data))
     details = {"snr_db": snr_db, "inverse_crime": False, "coil_maps": "ESPIRiT", **path.details}
     return Scan(

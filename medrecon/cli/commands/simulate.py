@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from pydantic import Field
@@ -22,9 +22,11 @@ from medrecon.cli.options import (
     parse_slices,
 )
 from medrecon.cli.progress import progress
+from medrecon.cli.running import Resuming, drop_leftover, kept
 from medrecon.cli.show import check_free, note, show_json, show_tree
 
 if TYPE_CHECKING:
+    from medrecon.core.keeping import Keep
     from medrecon.core.progress import OnProgress
     from medrecon.core.scan import Scan
     from medrecon.core.volume import Volume
@@ -74,10 +76,13 @@ def simulate(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     what: Choices,
+    resuming: Resuming = Resuming(),
     writing: Writing = Writing(),
     out: Output = Output(),
 ) -> int:
     """Simulate an undersampled, noisy measurement of a scan.
+
+    Finished slices are kept in OUTPUT.slices until the output is written; after a kill the same command goes on.
 
     Parameters
     ----------
@@ -89,16 +94,14 @@ def simulate(
     _check(what)
     if output.suffix != ".h5":
         raise UsageError(f"-o {output}: a measurement file ends in .h5")
+    drop_leftover(output)
     check_free(output, writing.overwrite, inputs=(source,))
 
-    from medrecon.core import atomic
     from medrecon.formats.measurement_file import save_scan
 
     volume = _read(source, what)
     check_free(output, writing.overwrite, _size(volume, what, source))
-    plan = {
-        "source": str(source),
-        "output": str(output),
+    how = {
         "modality": what.modality,
         "grid": list(volume.data.shape),
         "spacing_mm": list(volume.spacing),
@@ -107,16 +110,32 @@ def simulate(
         "seed": what.source.seed,
         "matched": what.source.matched,
     }
+    plan = {"source": str(source), "output": str(output), **how}
     if writing.dry_run:
         (show_json if out.json else show_tree)({**plan, "dry_run": True})
         return 0
-    with atomic.claimed(output), progress(f"simulate {source.name}", out.quiet) as report:
-        scan = (_ct_scan if what.modality == "ct" else _mri_scan)(volume, what, report)
+    with (
+        kept(output, _record(volume, how), resuming.resume) as memo,
+        progress(f"simulate {source.name}", out.quiet) as report,
+    ):
+        scan = (_ct_scan if what.modality == "ct" else _mri_scan)(volume, what, memo, report)
+        memo.kept.finish(output)
         save_scan(scan, output, overwrite=writing.overwrite)
     note(f"wrote {output}")
     if out.json:
         show_json({**plan, "provenance": scan.provenance})
     return 0
+
+
+def _record(volume: Volume, how: dict[str, Any]) -> dict[str, Any]:
+    """All that a simulation depends on."""
+    import torch
+
+    from medrecon import __version__
+    from medrecon.core import checksum
+
+    versions = {"medrecon": __version__, "torch": str(torch.__version__)}
+    return {"source": checksum.of_content(volume.data, volume.affine), **how, "versions": versions}
 
 
 def _read(source: Path, what: Choices) -> Volume:
@@ -168,7 +187,7 @@ def _size(volume: Volume, what: Choices, source: Path) -> float:
         raise ValueError(f"{', '.join([str(source), *named])}: {said}") from error
 
 
-def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
+def _ct_scan(volume: Volume, what: Choices, keep: Keep, report: OnProgress) -> Scan:
     """Line integrals."""
     import torch
 
@@ -187,6 +206,7 @@ def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
         couch=ct.couch,
         matched=what.source.matched,
         generator=torch.Generator().manual_seed(what.source.seed),
+        keep=keep,
         on_progress=report,
     )
     if ct.dose == 1:
@@ -197,14 +217,14 @@ def _ct_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
     return replace(scan, provenance={**scan.provenance, "dose_fraction": ct.dose, "dose_of_i0": ct.i0})
 
 
-def _mri_scan(volume: Volume, what: Choices, report: OnProgress) -> Scan:
+def _mri_scan(volume: Volume, what: Choices, keep: Keep, report: OnProgress) -> Scan:
     """k-space on a grid or along a trajectory; where it has a size, the digest of the source is of it at that size."""
-    scan = _kspace(volume, what, report)
+    scan = _kspace(volume, what, keep, report)
     size = what.source.size
     return scan if size is None else replace(scan, provenance={**scan.provenance, "size": size})
 
 
-def _kspace(volume: Volume, what: Choices, report: OnProgress) -> Scan:
+def _kspace(volume: Volume, what: Choices, keep: Keep, report: OnProgress) -> Scan:
     import torch
 
     from medrecon.simulate import simulate_mri, simulate_noncartesian
@@ -222,6 +242,7 @@ def _kspace(volume: Volume, what: Choices, report: OnProgress) -> Scan:
             phase_encoding=mri.phase_encoding,
             matched=what.source.matched,
             generator=generator,
+            keep=keep,
             on_progress=report,
         )
     return simulate_noncartesian(
@@ -231,6 +252,7 @@ def _kspace(volume: Volume, what: Choices, report: OnProgress) -> Scan:
         coils=mri.coils,
         snr_db=mri.snr,
         generator=generator,
+        keep=keep,
         on_progress=report,
     )
 
