@@ -50,6 +50,7 @@ def model_card(
         "pairs": config.pairs,
         "search": config.search,
         "search_level": config.search_level,
+        "search_below": config.search_below,
         "autoencoder": config.autoencoder.model_dump(mode="json"),
         "diffusion": {
             "sigma_min": config.diffusion.sigma_min,

@@ -59,6 +59,8 @@ class TrainConfig(BaseModel):
     """ReSample's plug-and-play iterations between the TV image and the first step; choose them likewise"""
     search_level: float = Field(1.2, gt=0)
     """noise level of the first of them"""
+    search_below: float | None = Field(None, gt=0)
+    """samples per pixel from which they are left out; none: never"""
     windows: dict[str, Window]
     """windows the autoencoder is trained and judged in; the first is the full range"""
     autoencoder: AnyAutoencoder = AutoencoderConfig()

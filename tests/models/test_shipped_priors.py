@@ -49,6 +49,7 @@ def test_the_recipe_beside_it_makes_the_same_networks(prior):
     assert (recipe.steps, recipe.pairs) == (solver.count(), solver.trajectories()) == (card["steps"], card["pairs"])
     assert recipe.search == solver.searching() == card.get("search", 0)
     assert not recipe.search or recipe.search_level == solver.searcher().high == card["search_level"]
+    assert recipe.search_below == card.get("search_below")
     assert recipe.autoencoder.model_dump(mode="json") == card["autoencoder"]
     experts = {name: e.model_dump(mode="json") for name, e in recipe.diffusion.experts.items()}
     assert experts == card["diffusion"]["experts"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -59,6 +60,9 @@ class ReSample(GuidedSolver):
     image; default: as the prior's card says, those of CT and MRI have it"""
     search_level: float | None = None
     """noise level of its first iteration, from which it falls to 0.15; default: as the prior's card says"""
+    search_below: float | None = None
+    """search only where there are fewer samples per pixel than this; default: where `search` is not told, as the
+    prior's card says: with many views the search believes their noise"""
     rounds: int = 1
     """encoder-residual updates a step"""
     cg_iterations: int = 15
@@ -82,6 +86,8 @@ class ReSample(GuidedSolver):
                 "ReSample: expected pairs >= 1, rounds >= 1 and search >= 0, got "
                 f"{self.pairs}, {self.rounds}, {self.search}"
             )
+        if self.search_below is not None and not self.search_below > 0:
+            raise ValueError(f"ReSample: expected search_below > 0 samples per pixel, got {self.search_below}")
         if self.search and self.levels()[0] >= self.prior.denoiser.sigma_max:
             raise ValueError(
                 f"ReSample: search {self.search} with a start of pure noise, {self.levels()[0]:g}, which keeps nothing "
@@ -104,6 +110,12 @@ class ReSample(GuidedSolver):
         """Return how many iterations the search has."""
         return int(self.prior.card.get("search", 0)) if self.search is None else self.search
 
+    def plenty(self, A: LinearOperator) -> bool:
+        """Tell whether there are so many samples that the search is left out."""
+        below = self.prior.card.get("search_below") if self.search is None else None
+        below = below if self.search_below is None else self.search_below
+        return below is not None and math.prod(A.out_shape) >= below * math.prod(A.in_shape)
+
     def searcher(self) -> PnPADMM:
         """Return the search: it takes out what aliases over long ways, which few noisy steps leave."""
         level = self.prior.card.get("search_level", LEVEL) if self.search_level is None else self.search_level
@@ -113,7 +125,7 @@ class ReSample(GuidedSolver):
         self, space: LatentSpace, A: LinearOperator, y: Measurement, generator: torch.Generator
     ) -> Tensor | None:
         image = super().warm_start(space, A, y, generator)
-        if image is None or not self.searching():
+        if image is None or not self.searching() or self.plenty(A):
             return image
         return self.searcher().iterated(Bench(space, self.consistency(A, y)), image, lambda x: False)[0]
 

@@ -1,5 +1,6 @@
 """ReSample against the exact Gaussian posterior (identity autoencoder), its schedule counts and its noise."""
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -109,6 +110,9 @@ def test_the_search_is_the_prior_s_unless_told():
     assert found() == (5, 0.9, 0.15)
     assert found(search=7, search_level=0.1) == (7, 0.1, 0.1)
     assert ReSample(example_prior()).searching() == 0
+    for wrong in ({"search_below": 0.0}, {"search_below": -1}):
+        with pytest.raises(ValueError, match=r"search_below > 0"):
+            ReSample(prior, **wrong)
     for wrong in ({"search": -1}, {"search": 3, "search_level": 1e9}):
         with pytest.raises(ValueError, match=r"search|sigma"):
             ReSample(prior, **wrong)
@@ -208,3 +212,21 @@ def test_what_the_decoder_cannot_express_comes_from_the_data():
     assert torch.equal(before[~at], after[~at])
     sure = solve(replace(lossy, error=0.0))
     assert rms((sure.image - coarse - detail)[at]) > 0.058
+
+
+def test_with_samples_enough_the_search_is_left_out():
+    """As a card says, unless the search is told; then as told."""
+    prior, A, y, _, _ = inpainting()
+    prior, ratio = (
+        replace(prior, card={"search": 4, "search_below": 0.5}),
+        math.prod(A.out_shape) / math.prod(A.in_shape),
+    )
+    assert ratio > 0.5
+    calls = lambda **kw: (  # noqa: E731
+        ReSample(prior, **kw)(A, y, generator=torch.Generator().manual_seed(0)).diagnostics["network_calls"]["denoiser"]
+    )
+    bare = calls(search=0)
+    assert calls() == bare, "the card's limit leaves it out"
+    assert calls(search=4) == bare + 4, "told, it is done"
+    assert calls(search_below=2 * ratio) == bare + 4
+    assert calls(search=4, search_below=ratio) == bare, "the limit itself is enough"
