@@ -181,7 +181,10 @@ def until_done(kind: Kind, output: Path, parts: list[list[str]], tally: Tally, o
             tally.lost += before / kind.parts * tally.alone  # what a run that begins anew would do again
         if digest(output) != old and kept.is_dir() and not (kept / "done").exists():
             tally.faults.append("the old output changed before all slices were there")
-        if digest(output) != old:
+        if digest(output) != old:  # killed once it was written: the same command clears what was kept for it
+            for part in left:
+                if (code := start(kind, output, part).wait()) not in (0, 2):  # 2: it exists
+                    tally.faults.append(f"exit code {code} of a run whose output is there")
             return
 
 
