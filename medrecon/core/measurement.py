@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medrecon.numerics.linalg import summed
+
 FLOATING = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -89,4 +91,4 @@ class Measurement:
                 f"Measurement: projection of shape {tuple(projection.shape)}, data of {tuple(self.data.shape)}"
             )
         weighted = (projection - self.data).abs().square() * self.precision
-        return weighted.flatten(1).sum(1) / self.measured
+        return summed(weighted, weighted.ndim - 1) / self.measured

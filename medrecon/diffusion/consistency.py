@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.draw import Draw, white
-from medrecon.numerics.linalg import cg, expand, power_norms
+from medrecon.numerics.linalg import averaged, cg, expand, power_norms, summed
 from medrecon.operators.algebra import whiten
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import common_level, normal
@@ -34,8 +34,8 @@ class DataConsistency:
         # Two Hutchinson probes, the same for every item, so that a batch equals single runs.
         g = torch.Generator().manual_seed(0)
         probe = torch.randn((2, 1, *A.in_shape), dtype=A.in_dtype, generator=g).to(y.data.device)
-        squares = [self.whitened(p.expand(len(y.data), *A.in_shape)).abs().square().flatten(1).sum(1) for p in probe]
-        self.trace = torch.stack(squares).mean(0).clamp_min(1e-30)
+        squares = [self.whitened(p.expand(len(y.data), *A.in_shape)).abs().square().flatten(1) for p in probe]
+        self.trace = torch.stack([summed(square, 1) for square in squares]).mean(0).clamp_min(1e-30)
 
     def _set(self, A: LinearOperator, y: Measurement) -> None:
         self.A, self.y, self.ndim = A, y, len(A.in_shape)
@@ -107,7 +107,7 @@ class DataConsistency:
                 precision (`Anneal`).
         """
         explained = (self.chi2(projection) - 1).clamp_min(0) * self.y.measured / self.trace
-        mean = expected.square().flatten(1).mean(1).clamp_min(1e-30)
+        mean = averaged(expected.square().flatten(1), 1).clamp_min(1e-30)
         return expected * expand((share * (explained / mean).clamp_max(SHARE)).sqrt(), self.ndim)
 
     def prox(self, v: Tensor, tau: Tensor | float, projection: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from medrecon.core.measurement import Measurement
 from medrecon.diffusion.derivatives import check_finite, denoise
 from medrecon.models.prior import Prior
+from medrecon.numerics.linalg import averaged
 from medrecon.operators.base import LinearOperator
 
 Pullback = Callable[[Tensor], Tensor]
@@ -140,7 +141,7 @@ def check_size(latents: Tensor, what: str, largest: float) -> float:
     Raises:
         ValueError: it is above `largest`; says `what` the latents are.
     """
-    size = float(latents.detach().square().mean(tuple(range(1, latents.ndim))).amax()) ** 0.5
+    size = float(averaged(latents.detach().square(), latents.ndim - 1).amax()) ** 0.5
     if largest < size:
         raise ValueError(
             f"{what} is {size:.3g} times as large as latents are: the steps diverge, the images are not in the units "

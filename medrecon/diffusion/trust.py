@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from medrecon.diffusion.latent import LatentSpace
-from medrecon.numerics.linalg import expand
+from medrecon.numerics.linalg import averaged, expand
 
 
 def latent_deviation(sigma: float) -> float:
@@ -29,7 +29,7 @@ def nearby(variance: Tensor) -> Tensor:
 def pattern(variance: Tensor, least: float | Tensor) -> Tensor:
     """Return a variance (N, H, W) as a pattern with mean 1; `least` is what there is of it everywhere."""
     variance = variance + least + torch.finfo(variance.dtype).tiny
-    return variance / variance.mean((1, 2), keepdim=True)
+    return variance / expand(averaged(variance, 2), 2)
 
 
 def error_pattern(difference: Tensor, rounding: float) -> Tensor:
@@ -93,7 +93,7 @@ class PixelError:
         shift = 0.2 * torch.randn((1, *z.shape[1:]), generator=g).to(z).expand_as(z)
         x = space.decode(z)
         change = prior.network_values(space.decode(z + shift)) - prior.network_values(x)
-        gain = (change.abs().square().flatten(1).mean(1) / shift.square().flatten(1).mean(1)).sqrt()
+        gain = (averaged(change.abs().square().flatten(1), 1) / averaged(shift.square().flatten(1), 1)).sqrt()
         return cls(space, x, expand(gain, 2) * prior.spread(x), warm)
 
     def repeated(self, count: int) -> PixelError:
@@ -111,10 +111,10 @@ class PixelError:
         """Return the deviation (N, H, W); posterior: `posterior_variance`, if it is known."""
         prior, floor = self.space.prior, self.space.prior.error
         variance = floor**2 + (self.size * latent_deviation(sigma)).square()
-        mean = variance.mean((1, 2), keepdim=True)
+        mean = expand(averaged(variance, 2), 2)
         if posterior is not None:
             carried = posterior * prior.spread(v).square()
-            variance = mean * pattern(carried, 0.02 * carried.mean((1, 2), keepdim=True))
+            variance = mean * pattern(carried, 0.02 * expand(averaged(carried, 2), 2))
         if self.warm:
             variance = (variance + mean * error_pattern(v - self.start, 0.05 * floor**2)) / 2
         return variance.sqrt()

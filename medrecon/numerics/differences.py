@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medrecon.numerics.linalg import summed
+
 
 def gradient(x: Tensor, ndim: int) -> Tensor:
     """Return forward differences along the last `ndim` axes, 0 at the far border: (..., item) -> (ndim, ..., item)."""
@@ -36,4 +38,4 @@ def magnitude(v: Tensor) -> Tensor:
 
 def total_variation(x: Tensor, ndim: int) -> Tensor:
     """Return the isotropic TV of each item, the sum over pixels of |gradient|: (B, item) -> (B,)."""
-    return magnitude(gradient(x, ndim)).flatten(1).sum(1)
+    return summed(magnitude(gradient(x, ndim)).flatten(1), 1)

@@ -10,16 +10,35 @@ import torch
 from torch import Tensor
 
 Apply = Callable[[Tensor], Tensor]
+SHORT = 1024
+"""Numbers of a sum that is not parted; torch parts those of more than 32768."""
 
 
 def dot(a: Tensor, b: Tensor, ndim: int) -> Tensor:
     """Return Re <a, b> over the last `ndim` axes; complex inner product, conjugate on the first."""
-    axes = tuple(range(-ndim, 0))
     if a.is_complex() and b.is_complex():  # without the imaginary part that nobody asked for
         a, b = (torch.view_as_real(v.resolve_conj()) for v in (a, b))
-        return (a * b).sum((*(axis - 1 for axis in axes), -1))
+        return summed(a * b, ndim + 1)
     product = a.conj() * b if a.is_complex() or b.is_complex() else a * b
-    return (product.real if product.is_complex() else product).sum(axes)
+    return summed(product.real if product.is_complex() else product, ndim)
+
+
+def summed(values: Tensor, ndim: int) -> Tensor:
+    """Return the sum over the last `ndim` axes, the same to the last bit on any number of threads and in any batch.
+
+    torch parts one long sum among its threads; many short ones it does not part.
+    """
+    sums = values.flatten(-ndim)
+    while (length := sums.shape[-1]) > SHORT:
+        whole = length // SHORT * SHORT
+        short = sums[..., :whole].unflatten(-1, (-1, SHORT)).sum(-1)
+        sums = torch.cat([short, sums[..., whole:].sum(-1, keepdim=True)], dim=-1)
+    return sums.sum(-1)
+
+
+def averaged(values: Tensor, ndim: int) -> Tensor:
+    """Return the mean over the last `ndim` axes, as `summed`."""
+    return summed(values, ndim) / values.shape[-ndim:].numel()
 
 
 def expand(scalar: Tensor, ndim: int) -> Tensor:
@@ -70,11 +89,11 @@ def cg(
 
 def power_norm(gram: Apply, start: Tensor, iterations: int = 30) -> float:
     """Estimate the largest singular value of A from gram = A^H A by power iterations from a random `start`."""
-    x = start / torch.linalg.vector_norm(start)
+    x = start / dot(start, start, start.ndim).sqrt()
     value = torch.zeros((), device=start.device)
     for _ in range(iterations):
         x = gram(x)
-        value = torch.linalg.vector_norm(x)
+        value = dot(x, x, x.ndim).sqrt()
         if float(value) == 0.0:
             return 0.0
         x = x / value

@@ -61,8 +61,9 @@ def on_threads(count: int) -> None:
     import numba
     import torch
 
-    torch.set_num_threads(min(count, torch.get_num_threads()))
+    most = torch.get_num_threads()  # before numba, whose first call raises torch's to its own
     numba.set_num_threads(min(count, numba.get_num_threads()))
+    torch.set_num_threads(min(count, most))
 
 
 def cores() -> int:

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from medrecon.numerics.linalg import summed
+
 MapMethod = Literal["auto", "espirit", "walsh", "jsense", "nlinv"]
 METHODS: tuple[str, ...] = get_args(MapMethod)
 
@@ -45,4 +47,4 @@ def missed_energy(maps: Tensor, kspace: Tensor) -> Tensor:
 
     energy = acs_images(kspace).abs().square().sum(1)
     outside = (maps == 0).all(1)
-    return (energy * outside).flatten(1).sum(1) / energy.flatten(1).sum(1).clamp_min(1e-30)
+    return summed((energy * outside).flatten(1), 1) / summed(energy.flatten(1), 1).clamp_min(1e-30)

@@ -290,9 +290,11 @@ def _of(given: Tensor, part: slice) -> Tensor:
 
 
 def _add_coils(total: Tensor, maps: Tensor, images: Tensor) -> None:
-    """total (b, H, W) += sum over coils of maps * images (b, c, H, W), which are overwritten."""
-    if images.shape[1] == 1:
-        total.addcmul_(maps[:, 0], images[:, 0])
+    """total (b, H, W) += sum over coils of maps * images (b, c, H, W), which are overwritten; on a CPU one after the
+    other, so that it is the same however many coils a chunk has."""
+    if total.device.type == "cpu":
+        for c in range(images.shape[1]):
+            total.addcmul_(maps[:, c], images[:, c])
     else:
         total += images.mul_(maps).sum(1)
 

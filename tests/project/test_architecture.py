@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, str] = {
     "__init__": "",
     "geometry": "",
-    "core": "geometry",
+    "core": "numerics geometry",
     "numerics": "",
     "sampling": "core numerics",
     "kspace": "numerics sampling",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from medrecon.numerics.linalg import cg, expand
+from medrecon.numerics.linalg import cg, dot, expand
 
 _AXES = (-2, -1)
 _SLOPE, _POWER = 220.0, 16
@@ -70,7 +70,7 @@ class JointModel:
         root = root / expand(root.flatten(1).amax(1).clamp_min(torch.finfo(root.dtype).tiny), 3)
         self.root = torch.fft.ifftshift(root, dim=_AXES)
         data = self.root * torch.fft.ifftshift(kspace, dim=_AXES)
-        norm = data.flatten(1).norm(dim=1)
+        norm = dot(data, data, data.ndim - 1).sqrt()
         self.scale = torch.where(norm > 0, _LEVEL * math.sqrt(height * width) / norm, 1)
         self.data = data * expand(self.scale, 3)
         self.basis = SmoothMaps((height, width), data)

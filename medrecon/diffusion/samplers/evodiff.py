@@ -13,11 +13,12 @@ from torch import Tensor
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.samplers.base import NoiselessSampler
+from medrecon.numerics.linalg import summed
 
 
 def share(a: Tensor, b: Tensor) -> Tensor:
     """Return <a, b> / <b, b> of each channel, (N, C, 1, 1), from -2 to 2 as published; 0 where b is."""
-    inner = lambda u, v: (u * v).flatten(2).sum(2)[(..., *(None,) * (a.ndim - 2))]  # noqa: E731
+    inner = lambda u, v: summed((u * v).flatten(2), 1)[(..., *(None,) * (a.ndim - 2))]  # noqa: E731
     return (inner(a, b) / inner(b, b).clamp_min(torch.finfo(b.dtype).tiny)).clamp(-2, 2)
 
 

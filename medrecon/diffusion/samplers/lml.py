@@ -12,7 +12,7 @@ from torch import Tensor
 from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.samplers.base import NoiselessSampler
-from medrecon.numerics.linalg import expand
+from medrecon.numerics.linalg import expand, summed
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LML(NoiselessSampler):
 
     def turned(self, noise: Tensor, mean: Tensor) -> Tensor:
         """Return e' of e and m, (N, C, h, w)."""
-        inner = lambda a, b: expand((a * b).flatten(1).sum(1), a.ndim - 1)  # noqa: E731
+        inner = lambda a, b: expand(summed(a * b, a.ndim - 1), a.ndim - 1)  # noqa: E731
         tiny = torch.finfo(noise.dtype).tiny
         power = inner(noise, noise)
         other = noise - mean * (inner(mean, noise) / (self.damping * power + inner(mean, mean)).clamp_min(tiny))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude
-from medrecon.numerics.linalg import dot, expand
+from medrecon.numerics.linalg import dot, expand, summed
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, Solver
 from medrecon.solvers.ct.ordered_subsets import OrderedSubsets, Weights
@@ -113,7 +113,7 @@ class ASDPOCS(Solver):
 def tv_gradient(f: Tensor) -> Tensor:
     """Gradient of the isotropic TV of each item, its corner at 0 rounded, (B, item)."""
     ndim = f.ndim - 1
-    level = dot(f, f, ndim) / f.abs().flatten(1).sum(1).clamp_min(TINY)
+    level = dot(f, f, ndim) / summed(f.abs(), f.ndim - 1).clamp_min(TINY)
     step = gradient(f, ndim)
     return gradient_adjoint(step / magnitude(step).clamp_min(TINY).maximum(expand(ROUNDING * level, ndim)), ndim)
 

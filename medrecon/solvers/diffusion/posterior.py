@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medrecon.diffusion.reverse import State
 from medrecon.diffusion.trust import PixelError
+from medrecon.numerics.linalg import averaged
 from medrecon.solvers.diffusion.base import GuidedSolver, LevelSolver, Run, Task
 
 
@@ -42,7 +43,7 @@ class SampledSolver(LevelSolver):
 
     def deviation(self, task: Task) -> Tensor:
         """Return the deviation of an image whose latent has one of 1, a number for each sample (N,)."""
-        return self.error(task).size.square().mean((1, 2)).sqrt()
+        return averaged(self.error(task).size.square(), 2).sqrt()
 
     def image(self, run: Run, state: State) -> tuple[Tensor, dict[str, Any]]:
         """Return the mean of the samples (B, *in_shape), and the deviation of each pixel where there are several."""

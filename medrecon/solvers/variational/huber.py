@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude
-from medrecon.numerics.linalg import cg, dot, expand
+from medrecon.numerics.linalg import cg, dot, expand, summed
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 
@@ -67,7 +67,7 @@ class Huber(Solver):
         monitor = Monitor(y, self.iterations, on_step)
         x = cg(lambda v: A.adjoint(y.precision * A(v)), A.adjoint(y.precision * y.data), ndim=n_in, iterations=5).x
         x = x.clamp_min(0)
-        penalty = Penalty(self.knee * dot(x, x, n_in) / x.flatten(1).sum(1).clamp_min(TINY), n_in)
+        penalty = Penalty(self.knee * dot(x, x, n_in) / summed(x, x.ndim - 1).clamp_min(TINY), n_in)
         curvature = A.adjoint(y.precision * A(torch.ones_like(x)))
         seen, floor = A(x), penalty(x) / 4
         image, projection, z, z_seen = x, seen, x, seen
@@ -114,7 +114,7 @@ class Penalty:
         """(B, item) -> (B,)."""
         size = magnitude(gradient(x, self.ndim))
         values = torch.where(size < self._knee, size.square() / (2 * self._knee), size - self._knee / 2)
-        return values.flatten(1).sum(1)
+        return summed(values, values.ndim - 1)
 
     def derivatives(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of R, and a diagonal that majorises its half-quadratic form there, both like x."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
-from medrecon.numerics.linalg import cg, dot, expand, power_norms
+from medrecon.numerics.linalg import cg, dot, expand, power_norms, summed
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
 from medrecon.solvers.variational.misfit import Misfit
@@ -166,5 +166,5 @@ class _Threshold:
             size[..., : self.coarse[0], : self.coarse[1]] = 0
             factor[..., : self.coarse[0], : self.coarse[1]] = 1
             image += self.wavelet.inverse(factor * c).roll((-shift[0], -shift[1]), (-2, -1)) / spins
-            total += (factor * size).flatten(1).sum(1) / spins
+            total += summed((factor * size).flatten(1), 1) / spins
         return image[..., : self.shape[0], : self.shape[1]], total

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from medrecon.core.measurement import Measurement
+from medrecon.numerics.linalg import summed
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import normal
 
@@ -32,4 +33,4 @@ class Misfit:
 
 
 def _sum(values: Tensor) -> Tensor:
-    return values.double().flatten(1).sum(1)
+    return summed(values.double().flatten(1), 1)

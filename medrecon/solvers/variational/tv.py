@@ -14,7 +14,7 @@ from torch import Tensor
 from medrecon.core.measurement import Measurement
 from medrecon.numerics.circulant import approximate_inverse
 from medrecon.numerics.differences import gradient, gradient_adjoint, magnitude, total_variation
-from medrecon.numerics.linalg import cg, dot, expand
+from medrecon.numerics.linalg import cg, dot, expand, summed
 from medrecon.operators.base import LinearOperator
 from medrecon.operators.normal import common_level, normal
 from medrecon.solvers.base import Monitor, OnStep, Solution, Solver, check_fit
@@ -247,7 +247,7 @@ class _Field(_Term):
 
     def total(self) -> Tensor:
         """Return the TV of each item, (B,)."""
-        return magnitude(self.seen).flatten(1).sum(1) / self.rate
+        return summed(magnitude(self.seen).flatten(1), 1) / self.rate
 
 
 class _Sign(_Term):

@@ -15,6 +15,7 @@ from medrecon.diffusion.draw import Draw
 from medrecon.diffusion.guide import Estimate, Guide
 from medrecon.diffusion.latent import LatentSpace
 from medrecon.diffusion.samplers.base import Sampler
+from medrecon.numerics.linalg import summed
 from medrecon.operators.base import LinearOperator
 from medrecon.solvers.diffusion.base import Task, example_prior
 from medrecon.solvers.diffusion.posterior import SampledSolver
@@ -40,7 +41,7 @@ class PotentialGuide(Guide):
         clean, v, tau = self.space.denoise(z, sigma), self.space.decode(z), self.gamma * sigma * self.deviation
         x = self.data.prox(v, tau)
         misfit = self.data.chi2(self.data.A(x)) * self.data.y.measured
-        moved = (x - v).abs().double().square().flatten(1).sum(1) / tau.square()
+        moved = summed((x - v).abs().double().square().flatten(1), 1) / tau.square()
         target = clean + (self.space.carried(z, v, x) - z) / self.gamma**2
         return Estimate(clean, target, self.space.decode(clean), sigma, -self.data.parts / 2 * (misfit + moved))
 
@@ -79,7 +80,7 @@ class Particles(Sampler):
         ratio = (sigma_next / sigma) ** 2
         spread, shift, n = sigma_next * (1 - ratio) ** 0.5, (1 - ratio) * (target - clean), draw(z)
         moved = clean + ratio * (z - clean) + shift + spread * n
-        gain = -((shift / spread + n).double().square() - n.double().square()).flatten(1).sum(1) / 2
+        gain = -summed(((shift / spread + n).double().square() - n.double().square()).flatten(1), 1) / 2
         return moved, Estimate(clean, target, image, sigma, owed + gain)
 
 

@@ -17,7 +17,7 @@ from medrecon.diffusion.reverse import State
 from medrecon.diffusion.samplers.base import Sampler
 from medrecon.diffusion.samplers.multistep import Multistep
 from medrecon.diffusion.schedules import log_uniform
-from medrecon.numerics.linalg import expand
+from medrecon.numerics.linalg import averaged, expand, summed
 from medrecon.solvers.diffusion.base import Run, Task, example_prior
 from medrecon.solvers.diffusion.gradient.mmps import MMPSGuide
 from medrecon.solvers.diffusion.posterior import SampledSolver
@@ -30,8 +30,8 @@ def noise_level(z: Tensor, clean: Tensor, moved: Tensor, noise: Tensor, size: fl
     for some of the noise passes for image. By Stein's identity the trace is that of `noise`, white, of which `size`
     went into z last, and of `moved`, by how much the estimate changed.
     """
-    passed = (moved * noise).flatten(1).sum(1) / (size * noise.square().flatten(1).sum(1))
-    return ((z - clean).square().flatten(1).mean(1) / (1 - passed).clamp_min(0.05)).sqrt()
+    passed = summed((moved * noise).flatten(1), 1) / (size * summed(noise.square().flatten(1), 1))
+    return (averaged((z - clean).square().flatten(1), 1) / (1 - passed).clamp_min(0.05)).sqrt()
 
 
 @dataclass(frozen=True)
