@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: test demo check cases clean
+.PHONY: test demo check cases oracle clean
 
 # Two processes of one thread each: threads that wait for each other cost more than they gain on small tensors.
 test: $(READY)
@@ -17,6 +17,10 @@ check: $(READY)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy -p medrecon
 	$(BIN)/mypy benchmarks
+
+# Diffusion solvers against an exact posterior: are the figures those of docs/design/oracle_table.md?
+oracle: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/posterior/gaussian_oracle.py --check
 
 cases: $(READY)
 	$(BIN)/python benchmarks/cases.py

@@ -61,7 +61,8 @@ class GaussianPrior(Denoiser):
         """Draw exact samples (count, C, h, w), float32."""
         values, vectors = self.values, self.vectors
         noise = torch.randn(count, len(self.mean), dtype=torch.float64, generator=generator)
-        return self._shaped((noise * values.sqrt()) @ vectors.T, torch.empty(0))
+        # The symmetric root of the covariance, which is one whatever signs and basis the eigenvectors come in.
+        return self._shaped((noise @ vectors * values.sqrt()) @ vectors.T, torch.empty(0))
 
     def posterior(self, matrix: Tensor, y: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """Find mean (n,) and covariance (n, n) of z0 given y = matrix z0 + sigma n (Kalman); matrix (m, n), y (m,)."""
