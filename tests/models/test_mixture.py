@@ -86,7 +86,8 @@ def test_its_error_is_the_bayes_error_by_tweedie(generator):
 def test_fitted_to_samples_it_comes_near_the_bayes_error_and_one_component_does_not(generator):
     truth = known(generator)
     train, test = draw(truth, 1500, generator)[0], draw(truth, 300, generator)[0]
-    fitted = fit_mixture(train, 3, torch.Generator().manual_seed(0))
+    fits = [fit_mixture(train, 3, torch.Generator().manual_seed(k)) for k in range(4)]
+    fitted = max(fits, key=lambda fit: float(fit.log_density(train, 0.3).mean()))  # EM ends at some local optimum
     single = fit_mixture(train, 1, torch.Generator().manual_seed(0))
     assert sorted(fitted.weights.tolist()) == pytest.approx([0.2, 0.3, 0.5], abs=0.05)
     for sigma in (0.3, 1.0, 4.0):

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, str] = {
     "__init__": "",
     "geometry": "",
-    "core": "numerics geometry",
     "numerics": "",
+    "core": "numerics geometry",
     "sampling": "core numerics",
     "kspace": "numerics sampling",
     "coils": "core numerics sampling kspace",
