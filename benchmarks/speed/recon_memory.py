@@ -5,7 +5,7 @@
 
 Sinograms of noise, 60 views of a fan, or k-space of noise with the maps of 8 coils: what they show is no matter to
 memory. Each run is a process of its own, its peak what the system says of it (VmHWM, by getrusage). TV takes three
-iterations, as many as say how much it holds.
+iterations and ReSample two steps of one pair, as many as say how much they hold.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ from medrecon.geometry import Cartesian, FanGeometry
 SIDE, VIEWS, COLUMNS, COILS = 512, 60, 736, 8
 COUNTS = (10, 40, 133)
 SOLVERS: dict[str, dict[str, list[str]]] = {
-    "ct": {"fbp": [], "tv": ["--settings.iterations", "3"]},
+    "ct": {
+        "fbp": [],
+        "tv": ["--settings.iterations", "3"],
+        "resample": ["--settings.steps", "2", "--settings.search", "0", "--settings.pairs", "1"],
+    },
     "mri": {"zero-filled": []},
 }
 AFFINE = torch.diag(torch.tensor([0.7, 0.7, 2.0, 1.0], dtype=torch.float64))
@@ -63,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS)
     parser.add_argument("--modality", choices=SOLVERS, default="ct")
+    parser.add_argument("--solvers", nargs="*", help="only these")
     options = parser.parse_args()
     print(f"| solver | to | {' | '.join(f'{count} slices' for count in options.counts)} | most over least |")
     print("|---|---|" + "---|" * (len(options.counts) + 1))
@@ -73,6 +78,8 @@ def main() -> None:
             save_scan(scan, folder / f"{count}.h5")
             del scan
         for solver, more in SOLVERS[options.modality].items():
+            if options.solvers and solver not in options.solvers:
+                continue
             for name in ("x.nii.gz", "x"):
                 found = [peak(folder / f"{count}.h5", folder / name, solver, more) for count in options.counts]
                 cells = " | ".join(f"{value:.0f} MB" for value in found)

@@ -72,7 +72,7 @@ TABLE = {
         "huber",
         None,
         "huber",
-        "360 views at low dose: `resample` 0.6 dB above `huber`, and 0.8 dB below on one of three subjects",
+        "360 views at low dose: `resample` 0.4 dB above `huber`, and 0.9 dB below on one of three subjects",
     ),
     "mri single": Row("MRI of one coil", "tv", None, "tv", UNMEASURED),
     "mri partial": Row(
