@@ -244,9 +244,13 @@ def _later(path: Path) -> Load:
 
         def read(first: int, end: int) -> Tensor:
             if _identity(path) != then:
-                raise ValueError(f"{path}: was changed or replaced while it was read; run it again")
-            with hdf5.reopened(path) as h5:
-                return torch.from_numpy(h5[name][start + first : start + end])
+                # No ValueError: that is of one slice, and the run would go on and empty all that follow.
+                raise OSError(f"{path}: was changed or replaced while it was read; run it again")
+            try:
+                with hdf5.reopened(path) as h5:
+                    return torch.from_numpy(h5[name][start + first : start + end])
+            except ValueError as error:
+                raise OSError(f"{path}: cannot be read any more ({error})") from error
 
         return OnDisk.of(read, (stop - start, *dataset.shape[1:]), torch.from_numpy(np.empty(0, dataset.dtype)).dtype)
 

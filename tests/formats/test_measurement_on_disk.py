@@ -65,7 +65,7 @@ def test_a_file_that_is_replaced_meanwhile_is_an_error(saved):
     scan = load_scan(path, on_disk=True)
     shutil.copy(path, path.with_name("other.h5"))
     os.replace(path.with_name("other.h5"), path)
-    with pytest.raises(ValueError, match=r"m\.h5: was changed or replaced while it was read"):
+    with pytest.raises(OSError, match=r"m\.h5: was changed or replaced while it was read"):
         list(each(scan.data))
 
 

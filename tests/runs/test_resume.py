@@ -461,3 +461,19 @@ def test_a_run_killed_between_its_preview_and_its_image_writes_both(
     assert main(command) == 0
     assert output.read_bytes() == alone and preview.exists()
     assert main([*command, "--quiet"]) == 2  # nothing was left, so both are in the way again
+
+
+def test_a_measurement_that_changes_meanwhile_stops_the_run_and_loses_nothing(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no fault of a slice: the others must not become empty, nor the finished ones be thrown away."""
+    own = tmp_path / "m.h5"
+    own.write_bytes(scan.read_bytes())
+    output = tmp_path / "x.nii.gz"
+    with monkeypatch.context() as patched:
+        Counted(patched, 3, lambda: os.utime(own, (1, 1)))
+        assert main(argv(own, output)) == 1
+    assert "was changed or replaced while it was read" in capsys.readouterr().err
+    assert not output.exists() and len(list((tmp_path / "x.nii.gz.slices").glob("*.part"))) == 3
+    assert main(argv(own, output)) == 0
+    assert output.exists() and not (tmp_path / "x.nii.gz.slices").exists()
